@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ * The stages that close a worker off; a worker calls them on itself before it reads a peer's byte.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+enum sandbox_kind {
+	SANDBOX_DISK, /* devbroker-usb with backend-disk */
+	SANDBOX_QMP,  /* devbroker-qmp */
+	SANDBOX_KIND_COUNT_,
+};
+
+/* In the order in which they close; bits of struct worker_ready::sandbox_stages. */
+enum sandbox_stage {
+	SANDBOX_FDS = 1 << 0,        /* every fd but the named ones closed, rlimits */
+	SANDBOX_NAMESPACES = 1 << 1, /* user, mount, pid, net, ipc, uts, cgroup: made by base/spawn */
+	SANDBOX_ROOT = 1 << 2,       /* empty read-only root by pivot_root */
+	SANDBOX_PRIVILEGES = 1 << 3, /* no capability, empty bounding set, no_new_privs, not dumpable */
+	SANDBOX_LANDLOCK = 1 << 4,   /* deny all */
+	SANDBOX_SECCOMP = 1 << 5,    /* the kind's list */
+	SANDBOX_ALL = (1 << 6) - 1,
+};
+
+/* Parses "full", "reduced:STAGE,…" (stages that are left out: fds can't be; names: namespaces,
+ * root, privileges, landlock, seccomp) into the set of stages to close. "off" only if allow_off.
+ * -EINVAL if it is none of these. */
+int sandbox_parse(const char *text, bool allow_off, uint32_t *stages_out) _must_check_;
+/* The reverse, into out ("full", "off", "reduced:root,landlock"). Returns out. */
+const char *sandbox_format(uint32_t stages, char *out, size_t out_size);
+
+/* Closes FDS, ROOT, PRIVILEGES and LANDLOCK, as far as they are in stages; NAMESPACES is only
+ * verified (the caller is pid 1 of its pid namespace and has no network device but lo).
+ * keep are the fds >= 3 that stay open (0, 1, 2 stay). Only the first thread may exist.
+ * 0, or -errno with *failed_out the stage that failed: the caller must exit then. */
+int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep,
+	uint32_t *failed_out) _must_check_;
+
+/* Closes SECCOMP on all threads, if it is in stages. Last; nothing but serving comes after it.
+ * 0 or -errno. */
+int sandbox_lock(enum sandbox_kind kind, uint32_t stages) _must_check_;

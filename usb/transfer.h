@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT
+ * One USB transfer on its way between the guest (usbredir) and a backend, and the pool it comes from.
+ *
+ * A transfer belongs to the engine. Between backend_ops::submit and its completion the backend may
+ * use it; its data buffer is where the payload was read from the guest's socket, or where it will
+ * be written from: it is never copied.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+
+enum transfer_type { TRANSFER_CONTROL, TRANSFER_BULK, TRANSFER_INTERRUPT, TRANSFER_ISO };
+
+/* Values are usbredir's (usbredirproto.h, enum usb_redir_*): success, cancelled, inval, ioerror,
+ * stall, timeout, babble. */
+enum transfer_status {
+	TRANSFER_OK = 0,
+	TRANSFER_CANCELLED = 1,
+	TRANSFER_INVALID = 2,
+	TRANSFER_IO_ERROR = 3,
+	TRANSFER_STALL = 4,
+	TRANSFER_TIMEOUT = 5,
+	TRANSFER_BABBLE = 6,
+};
+
+struct usb_setup {
+	uint8_t request_type;
+	uint8_t request;
+	uint16_t value;
+	uint16_t index;
+	uint16_t length;
+};
+
+struct transfer {
+	struct list link;    // engine::in_flight, or its outgoing queue, or the pool
+	struct list backend; // for the backend's own queues while submitted
+	uint64_t id;         /* the guest's packet id */
+	uint32_t stream_id;
+	uint8_t type;     /* enum transfer_type */
+	uint8_t endpoint; /* bit 7: IN */
+	uint8_t status;   /* enum transfer_status; set by the backend on completion */
+	bool cancelled;   /* the guest cancelled it */
+	bool submitted;   /* the backend has it */
+	struct usb_setup setup; /* control only */
+	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */
+	uint32_t actual;        /* bytes done; set by the backend on completion, <= length */
+	uint32_t capacity;      /* of data; 0: data is NULL */
+	uint8_t *data;          /* the pool's; may be NULL when length is 0 */
+	uint64_t backend_value; /* the backend's, for what it likes */
+};
+
+static inline bool transfer_is_in(const struct transfer *t)
+{
+	return t->endpoint & 0x80;
+}
