@@ -44,5 +44,5 @@ int fd_send(int sock, const void *msg, size_t size, const int *fds, size_t n_fds
 /* Receives one message. At most size bytes and max_fds fds are accepted; a longer message or more
  * fds closes everything received and fails with -EMSGSIZE. Returns the byte count (0: the peer
  * closed), or -errno. *n_fds_out fds in fds are the caller's then, CLOEXEC. */
-ssize_t fd_recv(int sock, void *msg, size_t size, int *fds, size_t max_fds, size_t *n_fds_out)
-	_must_check_;
+ssize_t fd_recv(
+	int sock, void *msg, size_t size, int *fds, size_t max_fds, size_t *n_fds_out) _must_check_;

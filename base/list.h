@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Intrusive doubly linked ring list. A link's comment names its list: struct list link; // vm::devices
+ * Intrusive doubly linked ring list. A link's comment names its list: struct list link; //
+ * vm::devices
  */
 #pragma once
 
@@ -50,20 +51,19 @@ static inline void list_remove(struct list *l)
 	list_init(l);
 }
 
-#define list_entry(ptr, type, member) \
-	((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define list_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* First element, or NULL of an empty list. */
 #define list_first(head, type, member) \
 	(list_empty(head) ? NULL : list_entry((head)->next, type, member))
 
-#define list_for_each(pos, head, member) \
+#define list_for_each(pos, head, member)                                                       \
 	for (pos = list_entry((head)->next, __typeof__(*pos), member); &pos->member != (head); \
 		pos = list_entry(pos->member.next, __typeof__(*pos), member))
 
 /* Like list_for_each; the body may remove and free pos (but not tmp). */
-#define list_for_each_safe(pos, tmp, head, member) \
-	for (pos = list_entry((head)->next, __typeof__(*pos), member), \
-		tmp = list_entry(pos->member.next, __typeof__(*pos), member); \
-		&pos->member != (head); \
+#define list_for_each_safe(pos, tmp, head, member)                        \
+	for (pos = list_entry((head)->next, __typeof__(*pos), member),    \
+	    tmp = list_entry(pos->member.next, __typeof__(*pos), member); \
+		&pos->member != (head);                                   \
 		pos = tmp, tmp = list_entry(tmp->member.next, __typeof__(*tmp), member))

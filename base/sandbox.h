@@ -17,12 +17,14 @@ enum sandbox_kind {
 
 /* In the order in which they close; bits of struct worker_ready::sandbox_stages. */
 enum sandbox_stage {
-	SANDBOX_FDS = 1 << 0,        /* every fd but the named ones closed, rlimits */
-	SANDBOX_NAMESPACES = 1 << 1, /* user, mount, pid, net, ipc, uts, cgroup: made by base/spawn */
-	SANDBOX_ROOT = 1 << 2,       /* empty read-only root by pivot_root */
-	SANDBOX_PRIVILEGES = 1 << 3, /* no capability, empty bounding set, no_new_privs, not dumpable */
-	SANDBOX_LANDLOCK = 1 << 4,   /* deny all */
-	SANDBOX_SECCOMP = 1 << 5,    /* the kind's list */
+	SANDBOX_FDS = 1 << 0, /* every fd but the named ones closed, rlimits */
+	SANDBOX_NAMESPACES =
+		1 << 1,        /* user, mount, pid, net, ipc, uts, cgroup: made by base/spawn */
+	SANDBOX_ROOT = 1 << 2, /* empty read-only root by pivot_root */
+	SANDBOX_PRIVILEGES =
+		1 << 3, /* no capability, empty bounding set, no_new_privs, not dumpable */
+	SANDBOX_LANDLOCK = 1 << 4, /* deny all */
+	SANDBOX_SECCOMP = 1 << 5,  /* the kind's list */
 	SANDBOX_ALL = (1 << 6) - 1,
 };
 

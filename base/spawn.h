@@ -21,8 +21,8 @@ struct spawn_spec {
 	/* Host uid and gid that are uid 0 and gid 0 inside. 0 means the caller's own effective ids
 	 * (the only choice without CAP_SETUID). */
 	uid_t host_id;
-	bool namespaces;         /* false: none at all (sandbox=reduced:namespaces or off) */
-	bool sibling;            /* CLONE_PARENT: the caller's parent becomes the parent and reaps */
+	bool namespaces; /* false: none at all (sandbox=reduced:namespaces or off) */
+	bool sibling;    /* CLONE_PARENT: the caller's parent becomes the parent and reaps */
 };
 
 /* 0, with the pid (as the caller sees it) and a pidfd that the caller owns. -errno otherwise, with

@@ -23,8 +23,9 @@ static const struct entry table[] = {
 		"See the manual page for the form that is expected.", 4},
 	[REFUSAL_NOT_FOUND] = {"not-found", ERROR_PREFIX "NotFound", "There is no such thing.",
 		"See what there is with: devbroker list; devbroker vm list", 5},
-	[REFUSAL_AMBIGUOUS] = {"ambiguous", ERROR_PREFIX "Ambiguous", "That name means several things.",
-		"Give the full name of one of the candidates.", 6},
+	[REFUSAL_AMBIGUOUS] = {"ambiguous", ERROR_PREFIX "Ambiguous",
+		"That name means several things.", "Give the full name of one of the candidates.",
+		6},
 	[REFUSAL_EXISTS] = {"exists", ERROR_PREFIX "Exists", "That name is taken.",
 		"Choose another name, or remove the old one first.", 7},
 	[REFUSAL_BUSY] = {"busy", ERROR_PREFIX "Busy", "It is in use.",
@@ -35,7 +36,8 @@ static const struct entry table[] = {
 		"Release something, or raise the limit in the [quota] section.", 10},
 	[REFUSAL_IMAGE_INVALID] = {"image-invalid", ERROR_PREFIX "ImageInvalid",
 		"That is not a usable disk image.",
-		"Give a regular file or a block device that you can read and write, or add --read-only.",
+		"Give a regular file or a block device that you can read and write, or add "
+		"--read-only.",
 		11},
 	[REFUSAL_IMAGE_BUSY] = {"image-busy", ERROR_PREFIX "ImageBusy", "The image is in use.",
 		"Stop the program that holds it, or use a copy of the image.", 12},
@@ -54,7 +56,8 @@ static const struct entry table[] = {
 	[REFUSAL_TIMEOUT] = {"timeout", ERROR_PREFIX "Timeout", "It took too long.",
 		"See how far it came with: devbroker list", 18},
 	[REFUSAL_NOT_SUPPORTED] = {"not-supported", ERROR_PREFIX "NotSupported",
-		"This is not supported here.", "See devbroker status for what this host lacks.", 19},
+		"This is not supported here.", "See devbroker status for what this host lacks.",
+		19},
 	[REFUSAL_CONFIG] = {"config", ERROR_PREFIX "Config", "The configuration has an error.",
 		"Correct the line that is named and start devbrokerd again.", 20},
 };
@@ -130,7 +133,8 @@ int refuse(struct refusal_text *t, enum refusal refusal, const char *fmt, ...)
 	return refusal;
 }
 
-int refuse_with(struct refusal_text *t, enum refusal refusal, const char *remedy, const char *fmt, ...)
+int refuse_with(
+	struct refusal_text *t, enum refusal refusal, const char *remedy, const char *fmt, ...)
 {
 	va_list ap;
 

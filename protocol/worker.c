@@ -38,13 +38,13 @@ static bool check_pong(const union worker_msg *m)
 static bool check_done(const union worker_msg *m)
 {
 	return m->done.reason < WORKER_DONE_COUNT_ &&
-		text_ok(m->done.detail, sizeof(m->done.detail));
+	       text_ok(m->done.detail, sizeof(m->done.detail));
 }
 
 static bool check_qmp(const union worker_msg *m)
 {
 	return m->qmp.status < QMP_STATUS_COUNT_ && m->qmp.vm_state < QMP_VM_COUNT_ &&
-		text_ok(m->qmp.text, sizeof(m->qmp.text));
+	       text_ok(m->qmp.text, sizeof(m->qmp.text));
 }
 
 static const struct shape shapes[] = {
@@ -67,8 +67,8 @@ static const struct shape *shape_of(uint32_t type)
 	return NULL;
 }
 
-int worker_msg_decode(enum worker_direction direction, const void *data, size_t size,
-	union worker_msg *out)
+int worker_msg_decode(
+	enum worker_direction direction, const void *data, size_t size, union worker_msg *out)
 {
 	union worker_msg m = {0};
 	const struct shape *s;

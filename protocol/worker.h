@@ -40,7 +40,7 @@ enum worker_state {
 enum worker_done_reason {
 	WORKER_DONE_DETACHED = 0,    /* as told by DETACH */
 	WORKER_DONE_PEER_CLOSED = 1, /* the guest's side closed the stream */
-	WORKER_DONE_PEER_BAD = 2,    /* it broke the usbredir protocol or a bound; detail says which */
+	WORKER_DONE_PEER_BAD = 2, /* it broke the usbredir protocol or a bound; detail says which */
 	WORKER_DONE_DEVICE_LOST = 3, /* the device or its image failed for good */
 	WORKER_DONE_BROKER_GONE = 4, /* the control socket closed */
 	WORKER_DONE_INTERNAL = 5,    /* errno in error */
@@ -73,8 +73,8 @@ static_assert(sizeof(struct worker_header) == 8, "wire size");
 
 struct worker_ready {
 	struct worker_header header;
-	uint32_t version;         /* WORKER_PROTOCOL_VERSION */
-	uint32_t sandbox_stages;  /* bits of enum sandbox_stage that are closed */
+	uint32_t version;        /* WORKER_PROTOCOL_VERSION */
+	uint32_t sandbox_stages; /* bits of enum sandbox_stage that are closed */
 };
 static_assert(sizeof(struct worker_ready) == 16, "wire size");
 

@@ -11,15 +11,17 @@
 #include "usb/backend.h"
 
 struct backend_disk_options {
-	int image_fd; /* taken even on error; regular file or block device, size known by fstat/ioctl */
+	int image_fd; /* taken even on error; regular file or block device, size known by
+			 fstat/ioctl */
 	bool read_only;
-	enum usb_speed speed;   /* HIGH or SUPER */
-	const char *serial;     /* borrowed, copied; USB and SCSI serial number; at least 12 hex digits
-	                         * by the bulk-only specification: the broker generates one */
-	const char *product;    /* borrowed, copied; may be NULL for the default name */
-	sd_event *event;        /* borrowed */
+	enum usb_speed speed; /* HIGH or SUPER */
+	const char *serial;  /* borrowed, copied; USB and SCSI serial number; at least 12 hex digits
+			      * by the bulk-only specification: the broker generates one */
+	const char *product; /* borrowed, copied; may be NULL for the default name */
+	sd_event *event;     /* borrowed */
 };
 
 /* 0 and the backend, whose sink the caller sets before the loop runs; -errno otherwise. Starts the
  * I/O thread, so it comes after sandbox_enter and before sandbox_lock. */
-int backend_disk_create(const struct backend_disk_options *options, struct backend **out) _must_check_;
+int backend_disk_create(
+	const struct backend_disk_options *options, struct backend **out) _must_check_;

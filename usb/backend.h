@@ -38,7 +38,8 @@ struct backend_sink_ops {
 	void (*request_done)(void *userdata, enum transfer_status status);
 	/* The guest ejected the medium and everything is on the disk. */
 	void (*ejected)(void *userdata);
-	/* The device is gone for good; what is submitted completes with IO_ERROR before or after. */
+	/* The device is gone for good; what is submitted completes with IO_ERROR before or after.
+	 */
 	void (*lost)(void *userdata, int error);
 	/* Answers quiesce: everything is on the disk (0), or -errno. */
 	void (*quiesced)(void *userdata, int error);

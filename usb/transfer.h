@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * One USB transfer on its way between the guest (usbredir) and a backend, and the pool it comes from.
+ * One USB transfer on its way between the guest (usbredir) and a backend, and the pool it comes
+ * from.
  *
  * A transfer belongs to the engine. Between backend_ops::submit and its completion the backend may
  * use it; its data buffer is where the payload was read from the guest's socket, or where it will
@@ -41,11 +42,11 @@ struct transfer {
 	struct list backend; // for the backend's own queues while submitted
 	uint64_t id;         /* the guest's packet id */
 	uint32_t stream_id;
-	uint8_t type;     /* enum transfer_type */
-	uint8_t endpoint; /* bit 7: IN */
-	uint8_t status;   /* enum transfer_status; set by the backend on completion */
-	bool cancelled;   /* the guest cancelled it */
-	bool submitted;   /* the backend has it */
+	uint8_t type;           /* enum transfer_type */
+	uint8_t endpoint;       /* bit 7: IN */
+	uint8_t status;         /* enum transfer_status; set by the backend on completion */
+	bool cancelled;         /* the guest cancelled it */
+	bool submitted;         /* the backend has it */
 	struct usb_setup setup; /* control only */
 	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */
 	uint32_t actual;        /* bytes done; set by the backend on completion, <= length */
