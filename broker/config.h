@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT
+ * The administrator's files: devbroker.conf, vms.d/NAME.conf, disks.d/NAME.conf, read once at
+ * start.
+ *
+ * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level=; [quota] (defaults of
+ * VMs) vms.d/NAME.conf: [vm] qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight=
+ * disks.d/NAME.conf: [disk] image= read-only= speed= serial= vm=
+ * Unknown sections and keys, keys given twice, over-long lines and bad values are errors that name
+ * file and line.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "protocol/refusal.h"
+
+#define NAME_MAX_LENGTH 63
+
+/* Names of VMs and disks: [A-Za-z0-9][A-Za-z0-9._-]*, at most NAME_MAX_LENGTH bytes. */
+bool config_name_ok(const char *name);
+
+/* Limits of one VM. A worker's own limits are these divided by nothing: each device may use up to
+ * the per-device part, and the VM's sum is charged when it is attached. */
+struct quota_limits {
+	uint32_t devices;             /* lent to the VM at once; default 16 */
+	uint64_t bytes_in_flight;     /* per device; default 8 MiB, 1 MiB to 64 MiB */
+	uint32_t transfers_in_flight; /* per device; default 64, 1 to 1024 */
+};
+
+struct config_vm {
+	struct list link; // config::vms
+	char *name;
+	char *qmp; /* absolute path */
+	char *bus; /* default "xhci.0" */
+	struct quota_limits quota;
+};
+
+struct config_disk {
+	struct list link; // config::disks
+	char *name;
+	char *image;  /* absolute path */
+	char *speed;  /* "high" or "super" */
+	char *serial; /* NULL: made from the name */
+	char *vm;     /* may be NULL: attached to nobody at start */
+	bool read_only;
+	/* Where it stands, for errors found later ("disks.d/stick.conf:3"). */
+	char *where_image;
+	char *where_vm;
+};
+
+struct config {
+	uint32_t sandbox_stages; /* enum sandbox_stage bits, from sandbox_parse */
+	char *sandbox;           /* as written */
+	bool worker_uids_set;    /* worker-uids= was given */
+	uint32_t worker_uid_base;
+	uint32_t worker_uid_count; /* 0: "none" */
+	enum log_level log_level;
+	struct quota_limits quota; /* defaults of VMs */
+	struct list vms;
+	struct list disks;
+};
+
+/* Reads DIR. A DIR or devbroker.conf that does not exist means the defaults; a file that can't be
+ * read is an error. 0; -errno; or REFUSAL_CONFIG with text ("vms.d/win11.conf:4: …"). On failure
+ * nothing is left in *out. */
+int config_load(const char *dir, struct config *out, struct refusal_text *text) _must_check_;
+void config_finish(struct config *c);
+void quota_limits_default(struct quota_limits *out);
