@@ -29,19 +29,30 @@ enum sandbox_stage {
 };
 
 /* Parses "full", "reduced:STAGE,…" (stages that are left out: fds can't be; names: namespaces,
- * root, privileges, landlock, seccomp) into the set of stages to close. "off" only if allow_off.
+ * root, privileges, landlock, seccomp; namespaces takes root with it, because there is no root to
+ * change without a mount namespace) into the set of stages to close. "off" only if allow_off.
  * -EINVAL if it is none of these. */
 int sandbox_parse(const char *text, bool allow_off, uint32_t *stages_out) _must_check_;
 /* The reverse, into out ("full", "off", "reduced:root,landlock"). Returns out. */
 const char *sandbox_format(uint32_t stages, char *out, size_t out_size);
+#define SANDBOX_TEXT_SIZE 64 /* enough for sandbox_format */
+
+/* The one name of a stage ("root"), "unknown" if stage is not exactly one. */
+const char *sandbox_stage_name(uint32_t stage);
 
 /* Closes FDS, ROOT, PRIVILEGES and LANDLOCK, as far as they are in stages; NAMESPACES is only
- * verified (the caller is pid 1 of its pid namespace and has no network device but lo).
- * keep are the fds >= 3 that stay open (0, 1, 2 stay). Only the first thread may exist.
+ * verified (the caller is pid 1 of its pid namespace, its ids are mapped one to one, and its
+ * loopback device is down, which is how a network namespace starts).
+ * keep are the fds >= 3 that stay open (0, 1, 2 stay): call it before an event loop is made. What
+ * reads files must have done so: sd_id128_get_boot (its result is cached, and sd-event's timers
+ * ask for it), getpwuid, iconv, locales. Only the first thread may exist. stages 0 does nothing.
  * 0, or -errno with *failed_out the stage that failed: the caller must exit then. */
 int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep,
 	uint32_t *failed_out) _must_check_;
 
-/* Closes SECCOMP on all threads, if it is in stages. Last; nothing but serving comes after it.
+/* Closes SECCOMP on all threads, if it is in stages. Last; nothing but serving comes after it: an
+ * open or a stat of a path fails with ENOENT, most other calls that serving does not need kill the
+ * process (SIGSYS), among them fork, exec, new threads and executable mappings.
+ * The program is pid 1: a SIGTERM that it has no handler or signalfd for does nothing.
  * 0 or -errno. */
 int sandbox_lock(enum sandbox_kind kind, uint32_t stages) _must_check_;

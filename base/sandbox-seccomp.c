@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The last stage: which system calls a worker may still make, one list per kind. What is in no list
+ * kills the process with SIGSYS, and so does every call of a foreign architecture: exec, fork and
+ * threads, ptrace, sockets, mounts, io_uring, bpf, keys, foreign ioctls, executable memory. Only
+ * what a library tries by habit and can do without (a path that does not exist anyhow) is answered
+ * with an error instead. Most calls are allowed whatever their arguments: the kernel answers those
+ * from a bitmap without running the filter, so the hot path (read, sendmsg, epoll_wait, futex,
+ * pread64) pays nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <seccomp.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/sandbox-internal.h"
+
+#define ON_DISK (1U << SANDBOX_DISK)
+#define ON_QMP  (1U << SANDBOX_QMP)
+#define ON_ALL  (ON_DISK | ON_QMP)
+
+struct call {
+	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
+	uint32_t kinds; /* ON_* */
+};
+
+/* Allowed with any arguments. */
+static const struct call calls[] = {
+	/* Serving the peer and the broker on fds that it was lent. sendmsg and recvmsg carry the
+	 * fds that QMP's getfd needs; there is no way to make a socket to send to someone else. */
+	{SCMP_SYS(read), ON_ALL}, {SCMP_SYS(write), ON_ALL}, {SCMP_SYS(readv), ON_ALL},
+	{SCMP_SYS(writev), ON_ALL}, {SCMP_SYS(recvmsg), ON_ALL}, {SCMP_SYS(sendmsg), ON_ALL},
+	{SCMP_SYS(recvfrom), ON_ALL}, {SCMP_SYS(sendto), ON_ALL},
+	{SCMP_SYS(shutdown), ON_ALL}, /* tells the peer that no more comes */
+	{SCMP_SYS(close), ON_ALL},
+
+	/* The loop: sd-event, and plain poll. Timers and signalfds are made when first used. */
+	{SCMP_SYS(epoll_ctl), ON_ALL}, {SCMP_SYS(epoll_wait), ON_ALL},
+	{SCMP_SYS(epoll_pwait), ON_ALL},
+	{SCMP_SYS(epoll_pwait2), ON_ALL}, /* sd-event's first choice */
+	{SCMP_SYS(poll), ON_ALL}, {SCMP_SYS(ppoll), ON_ALL}, {SCMP_SYS(timerfd_create), ON_ALL},
+	{SCMP_SYS(timerfd_settime), ON_ALL}, {SCMP_SYS(timerfd_gettime), ON_ALL},
+	{SCMP_SYS(eventfd2), ON_ALL}, {SCMP_SYS(signalfd4), ON_ALL},
+
+	/* Time, where the vDSO can't give it (some virtual machines' clock sources). */
+	{SCMP_SYS(clock_gettime), ON_ALL}, {SCMP_SYS(gettimeofday), ON_ALL},
+	{SCMP_SYS(time), ON_ALL},
+
+	/* malloc; mmap, mprotect: see allow_memory. */
+	{SCMP_SYS(brk), ON_ALL}, {SCMP_SYS(munmap), ON_ALL}, {SCMP_SYS(mremap), ON_ALL},
+	{SCMP_SYS(madvise), ON_ALL},
+
+	/* Threads that exist: locks, malloc's choice of an arena (sched_getaffinity), and what a
+	 * thread that was created just before does first and last. */
+	{SCMP_SYS(futex), ON_ALL}, {SCMP_SYS(sched_yield), ON_ALL},
+	{SCMP_SYS(sched_getaffinity), ON_DISK}, {SCMP_SYS(set_robust_list), ON_DISK},
+	{SCMP_SYS(rseq), ON_DISK}, {SCMP_SYS(gettid), ON_ALL},
+	{SCMP_SYS(getpid), ON_ALL}, /* sd-event checks for a fork in each call */
+	{SCMP_SYS(exit), ON_ALL}, {SCMP_SYS(exit_group), ON_ALL},
+
+	/* Signals of its own. */
+	{SCMP_SYS(rt_sigprocmask), ON_ALL}, {SCMP_SYS(rt_sigaction), ON_ALL},
+	{SCMP_SYS(rt_sigreturn), ON_ALL}, {SCMP_SYS(restart_syscall), ON_ALL},
+
+	/* Hash seeds of jansson and sd-event's hash maps; usbredir ids. */
+	{SCMP_SYS(getrandom), ON_ALL},
+
+	/* The image. Its size never changes: no truncate, and fallocate by mode (allow_image). */
+	{SCMP_SYS(pread64), ON_DISK}, {SCMP_SYS(pwrite64), ON_DISK}, {SCMP_SYS(preadv), ON_DISK},
+	{SCMP_SYS(pwritev), ON_DISK}, {SCMP_SYS(preadv2), ON_DISK}, {SCMP_SYS(pwritev2), ON_DISK},
+	{SCMP_SYS(fdatasync), ON_DISK}, {SCMP_SYS(fsync), ON_DISK}, {SCMP_SYS(lseek), ON_DISK},
+	{SCMP_SYS(fstat), ON_ALL}, /* stdio asks it; newfstatat is allow_stat */
+};
+
+/* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */
+static const int path_calls[] = {
+	SCMP_SYS(open),
+	SCMP_SYS(openat),
+	SCMP_SYS(openat2),
+	SCMP_SYS(readlink),
+	SCMP_SYS(readlinkat),
+	SCMP_SYS(stat),
+	SCMP_SYS(lstat),
+	SCMP_SYS(statx),
+	SCMP_SYS(access),
+	SCMP_SYS(faccessat),
+	SCMP_SYS(faccessat2),
+};
+
+#if SANDBOX_SANITIZERS
+/* ASan and UBSan only; never in a release build. */
+static const int sanitizer_calls[] = {
+	SCMP_SYS(sigaltstack), /* threads come and go with a stack for the fault handler */
+	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(getrlimit), /* bounds of the stack for a report */
+	SCMP_SYS(prlimit64),
+	SCMP_SYS(prctl), /* names of threads and mappings; and see __lsan_is_turned_off */
+	SCMP_SYS(pipe2), /* probing whether memory can be read */
+	SCMP_SYS(pipe),
+	SCMP_SYS(uname),
+	SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+};
+
+/* LeakSanitizer stops its threads with clone and ptrace at exit: neither is to be had in here. The
+ * runtime asks for this by name. A process that can't be traced is a sandboxed one. */
+__attribute__((visibility("default"))) int __lsan_is_turned_off(void);
+int __lsan_is_turned_off(void)
+{
+	return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0;
+}
+#endif
+
+static int add(scmp_filter_ctx ctx, uint32_t action, int number, unsigned int n,
+	const struct scmp_arg_cmp *args)
+{
+	int r = seccomp_rule_add_array(ctx, action, number, n, args);
+
+	/* Calls that this architecture does not have. */
+	return r == -EDOM ? 0 : r;
+}
+
+static int allow_calls(scmp_filter_ctx ctx, enum sandbox_kind kind)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(calls); i++) {
+		if (calls[i].kinds & 1U << kind) {
+			r = add(ctx, SCMP_ACT_ALLOW, calls[i].number, 0, NULL);
+		}
+	}
+#if SANDBOX_SANITIZERS
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(sanitizer_calls); i++) {
+		r = add(ctx, SCMP_ACT_ALLOW, sanitizer_calls[i], 0, NULL);
+	}
+#endif
+	return r;
+}
+
+/* fstat is newfstatat with an empty path in glibc 2.33 to 2.38. */
+static int answer_paths(scmp_filter_ctx ctx)
+{
+	const struct scmp_arg_cmp of_fd = SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH);
+	const struct scmp_arg_cmp of_path = SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH);
+	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &of_fd);
+
+	if (r == 0) {
+		r = add(ctx, SCMP_ACT_ERRNO(ENOENT), SCMP_SYS(newfstatat), 1, &of_path);
+	}
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(path_calls); i++) {
+		r = add(ctx, SCMP_ACT_ERRNO(ENOENT), path_calls[i], 0, NULL);
+	}
+	return r;
+}
+
+/* Memory, but none that can be executed: injected bytes stay data. */
+static int allow_memory(scmp_filter_ctx ctx)
+{
+	const struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec);
+
+	return r < 0 ? r : add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
+}
+
+/* Flags of fds; no duplicates, owners, leases, pipes' sizes, seals or locks. */
+static int allow_fcntl(scmp_filter_ctx ctx)
+{
+	static const int commands[] = {F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(commands); i++) {
+		const struct scmp_arg_cmp is = SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]);
+
+		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, &is);
+	}
+	return r;
+}
+
+/* TCGETS is the log's isatty, which changes nothing; FIONREAD says how much to read. The block
+ * requests are UNMAP on a block device and its size; they work on the image only. */
+static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
+{
+	static const struct {
+		unsigned long request;
+		uint32_t kinds;
+	} requests[] = {
+		{TCGETS, ON_ALL},
+		{FIONREAD, ON_ALL},
+		{BLKDISCARD, ON_DISK},
+		{BLKZEROOUT, ON_DISK},
+		{BLKGETSIZE64, ON_DISK},
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(requests); i++) {
+		const struct scmp_arg_cmp is = SCMP_A1(SCMP_CMP_EQ, requests[i].request);
+
+		if (requests[i].kinds & 1U << kind) {
+			r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &is);
+		}
+	}
+	return r;
+}
+
+/* Holes and zeroes inside the image, with its size kept. */
+static int allow_image(scmp_filter_ctx ctx)
+{
+	const struct scmp_arg_cmp keeps_size = SCMP_A1(SCMP_CMP_MASKED_EQ,
+		UINT32_MAX & ~(scmp_datum_t)(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE),
+		FALLOC_FL_KEEP_SIZE);
+
+	return add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fallocate), 1, &keeps_size);
+}
+
+/* abort(3) signals its own thread. */
+static int allow_abort(scmp_filter_ctx ctx)
+{
+	const struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
+
+	return add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
+}
+
+static int set_attributes(scmp_filter_ctx ctx)
+{
+	int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+
+	if (r == 0) {
+		/* The I/O thread exists already. */
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
+	}
+	if (r == 0) {
+		/* The caller decided about no_new_privs. */
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+	}
+	if (r == 0) {
+		/* A tree instead of a list of comparisons, for what the bitmap does not answer. */
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	}
+	return r;
+}
+
+static int fill(scmp_filter_ctx ctx, enum sandbox_kind kind)
+{
+	int r = set_attributes(ctx);
+
+	if (r == 0) {
+		r = allow_calls(ctx, kind);
+	}
+	if (r == 0) {
+		r = answer_paths(ctx);
+	}
+	if (r == 0) {
+		r = allow_memory(ctx);
+	}
+	if (r == 0) {
+		r = allow_fcntl(ctx);
+	}
+	if (r == 0) {
+		r = allow_ioctls(ctx, kind);
+	}
+	if (r == 0 && kind == SANDBOX_DISK) {
+		r = allow_image(ctx);
+	}
+	return r == 0 ? allow_abort(ctx) : r;
+}
+
+int sandbox_seccomp_load(enum sandbox_kind kind)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	int r;
+
+	if (!ctx) {
+		return -ENOMEM;
+	}
+	r = fill(ctx, kind);
+	if (r == 0) {
+		r = seccomp_load(ctx);
+	}
+	seccomp_release(ctx);
+	return r;
+}
