@@ -117,6 +117,18 @@ int __lsan_is_turned_off(void)
 }
 #endif
 
+/* libseccomp's own macros leave a field out, which clang warns of. */
+static struct scmp_arg_cmp when_masked(unsigned int arg, scmp_datum_t mask, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp){
+		.arg = arg, .op = SCMP_CMP_MASKED_EQ, .datum_a = mask, .datum_b = value};
+}
+
+static struct scmp_arg_cmp when(unsigned int arg, enum scmp_compare op, scmp_datum_t value)
+{
+	return (struct scmp_arg_cmp){.arg = arg, .op = op, .datum_a = value, .datum_b = 0};
+}
+
 static int add(scmp_filter_ctx ctx, uint32_t action, int number, unsigned int n,
 	const struct scmp_arg_cmp *args)
 {
@@ -146,8 +158,8 @@ static int allow_calls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 /* fstat is newfstatat with an empty path in glibc 2.33 to 2.38. */
 static int answer_paths(scmp_filter_ctx ctx)
 {
-	const struct scmp_arg_cmp of_fd = SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH);
-	const struct scmp_arg_cmp of_path = SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH);
+	const struct scmp_arg_cmp of_fd = when(3, SCMP_CMP_EQ, AT_EMPTY_PATH);
+	const struct scmp_arg_cmp of_path = when(3, SCMP_CMP_NE, AT_EMPTY_PATH);
 	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(newfstatat), 1, &of_fd);
 
 	if (r == 0) {
@@ -162,7 +174,7 @@ static int answer_paths(scmp_filter_ctx ctx)
 /* Memory, but none that can be executed: injected bytes stay data. */
 static int allow_memory(scmp_filter_ctx ctx)
 {
-	const struct scmp_arg_cmp no_exec = SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0);
+	const struct scmp_arg_cmp no_exec = when_masked(2, PROT_EXEC, 0);
 	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, &no_exec);
 
 	return r < 0 ? r : add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
@@ -175,7 +187,7 @@ static int allow_fcntl(scmp_filter_ctx ctx)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(commands); i++) {
-		const struct scmp_arg_cmp is = SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)commands[i]);
+		const struct scmp_arg_cmp is = when(1, SCMP_CMP_EQ, (scmp_datum_t)commands[i]);
 
 		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, &is);
 	}
@@ -199,7 +211,7 @@ static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(requests); i++) {
-		const struct scmp_arg_cmp is = SCMP_A1(SCMP_CMP_EQ, requests[i].request);
+		const struct scmp_arg_cmp is = when(1, SCMP_CMP_EQ, requests[i].request);
 
 		if (requests[i].kinds & 1U << kind) {
 			r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &is);
@@ -211,7 +223,7 @@ static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 /* Holes and zeroes inside the image, with its size kept. */
 static int allow_image(scmp_filter_ctx ctx)
 {
-	const struct scmp_arg_cmp keeps_size = SCMP_A1(SCMP_CMP_MASKED_EQ,
+	const struct scmp_arg_cmp keeps_size = when_masked(1,
 		UINT32_MAX & ~(scmp_datum_t)(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE),
 		FALLOC_FL_KEEP_SIZE);
 
@@ -221,7 +233,7 @@ static int allow_image(scmp_filter_ctx ctx)
 /* abort(3) signals its own thread. */
 static int allow_abort(scmp_filter_ctx ctx)
 {
-	const struct scmp_arg_cmp self = SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid());
+	const struct scmp_arg_cmp self = when(0, SCMP_CMP_EQ, (scmp_datum_t)getpid());
 
 	return add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
 }
