@@ -32,22 +32,27 @@ struct spawner_config {
 struct spawner;
 
 /* Opens the programs (O_PATH) and forks the spawner. Only the first thread may exist. 0; -errno,
- * with *missing_out the path of the program that could not be opened, or NULL. */
+ * with *missing_out the name (in libexec_dir, static) of the program that is missing or can't be
+ * executed, or NULL. */
 int spawner_create(const struct spawner_config *config, struct spawner **out,
 	const char **missing_out) _must_check_;
 /* Its answers arrive on event's loop from now on. 0 or -errno. */
 int spawner_attach(struct spawner *s, sd_event *event) _must_check_;
-/* Ends the spawner and reaps it; workers go on. NULL is fine. */
+/* Ends the spawner and reaps it; workers go on, done is called no more. Not from within done. NULL
+ * is fine. */
 void spawner_destroy(struct spawner *s);
 
-/* result 0: the worker exec'd or is about to; pidfd is the callee's. Otherwise -errno, pidfd -1. */
+/* result 0: the worker exec'd or is about to (if it can't, it exits with SPAWN_EXIT_FAILED); pidfd
+ * is the callee's, which kills and reaps through it. Otherwise -errno, pidfd -1; -EPIPE: the
+ * spawner is gone and will not come back. */
 typedef void (*spawner_done)(void *userdata, int result, pid_t pid, int pidfd);
 
 /* Asks for program with argv[1…n_args] = args (each argument NULL-terminated; argv[0] is the
  * program's name) and fds as 3, 4, …; fds are borrowed: they are in flight when it returns. uid
  * slot: the worker's host id is uid_base + slot; the caller keeps slots of living workers distinct
  * (< uid_count, ignored if that is 0). 0 with *id_out, then done is called exactly once unless
- * spawner_forget is called before. -errno: done is not called. */
+ * spawner_forget is called before. -errno: done is not called; -EAGAIN: a burst, try again later;
+ * -E2BIG: more than SPAWNER_ARGV_MAX - 2 arguments or SPAWNER_ARGS_SIZE bytes. */
 int spawner_spawn(struct spawner *s, enum spawner_program program, const char *const *args,
 	size_t n_args, const int *fds, size_t n_fds, uint32_t uid_slot, spawner_done done,
 	void *userdata, uint64_t *id_out) _must_check_;
