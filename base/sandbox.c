@@ -126,6 +126,15 @@ static int verify_ids(void)
 	return inside == 0 && count == 1 && getuid() == 0 ? 0 : -ENOTUNIQ;
 }
 
+/* No user namespace below this one: its maker would hold every capability in it. Behind seccomp,
+ * and only where /proc/sys is writable, so a failure is none. */
+static void forbid_user_namespaces(void)
+{
+	_cleanup_close_ int fd = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+
+	_unused_ ssize_t n = fd >= 0 ? write(fd, "0", 1) : 0;
+}
+
 /* Mustn't: see a process, a device, a mount or a user of the host. Only spawn_process can do that,
  * so this only sees to it that it was done. */
 static int verify_namespaces(void)
@@ -136,7 +145,13 @@ static int verify_namespaces(void)
 		return -ENOTUNIQ;
 	}
 	r = verify_ids();
-	return r < 0 ? r : verify_network();
+	if (r == 0) {
+		r = verify_network();
+	}
+	if (r == 0) {
+		forbid_user_namespaces();
+	}
+	return r;
 }
 
 /* Should: nothing. Mustn't: find anything by a path, not even /proc, or create a file. */
