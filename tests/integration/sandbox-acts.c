@@ -475,6 +475,17 @@ static int act_many_fds(const struct act_env *env)
 	return 0;
 }
 
+static int act_stray_fd(const struct act_env *env)
+{
+	return failed(fcntl(ACT_FD_STRAY, F_GETFD));
+}
+
+/* Not an act of its own: whether the kernel lets others of this uid in. */
+static int act_is_dumpable(const struct act_env *env)
+{
+	return prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 1 ? 0 : EPERM;
+}
+
 static int act_set_owner(const struct act_env *env)
 {
 	return failed(fcntl(ACT_FD_RESULT, F_SETOWN, env->driver));
@@ -562,14 +573,14 @@ static int act_abort(const struct act_env *env)
 #define ROOT (ACT_CONTROL_ROOT | ACT_HELD)
 
 const struct act acts[] = {
-	{"open a path", act_open_path, BOTH},
+	{"open a path", act_open_path, BOTH | ACT_HELD_BY_ROOT},
 	{"open the root directory", act_open_root, BOTH},
-	{"stat a path", act_stat_path, BOTH},
+	{"stat a path", act_stat_path, BOTH | ACT_HELD_BY_ROOT},
 	{"read /proc/1", act_read_proc_1, BOTH},
 	{"read /proc/self", act_read_proc_self, BOTH},
-	{"create a file in /", act_create_file, ROOT},
-	{"create a file in a directory", act_create_file_in_dir, BOTH},
-	{"make a directory", act_mkdir, ROOT},
+	{"create a file in /", act_create_file, ROOT | ACT_HELD_BY_ROOT},
+	{"create a file in a directory", act_create_file_in_dir, BOTH | ACT_HELD_BY_ROOT},
+	{"make a directory", act_mkdir, ROOT | ACT_HELD_BY_ROOT},
 	{"change directory", act_chdir, BOTH},
 	{"chroot", act_chroot, ROOT},
 	{"open by handle", act_open_by_handle, ROOT | ACT_OPTIONAL},
@@ -608,10 +619,12 @@ const struct act acts[] = {
 	{"setresuid", act_setuid, ROOT},
 	{"gain a capability", act_capset, ROOT},
 	{"become dumpable", act_dumpable, ACT_CONTROL | ACT_NOT_SANITIZED},
+	{"be dumpable", act_is_dumpable, BOTH},
 	{"sethostname", act_sethostname, ROOT},
 	{"real-time scheduling", act_realtime, ROOT | ACT_OPTIONAL},
 	{"raise a limit", act_raise_limit, ACT_CONTROL | ACT_HELD},
 	{"TIOCSTI", act_tiocsti, 0},
+	{"use an fd that was not kept", act_stray_fd, BOTH},
 	{"another ioctl", act_foreign_ioctl, ACT_CONTROL},
 	{"truncate the image", act_truncate_image, ACT_CONTROL},
 	{"grow the image", act_grow_image, ACT_CONTROL | ACT_OPTIONAL},

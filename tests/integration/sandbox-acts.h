@@ -15,8 +15,11 @@ enum {
 	ACT_FD_IMAGE = 4,   /* a regular file, 1 MiB, read and write */
 	ACT_FD_PROGRAM = 5, /* an executable that exits 0 */
 	ACT_FD_NETNS = 6,   /* the driver's network namespace */
+	/* 7 to 10 were there at start and are not among those that are kept; the last one is not
+	 * reused by what the child makes itself. */
+	ACT_FD_STRAY = 10,
 };
-#define ACT_FD_COUNT 4
+#define ACT_FD_COUNT 8
 
 struct act_env {
 	pid_t driver;    /* another process of the host, same uid */
@@ -28,7 +31,9 @@ enum act_flags {
 	ACT_CONTROL = 1 << 0,      /* must succeed outside the sandbox */
 	ACT_CONTROL_ROOT = 1 << 1, /* the same, if it is root */
 	ACT_HELD = 1 << 2,         /* refused even with the seccomp stage left out */
-	ACT_MUST_WORK = 1 << 3,    /* what serving needs: must succeed in the sandbox */
+	/* Refused even with seccomp and landlock left out. */
+	ACT_HELD_BY_ROOT = 1 << 8,
+	ACT_MUST_WORK = 1 << 3, /* what serving needs: must succeed in the sandbox */
 	ACT_DISK_ONLY = 1 << 4,
 	ACT_ABORTS = 1 << 7, /* must die of its own abort, and of nothing else */
 	/* Sanitizers need what this act uses, or change how it ends. */

@@ -174,6 +174,9 @@ static int start_child(const struct probe *p, enum sandbox_kind kind, size_t act
 	snprintf(text[3], sizeof(text[3]), "%d", (int)p->env.driver);
 	memcpy(fds, p->fds, sizeof(fds));
 	fds[0] = result_fd;
+	for (size_t i = ACT_FD_NETNS - 3 + 1; i < ACT_FD_COUNT; i++) {
+		fds[i] = STDIN_FILENO;
+	}
 	return spawn_process(&spec, pid_out, pidfd_out);
 }
 
@@ -274,7 +277,7 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 {
 	const struct act *act = &acts[i];
 	struct outcome full, reduced, control;
-	char text[3][64];
+	char text[4][64];
 	bool good;
 
 	if ((act->flags & ACT_NOT_SANITIZED && SANITIZED) ||
@@ -288,6 +291,11 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 		reduced = try_act(p, kind, i, SANDBOX_ALL & ~SANDBOX_SECCOMP);
 		good = good && was_refused(reduced);
 		printf("; without seccomp: %s", describe(reduced, text[1], sizeof(text[1])));
+	}
+	if (act->flags & ACT_HELD_BY_ROOT) {
+		reduced = try_act(p, kind, i, SANDBOX_ALL & ~(SANDBOX_SECCOMP | SANDBOX_LANDLOCK));
+		good = good && was_refused(reduced);
+		printf("; and landlock: %s", describe(reduced, text[3], sizeof(text[3])));
 	}
 	if (wants_control(act)) {
 		control = try_act(p, kind, i, 0);

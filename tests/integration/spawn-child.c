@@ -61,6 +61,19 @@ static int report(int argc, char **argv)
 	return write(3, text, (size_t)n) == n ? 0 : 1;
 }
 
+/* Writes to each of n fds its own number. */
+static int number(int n)
+{
+	for (int fd = 3; fd < 3 + n; fd++) {
+		char digit = (char)('0' + fd);
+
+		if (write(fd, &digit, 1) != 1) {
+			return 1;
+		}
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && strcmp(argv[1], "wait") == 0) {
@@ -71,6 +84,9 @@ int main(int argc, char **argv)
 	}
 	if (argc > 2 && strcmp(argv[1], "exit") == 0) {
 		return atoi(argv[2]);
+	}
+	if (argc > 2 && strcmp(argv[1], "number") == 0) {
+		return number(atoi(argv[2]));
 	}
 	return report(argc, argv);
 }
