@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * What the two halves of the sandbox share: nobody else includes this.
+ * What the two halves of the sandbox share, and their tests: nobody else includes this.
  */
 #pragma once
 

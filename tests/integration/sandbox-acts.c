@@ -399,6 +399,20 @@ static int act_raise_limit(const struct act_env *env)
 	return failed(setrlimit(RLIMIT_NOFILE, &l));
 }
 
+static int act_raise_memory(const struct act_env *env)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_DATA, &l) < 0) {
+		return errno;
+	}
+	if (l.rlim_cur == RLIM_INFINITY) {
+		return 0;
+	}
+	l.rlim_cur++;
+	return failed(setrlimit(RLIMIT_DATA, &l));
+}
+
 /* Its own fds and memory. */
 
 static int act_tiocsti(const struct act_env *env)
@@ -623,6 +637,7 @@ const struct act acts[] = {
 	{"sethostname", act_sethostname, ROOT},
 	{"real-time scheduling", act_realtime, ROOT | ACT_OPTIONAL},
 	{"raise a limit", act_raise_limit, ACT_CONTROL | ACT_HELD},
+	{"raise the memory limit", act_raise_memory, BOTH | ACT_NOT_SANITIZED},
 	{"TIOCSTI", act_tiocsti, 0},
 	{"use an fd that was not kept", act_stray_fd, BOTH},
 	{"another ioctl", act_foreign_ioctl, ACT_CONTROL},

@@ -32,20 +32,10 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/sandbox-internal.h"
 #include "base/sandbox.h"
 #include "base/spawn.h"
 #include "tests/integration/sandbox-acts.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED 0
-#endif
 
 #define WORKER_ID 61003
 
@@ -280,7 +270,7 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 	char text[4][64];
 	bool good;
 
-	if ((act->flags & ACT_NOT_SANITIZED && SANITIZED) ||
+	if ((act->flags & ACT_NOT_SANITIZED && SANDBOX_SANITIZERS) ||
 		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK)) {
 		return;
 	}

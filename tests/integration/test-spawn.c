@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,6 +184,36 @@ static void test_bad_specs(void **state)
 	assert_int_equal(pidfd, -1);
 }
 
+/* A host, or a container, that allows no more user namespaces. */
+static void test_no_user_namespaces(void **state)
+{
+	static const char *const argv[] = {"child", "report", NULL};
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct spawn_spec spec = {
+			.program_fd = child_program(), .argv = argv, .stderr_fd = -1};
+		int pidfd = -1, fd;
+
+		spec.namespaces = true;
+		if (unshare(CLONE_NEWUSER) < 0) {
+			_exit(77);
+		}
+		fd = open("/proc/sys/user/max_user_namespaces", O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "0", 1) != 1) {
+			_exit(77);
+		}
+		_exit(spawn_process(&spec, &pid, &pidfd) == -ENOSPC && pidfd == -1 ? 0 : 1);
+	}
+	status = wait_status(pid);
+	if (status == 77) {
+		skip();
+	}
+	assert_int_equal(status, 0);
+}
+
 /* The failing step and its errno reach the stderr that the child was given. */
 static void test_failure_is_told(void **state)
 {
@@ -308,6 +339,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_other_ids_without_namespaces),
 		cmocka_unit_test(test_other_ids_are_refused_to_nobody),
 		cmocka_unit_test(test_bad_specs),
+		cmocka_unit_test(test_no_user_namespaces),
 		cmocka_unit_test(test_failure_is_told),
 		cmocka_unit_test(test_self_status),
 		cmocka_unit_test(test_self_crash),
