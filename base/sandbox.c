@@ -105,7 +105,7 @@ static int verify_network(void)
 	if (ioctl(fd, SIOCGIFFLAGS, &ifr) < 0) {
 		return -errno;
 	}
-	return ifr.ifr_flags & IFF_UP ? -ENOTUNIQ : 0;
+	return (ifr.ifr_flags & IFF_UP) ? -ENOTUNIQ : 0;
 }
 
 static int verify_ids(void)
@@ -221,12 +221,11 @@ static int close_privileges(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2] = {0};
-	int r;
 
 	/* Without CAP_SETPCAP (no user namespace, and no root) there is nothing to lose, and
 	 * no_new_privs keeps the bounding set from mattering. */
 	if (have_setpcap()) {
-		r = drop_bounding_set();
+		int r = drop_bounding_set();
 		if (r < 0) {
 			return r;
 		}
@@ -246,7 +245,7 @@ static int close_privileges(void)
 	if (syscall(SYS_capget, &header, data) < 0) {
 		return -errno;
 	}
-	return data[0].permitted | data[1].permitted ? -EPERM : 0;
+	return (data[0].permitted | data[1].permitted) ? -EPERM : 0;
 }
 
 /* linux/landlock.h of Debian 12 ends at ABI 2; this is struct landlock_ruleset_attr of ABI 6. */
@@ -274,7 +273,6 @@ static int close_landlock(void)
 	struct landlock_attr attr = {0};
 	_cleanup_close_ int fd = -1;
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-	size_t size;
 
 	if (abi < 0) {
 		return -errno;
@@ -285,8 +283,7 @@ static int close_landlock(void)
 		attr.scoped |= landlock_by_abi[i].scoped;
 	}
 	/* An older kernel takes a longer struct as long as what it doesn't know is zero. */
-	size = sizeof(attr);
-	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
+	fd = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
 	if (fd < 0) {
 		return -errno;
 	}
@@ -306,7 +303,7 @@ static int close_stage(
 	case SANDBOX_NAMESPACES:
 		return verify_namespaces();
 	case SANDBOX_ROOT:
-		return stages & SANDBOX_NAMESPACES ? close_root() : -EINVAL;
+		return (stages & SANDBOX_NAMESPACES) ? close_root() : -EINVAL;
 	case SANDBOX_PRIVILEGES:
 		return close_privileges();
 	case SANDBOX_LANDLOCK:

@@ -208,6 +208,7 @@ static int open_programs(const struct spawner_config *config, int programs[SPAWN
 static int start(struct spawner *s, struct spawner_process *p)
 {
 	int pair[2], size = 1 << 20;
+	sigset_t all, before;
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
@@ -220,12 +221,16 @@ static int start(struct spawner *s, struct spawner_process *p)
 	if (fcntl(s->sock, F_SETFL, O_NONBLOCK) < 0) {
 		return -errno;
 	}
+	/* A Ctrl-C must not reach it before it ignores that. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
-	if (pid < 0) {
-		return -errno;
-	}
 	if (pid == 0) {
 		spawner_process_run(p);
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (pid < 0) {
+		return -errno;
 	}
 	s->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (s->pidfd < 0) {

@@ -342,6 +342,37 @@ static void test_no_fd_left(void **state)
 	assert_int_equal(count_children(&last), 1);
 }
 
+/* What the spawner itself is: as little as it can be, and hard to end by accident. */
+static void test_the_spawner(void **state)
+{
+	struct fixture *f = *state;
+	char path[64], line[128], text[1024];
+	bool found = false;
+	FILE *status;
+
+	kill(f->spawner_pid, SIGINT);
+	kill(f->spawner_pid, SIGTERM);
+	kill(f->spawner_pid, SIGHUP);
+	spawn_reporter(f, text, sizeof(text));
+	/* ".", "..", 0, 1, 2, its socket and the programs. */
+	assert_int_equal(count_fds_quiet(f->spawner_pid), 6 + SPAWNER_PROGRAM_COUNT_);
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)f->spawner_pid);
+	status = fopen(path, "re");
+	assert_non_null(status);
+	while (fgets(line, sizeof(line), status)) {
+		unsigned long long caps;
+
+		if (sscanf(line, "CapEff: %llx", &caps) == 1) {
+			/* CAP_SETGID and CAP_SETUID; CAP_SYS_ADMIN where user namespaces need it.
+			 */
+			assert_int_equal(caps & ~(1ULL << 21), geteuid() == 0 ? 0xc0 : 0);
+			found = true;
+		}
+	}
+	fclose(status);
+	assert_true(found);
+}
+
 static void test_bad_requests(void **state)
 {
 	struct fixture *f = *state;
@@ -448,6 +479,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_exec_failure_is_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forget, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_fd_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_the_spawner, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bad_requests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_spawner_dies, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_broker_dies, setup, teardown),
