@@ -48,5 +48,18 @@ struct act {
 	unsigned int flags;
 };
 
-extern const struct act acts[];
-extern const size_t n_acts;
+extern const struct act acts_on_host[];
+extern const size_t n_acts_on_host;
+extern const struct act acts_on_kernel[];
+extern const size_t n_acts_on_kernel;
+
+static inline size_t act_count(void)
+{
+	return n_acts_on_host + n_acts_on_kernel;
+}
+
+/* i < act_count() */
+static inline const struct act *act_at(size_t i)
+{
+	return i < n_acts_on_host ? &acts_on_host[i] : &acts_on_kernel[i - n_acts_on_host];
+}

@@ -120,7 +120,7 @@ static _Noreturn void child_main(char **argv)
 	size_t act = (size_t)atoi(argv[3]);
 
 	child_close((enum sandbox_kind)atoi(argv[2]), (uint32_t)atoi(argv[4]));
-	if (act == n_acts) {
+	if (act == act_count()) {
 		/* Stays, to be tried from outside. */
 		const struct report report = {.closed = 1};
 
@@ -129,7 +129,7 @@ static _Noreturn void child_main(char **argv)
 			poll(NULL, 0, -1);
 		}
 	}
-	child_say(true, acts[act].run(&env));
+	child_say(true, act_at(act)->run(&env));
 }
 
 /* ---- The driver ---- */
@@ -144,7 +144,8 @@ static int start_child(const struct probe *p, enum sandbox_kind kind, size_t act
 	char port[16];
 	int fds[ACT_FD_COUNT];
 	/* Acts outside the sandbox run as the driver; who is traced there, as a worker. */
-	const bool worker_id = geteuid() == 0 && (stages & SANDBOX_NAMESPACES || act == n_acts);
+	const bool worker_id =
+		geteuid() == 0 && (stages & SANDBOX_NAMESPACES || act == act_count());
 	const struct spawn_spec spec = {
 		.program_fd = p->program_fd,
 		.argv = args,
@@ -265,7 +266,7 @@ static bool wants_control(const struct act *act)
 
 static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 {
-	const struct act *act = &acts[i];
+	const struct act *act = act_at(i);
 	struct outcome full, reduced, control;
 	char text[4][64];
 	bool good;
@@ -329,7 +330,7 @@ static void probe_trace(struct probe *p, enum sandbox_kind kind, uint32_t stages
 	pid_t pid;
 
 	if (pipe2(pipefd, O_CLOEXEC) < 0 ||
-		start_child(p, kind, n_acts, stages, pipefd[1], &pid, &pidfd) < 0) {
+		start_child(p, kind, act_count(), stages, pipefd[1], &pid, &pidfd) < 0) {
 		p->n_failed++;
 		return;
 	}
@@ -425,7 +426,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	for (int kind = 0; kind < SANDBOX_KIND_COUNT_; kind++) {
-		for (size_t i = 0; i < n_acts; i++) {
+		for (size_t i = 0; i < act_count(); i++) {
 			probe_act(&p, (enum sandbox_kind)kind, i);
 		}
 		if (geteuid() == 0) {
