@@ -30,18 +30,9 @@ static inline _must_check_ bool u64_mul(uint64_t a, uint64_t b, uint64_t *out)
 	return !__builtin_mul_overflow(a, b, out);
 }
 
-#define MIN(a, b)                                  \
-	({                                         \
-		__typeof__(a) min_a_ = (a);        \
-		__typeof__(b) min_b_ = (b);        \
-		min_a_ < min_b_ ? min_a_ : min_b_; \
-	})
-#define MAX(a, b)                                  \
-	({                                         \
-		__typeof__(a) max_a_ = (a);        \
-		__typeof__(b) max_b_ = (b);        \
-		max_a_ > max_b_ ? max_a_ : max_b_; \
-	})
+/* Of two numbers of one type; both are evaluated once or twice: no side effects, please. */
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
 
 /* Parses a decimal number in [min, max]. -EINVAL if it is not one, -ERANGE if out of bounds. */
 int parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *out) _must_check_;

@@ -51,6 +51,19 @@ static inline void list_remove(struct list *l)
 	list_init(l);
 }
 
+/* Moves all elements of from behind those of to. */
+static inline void list_move_all(struct list *from, struct list *to)
+{
+	if (list_empty(from)) {
+		return;
+	}
+	from->next->prev = to->prev;
+	to->prev->next = from->next;
+	from->prev->next = to;
+	to->prev = from->prev;
+	list_init(from);
+}
+
 #define list_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* First element, or NULL of an empty list. */

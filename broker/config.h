@@ -23,6 +23,13 @@
 /* Names of VMs and disks: [A-Za-z0-9][A-Za-z0-9._-]*, at most NAME_MAX_LENGTH bytes. */
 bool config_name_ok(const char *name);
 
+/* Bounds of what configuration and requests may set. A worker needs room for one transfer of the
+ * largest size; its memory is bounded whatever the quota (sandbox_allow_memory). */
+#define QUOTA_DEVICES_MAX   64
+#define QUOTA_BYTES_MIN     (1 << 20)
+#define QUOTA_BYTES_MAX     (64 << 20)
+#define QUOTA_TRANSFERS_MAX 1024
+
 /* Limits of one VM. A worker's own limits are these divided by nothing: each device may use up to
  * the per-device part, and the VM's sum is charged when it is attached. */
 struct quota_limits {

@@ -77,11 +77,11 @@ static void drop_capabilities(const struct spawner_process *p)
 	struct __user_cap_data_struct now[2] = {0}, data[2] = {0};
 	uint64_t keep = UINT64_C(1) << CAP_SETUID | UINT64_C(1) << CAP_SETGID;
 
-	if (p->uid_count == 0) {
+	if (p->settings.uid_count == 0) {
 		/* A root broker that lends its own uid 0: the kernel asks for this one. */
 		keep |= UINT64_C(1) << CAP_SETFCAP;
 	}
-	if (p->namespaces && user_namespaces_are_privileged()) {
+	if (p->settings.namespaces && user_namespaces_are_privileged()) {
 		keep |= UINT64_C(1) << CAP_SYS_ADMIN;
 	}
 	if (syscall(SYS_capget, &header, now) < 0) {
@@ -122,7 +122,6 @@ static void prepare(const struct spawner_process *p)
 	signal(SIGHUP, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	drop_capabilities(p);
 }
 
 static int make_worker(const struct spawner_process *p, const struct spawner_request *request,
@@ -134,8 +133,8 @@ static int make_worker(const struct spawner_process *p, const struct spawner_req
 		.fds = fds,
 		.n_fds = request->n_fds,
 		.stderr_fd = STDERR_FILENO,
-		.host_id = p->uid_count > 0 ? p->uid_base + request->uid_slot : 0,
-		.namespaces = p->namespaces,
+		.host_id = p->settings.uid_count > 0 ? p->settings.uid_base + request->uid_slot : 0,
+		.namespaces = p->settings.namespaces,
 		.sibling = true,
 	};
 
@@ -152,7 +151,7 @@ static int serve(const struct spawner_process *p, const struct spawner_request *
 	pid_t pid = 0;
 	int r;
 
-	r = spawner_request_check(request, size, n_fds, p->uid_count, argv);
+	r = spawner_request_check(request, size, n_fds, p->settings.uid_count, argv);
 	if (r == 0) {
 		r = make_worker(p, request, argv, fds, &pid, &pidfd);
 	}
@@ -166,11 +165,25 @@ static int serve(const struct spawner_process *p, const struct spawner_request *
 	return r;
 }
 
-_Noreturn void spawner_process_run(const struct spawner_process *p)
+/* The first message: what the broker has read in its configuration since the fork. */
+static void receive_settings(struct spawner_process *p)
+{
+	size_t n_fds = 0;
+	ssize_t n = fd_recv(p->sock, &p->settings, sizeof(p->settings), NULL, 0, &n_fds);
+
+	if (n != sizeof(p->settings)) {
+		/* A broker whose configuration is broken ends without a word. */
+		_exit(n == 0 || n == -ECONNRESET ? 0 : 1);
+	}
+}
+
+_Noreturn void spawner_process_run(struct spawner_process *p)
 {
 	struct spawner_request request;
 
 	prepare(p);
+	receive_settings(p);
+	drop_capabilities(p);
 	for (;;) {
 		int fds[SPAWN_FDS_MAX];
 		size_t n_fds = 0;

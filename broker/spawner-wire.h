@@ -9,6 +9,8 @@
 
 #include "broker/spawner.h"
 
+static_assert(sizeof(struct spawner_settings) == 16, "wire size");
+
 struct spawner_request {
 	uint64_t id;
 	uint32_t program;  /* enum spawner_program */
@@ -33,9 +35,7 @@ static_assert(sizeof(struct spawner_answer) == 16, "wire size");
 struct spawner_process {
 	int sock;
 	int programs[SPAWNER_PROGRAM_COUNT_]; /* O_PATH */
-	uid_t uid_base;
-	uint32_t uid_count;
-	bool namespaces;
+	struct spawner_settings settings;     /* the first message */
 };
 
 /* File names of the programs by enum spawner_program; also their argv[0]. */
@@ -47,4 +47,4 @@ int spawner_request_check(const struct spawner_request *request, size_t size, si
 	uint32_t uid_count, const char *argv[SPAWNER_ARGV_MAX]) _must_check_;
 
 /* The life of the spawner, from the fork to the broker's end. */
-_Noreturn void spawner_process_run(const struct spawner_process *p);
+_Noreturn void spawner_process_run(struct spawner_process *p);

@@ -176,12 +176,11 @@ static int handle_readable(sd_event_source *source, int fd, uint32_t revents, vo
 	return 0;
 }
 
-static int open_programs(const struct spawner_config *config, int programs[SPAWNER_PROGRAM_COUNT_],
-	const char **missing_out)
+static int open_programs(
+	const char *dir, int programs[SPAWNER_PROGRAM_COUNT_], const char **missing_out)
 {
 	/* Worker ids are nobody's owner or group. */
-	const mode_t executable = config->uid_count > 0 ? S_IXOTH : 0111;
-	const char *dir = config->libexec_dir;
+	const mode_t executable = geteuid() == 0 ? S_IXOTH : 0111;
 	_cleanup_close_ int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int r = dir_fd < 0 ? -errno : 0;
 
@@ -245,16 +244,12 @@ static int start(struct spawner *s, struct spawner_process *p)
 	return 0;
 }
 
-int spawner_create(
-	const struct spawner_config *config, struct spawner **out, const char **missing_out)
+int spawner_create(const char *libexec_dir, struct spawner **out, const char **missing_out)
 {
 	struct spawner *s = calloc(1, sizeof(*s));
 	struct spawner_process p = {
 		.sock = -1,
 		.programs = {-1, -1},
-		.uid_base = config->uid_base,
-		.uid_count = config->uid_count,
-		.namespaces = config->namespaces,
 	};
 	int r;
 
@@ -263,10 +258,9 @@ int spawner_create(
 		return -ENOMEM;
 	}
 	s->sock = s->pidfd = -1;
-	s->uid_count = config->uid_count;
 	list_init(&s->pending);
 	list_init(&s->dying);
-	r = open_programs(config, p.programs, missing_out);
+	r = open_programs(libexec_dir, p.programs, missing_out);
 	if (r == 0) {
 		r = start(s, &p);
 	}
@@ -280,6 +274,16 @@ int spawner_create(
 	}
 	*out = s;
 	return 0;
+}
+
+int spawner_configure(struct spawner *s, const struct spawner_settings *settings)
+{
+	int r = fd_send(s->sock, settings, sizeof(*settings), NULL, 0);
+
+	if (r == 0) {
+		s->uid_count = settings->uid_count;
+	}
+	return r;
 }
 
 int spawner_attach(struct spawner *s, sd_event *event)

@@ -17,13 +17,14 @@
 
 enum spawner_program { SPAWNER_USB, SPAWNER_QMP, SPAWNER_PROGRAM_COUNT_ };
 
-struct spawner_config {
-	const char *libexec_dir; /* where the programs are */
+/* What configuration says; told to the spawner once it has been read. */
+struct spawner_settings {
 	/* Each worker runs as a host uid and gid of its own from [uid_base, uid_base + uid_count);
 	 * uid_count 0: as the broker's own (an unprivileged broker has no other choice). */
-	uid_t uid_base;
+	uint32_t uid_base;
 	uint32_t uid_count;
-	bool namespaces;
+	uint32_t namespaces; /* 0: none (sandbox=reduced:namespaces) */
+	uint32_t pad;        /* zero */
 };
 
 #define SPAWNER_ARGV_MAX  24
@@ -31,11 +32,12 @@ struct spawner_config {
 
 struct spawner;
 
-/* Opens the programs (O_PATH) and forks the spawner. Only the first thread may exist. 0; -errno,
- * with *missing_out the name (in libexec_dir, static) of the program that is missing or can't be
- * executed, or NULL. */
-int spawner_create(const struct spawner_config *config, struct spawner **out,
-	const char **missing_out) _must_check_;
+/* Opens the programs of libexec_dir (O_PATH) and forks the spawner. Only the first thread may
+ * exist. 0; -errno, with *missing_out the name of the program that could not be opened, or NULL. */
+int spawner_create(
+	const char *libexec_dir, struct spawner **out, const char **missing_out) _must_check_;
+/* Tells it the settings: once, before the first spawner_spawn. 0 or -errno. */
+int spawner_configure(struct spawner *s, const struct spawner_settings *settings) _must_check_;
 /* Its answers arrive on event's loop from now on. 0 or -errno. */
 int spawner_attach(struct spawner *s, sd_event *event) _must_check_;
 /* Ends the spawner and reaps it; workers go on, done is called no more. Not from within done. NULL

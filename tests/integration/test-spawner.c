@@ -110,8 +110,7 @@ static void make_program(struct fixture *f, const char *name, const char *target
 static void start(struct fixture *f)
 {
 	const bool root = geteuid() == 0;
-	const struct spawner_config config = {
-		.libexec_dir = f->dir,
+	const struct spawner_settings settings = {
 		.uid_base = root ? UID_BASE : 0,
 		.uid_count = root ? 16 : 0,
 		.namespaces = true,
@@ -119,8 +118,9 @@ static void start(struct fixture *f)
 	const char *missing;
 
 	assert_int_equal(sd_event_new(&f->event), 0);
-	assert_int_equal(spawner_create(&config, &f->spawner, &missing), 0);
+	assert_int_equal(spawner_create(f->dir, &f->spawner, &missing), 0);
 	assert_null(missing);
+	assert_int_equal(spawner_configure(f->spawner, &settings), 0);
 	assert_int_equal(spawner_attach(f->spawner, f->event), 0);
 	assert_int_equal(count_children(&f->spawner_pid), 1);
 }
@@ -453,7 +453,6 @@ static void test_broker_dies(void **state)
 static void test_missing_program(void **state)
 {
 	struct fixture *f = *state;
-	struct spawner_config config = {.libexec_dir = f->dir, .namespaces = true};
 	struct spawner *s = NULL;
 	const char *missing = NULL;
 	char path[128];
@@ -461,10 +460,9 @@ static void test_missing_program(void **state)
 
 	snprintf(path, sizeof(path), "%s/garbage", f->dir);
 	assert_int_equal(chmod(path, 0644), 0);
-	assert_int_equal(spawner_create(&config, &s, &missing), -EACCES);
+	assert_int_equal(spawner_create(f->dir, &s, &missing), -EACCES);
 	assert_string_equal(missing, "devbroker-qmp");
-	config.libexec_dir = "/nonexistent";
-	assert_int_equal(spawner_create(&config, &s, &missing), -ENOENT);
+	assert_int_equal(spawner_create("/nonexistent", &s, &missing), -ENOENT);
 	assert_string_equal(missing, "devbroker-usb");
 	assert_null(s);
 	assert_int_equal(count_children(&last), 1);

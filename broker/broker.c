@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/broker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "broker/device.h"
+#include "broker/lease.h"
+#include "broker/spawner.h"
+#include "broker/vm.h"
+#include "broker/worker.h"
+
+/* Candidates named in a refusal. */
+#define CANDIDATES_MAX 8
+
+static uint64_t clock_usec(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+uint64_t now_usec(void)
+{
+	return clock_usec(CLOCK_MONOTONIC);
+}
+
+uint64_t wall_usec(void)
+{
+	return clock_usec(CLOCK_REALTIME);
+}
+
+static int on_heartbeat(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct broker *b = userdata;
+
+	workers_heartbeat(b);
+	sd_event_source_set_time(source, now_usec() + WORKER_HEARTBEAT_USEC);
+	return sd_event_source_set_enabled(source, b->n_workers > 0 ? SD_EVENT_ON : SD_EVENT_OFF);
+}
+
+int broker_init(struct broker *b, struct config *config, struct spawner *spawner)
+{
+	int r;
+
+	b->config = *config;
+	/* The lists' heads moved. */
+	list_init(&b->config.vms);
+	list_init(&b->config.disks);
+	list_move_all(&config->vms, &b->config.vms);
+	list_move_all(&config->disks, &b->config.disks);
+	*config = (struct config){0};
+	list_init(&config->vms);
+	list_init(&config->disks);
+	b->spawner = spawner;
+	list_init(&b->vms);
+	list_init(&b->devices);
+	list_init(&b->workers);
+	r = sd_event_new(&b->event);
+	if (r < 0) {
+		return r;
+	}
+	r = sd_event_add_time(
+		b->event, &b->heartbeat, CLOCK_MONOTONIC, UINT64_MAX, 0, on_heartbeat, b);
+	if (r < 0) {
+		return r;
+	}
+	/* After the messages: an answer that has come counts. */
+	r = sd_event_source_set_priority(b->heartbeat, SD_EVENT_PRIORITY_IDLE);
+	return r < 0 ? r : sd_event_source_set_enabled(b->heartbeat, SD_EVENT_OFF);
+}
+
+static int load_disk(struct broker *b, const struct config_disk *c, struct refusal_text *text)
+{
+	const struct device_disk_options o = {
+		.name = c->name,
+		.image_fd = -1,
+		.path = c->image,
+		.speed = c->speed,
+		.serial = c->serial,
+		.read_only = c->read_only,
+		.from_config = true,
+	};
+	struct refusal_text why = {0};
+	struct device *d;
+	struct vm *vm;
+	int r = device_add_disk(b, &o, &d, text);
+
+	if (r != 0 || !c->vm) {
+		return r;
+	}
+	vm = broker_vm_named(b, c->vm);
+	if (!vm) {
+		return refuse(
+			text, REFUSAL_CONFIG, "%s: there is no VM %s in vms.d", c->where_vm, c->vm);
+	}
+	r = lease_create(d, vm, &why);
+	if (r > 0) {
+		log_warn("%s: not attached to vm %s: %s", d->name, vm->name, why.sentence);
+		r = 0;
+	}
+	return r;
+}
+
+int broker_load(struct broker *b, struct refusal_text *text)
+{
+	const struct config_disk *disk;
+	const struct config_vm *c;
+	int r;
+
+	list_for_each (c, &b->config.vms, link) {
+		const struct vm_options o = {
+			.name = c->name,
+			.qmp = c->qmp,
+			.bus = c->bus,
+			.limits = c->quota,
+			.from_config = true,
+		};
+		struct vm *vm;
+
+		r = vm_add(b, &o, &vm, text);
+		if (r != 0) {
+			return r;
+		}
+	}
+	list_for_each (disk, &b->config.disks, link) {
+		r = load_disk(b, disk, text);
+		if (r != 0) {
+			return r;
+		}
+	}
+	return 0;
+}
+
+void broker_check_stopped(struct broker *b)
+{
+	struct device *d;
+
+	if (!b->stopping || b->n_workers > 0) {
+		return;
+	}
+	list_for_each (d, &b->devices, link) {
+		if (d->lease) {
+			return;
+		}
+	}
+	sd_event_exit(b->event, 0);
+}
+
+void broker_stop(struct broker *b)
+{
+	struct device *d, *next;
+
+	if (b->stopping) {
+		return;
+	}
+	log_info("devbrokerd: stopping; %u worker%s to end", b->n_workers,
+		b->n_workers == 1 ? "" : "s");
+	b->stopping = true;
+	list_for_each_safe (d, next, &b->devices, link) {
+		if (d->lease) {
+			lease_release(d->lease, LEASE_REASON_SHUTDOWN);
+		}
+	}
+	broker_check_stopped(b);
+}
+
+void broker_finish(struct broker *b)
+{
+	struct device *d, *next_d;
+	struct vm *vm, *next_vm;
+
+	if (b->event) {
+		list_for_each_safe (d, next_d, &b->devices, link) {
+			device_destroy(d);
+		}
+		list_for_each_safe (vm, next_vm, &b->vms, link) {
+			vm_destroy(vm);
+		}
+		assert(b->n_workers == 0);
+		config_finish(&b->config);
+	}
+	sd_event_source_disable_unref(b->heartbeat);
+	spawner_destroy(b->spawner);
+	sd_event_unref(b->event);
+	*b = (struct broker){0};
+}
+
+/* A name that did not match exactly: how many things it may mean, and which. */
+struct candidates {
+	unsigned int n;
+	void *only;
+	char text[256];
+};
+
+static void candidate_add(struct candidates *c, void *thing, const char *name)
+{
+	size_t at = strlen(c->text);
+
+	c->only = thing;
+	if (c->n++ < CANDIDATES_MAX) {
+		snprintf(c->text + at, sizeof(c->text) - at, "%s%s", at ? ", " : "", name);
+	}
+}
+
+static int candidate_pick(const struct candidates *c, const char *what, const char *name,
+	void **out, struct refusal_text *text)
+{
+	char shown[128];
+
+	log_escape(name, strlen(name), shown, sizeof(shown));
+	if (c->n == 0) {
+		return refuse(text, REFUSAL_NOT_FOUND, "there is no %s %s", what, shown);
+	}
+	if (c->n > 1) {
+		return refuse(text, REFUSAL_AMBIGUOUS, "%s could be any of %u: %s%s", shown, c->n,
+			c->text, c->n > CANDIDATES_MAX ? ", …" : "");
+	}
+	*out = c->only;
+	return 0;
+}
+
+static const char *after_colon(const char *name)
+{
+	const char *colon = strchr(name, ':');
+
+	return colon ? colon + 1 : name;
+}
+
+enum match { MATCH_NAME, MATCH_SHORT, MATCH_SERIAL, MATCH_PREFIX, MATCH_COUNT_ };
+
+static bool device_matches(const struct device *d, const char *name, enum match how)
+{
+	switch (how) {
+	case MATCH_NAME:
+		return strcmp(d->name, name) == 0;
+	case MATCH_SHORT:
+		return strcmp(after_colon(d->name), name) == 0;
+	case MATCH_SERIAL:
+		return strcmp(d->serial, name) == 0;
+	default:
+		return name[0] && (strncmp(d->name, name, strlen(name)) == 0 ||
+					  strncmp(after_colon(d->name), name, strlen(name)) == 0);
+	}
+}
+
+int broker_find_device(
+	struct broker *b, const char *name, struct device **out, struct refusal_text *text)
+{
+	struct candidates c = {0};
+	struct device *d;
+	void *found = NULL;
+	int r;
+
+	for (enum match how = MATCH_NAME; how < MATCH_COUNT_ && c.n == 0; how++) {
+		list_for_each (d, &b->devices, link) {
+			if (device_matches(d, name, how)) {
+				candidate_add(&c, d, d->name);
+			}
+		}
+	}
+	r = candidate_pick(&c, "device", name, &found, text);
+	if (r == 0) {
+		*out = found;
+	}
+	return r;
+}
+
+struct vm *broker_vm_named(struct broker *b, const char *name)
+{
+	struct vm *vm;
+
+	list_for_each (vm, &b->vms, link) {
+		if (strcmp(vm->name, name) == 0) {
+			return vm;
+		}
+	}
+	return NULL;
+}
+
+int broker_find_vm(struct broker *b, const char *name, struct vm **out, struct refusal_text *text)
+{
+	struct candidates c = {0};
+	struct vm *vm = broker_vm_named(b, name);
+	void *found = vm;
+	int r = 0;
+
+	if (!vm) {
+		list_for_each (vm, &b->vms, link) {
+			if (name[0] && strncmp(vm->name, name, strlen(name)) == 0) {
+				candidate_add(&c, vm, vm->name);
+			}
+		}
+		r = candidate_pick(&c, "VM", name, &found, text);
+	}
+	if (r == 0) {
+		*out = found;
+	}
+	return r;
+}
+
+int broker_take_uid(struct broker *b, uint32_t *slot_out)
+{
+	uint32_t n = b->uid_count < BROKER_WORKERS_MAX ? b->uid_count : BROKER_WORKERS_MAX;
+
+	if (n == 0) {
+		*slot_out = 0;
+		return 0;
+	}
+	/* Round robin: a uid that was just used is the last to be used again. */
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t slot = (b->uid_next + i) % n;
+
+		if (!(b->uid_used[slot / 8] & 1U << slot % 8)) {
+			b->uid_used[slot / 8] |= (uint8_t)(1U << slot % 8);
+			b->uid_next = slot + 1;
+			*slot_out = slot;
+			return 0;
+		}
+	}
+	return -EAGAIN;
+}
+
+void broker_return_uid(struct broker *b, uint32_t slot)
+{
+	b->uid_used[slot / 8] &= (uint8_t) ~(1U << slot % 8);
+}

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT
+ * org.devbroker.Broker1: what is asked of the broker as a whole.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/sandbox.h"
+#include "broker/broker.h"
+#include "broker/bus-internal.h"
+#include "broker/device.h"
+#include "broker/vm.h"
+#include "build-config.h"
+
+#define API_VERSION 1
+
+static struct broker *broker_of(struct bus_connection *c)
+{
+	return c->server->broker;
+}
+
+int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text)
+{
+	if (r < 0) {
+		return sd_bus_error_set_errnof(
+			error, -r, "%s\nLook at the log of devbrokerd.", strerror(-r));
+	}
+	return sd_bus_error_setf(error, refusal_dbus_name(r), "%s\n%s",
+		text->sentence[0] ? text->sentence : refusal_sentence(r),
+		text->remedy[0] ? text->remedy : refusal_remedy(r));
+}
+
+int bus_check_admin(struct bus_connection *c, sd_bus_error *error)
+{
+	struct refusal_text text;
+
+	if (c->may_change) {
+		return 0;
+	}
+	return bus_fail(error,
+		refuse(&text, REFUSAL_DENIED, "user %u may not change what devbroker lends",
+			(unsigned int)c->uid),
+		&text);
+}
+
+/* Options are a{sv}; each handler knows its keys. */
+struct option {
+	const char *key;
+	char type; /* 's', 'b', 'u', 't' */
+	void *value;
+};
+
+/* 0; -errno; a refusal. */
+static int read_option(
+	sd_bus_message *m, const struct option *options, size_t n, struct refusal_text *text)
+{
+	const char *key;
+	char type[2] = "", shown[64];
+	int r = sd_bus_message_read(m, "s", &key);
+
+	if (r < 0) {
+		return r;
+	}
+	log_escape(key, strlen(key), shown, sizeof(shown));
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(options[i].key, key) != 0) {
+			continue;
+		}
+		type[0] = options[i].type;
+		if (sd_bus_message_enter_container(m, 'v', type) < 0) {
+			return refuse(text, REFUSAL_INVALID, "option %s has a wrong type", shown);
+		}
+		r = sd_bus_message_read_basic(m, type[0], options[i].value);
+		if (r >= 0) {
+			r = sd_bus_message_exit_container(m);
+		}
+		return r < 0 ? r : 0;
+	}
+	return refuse(text, REFUSAL_INVALID, "there is no option %s", shown);
+}
+
+static int read_options(
+	sd_bus_message *m, const struct option *options, size_t n, struct refusal_text *text)
+{
+	int r = sd_bus_message_enter_container(m, 'a', "{sv}");
+
+	if (r < 0) {
+		return r;
+	}
+	while ((r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
+		r = read_option(m, options, n, text);
+		if (r != 0) {
+			return r;
+		}
+		r = sd_bus_message_exit_container(m);
+		if (r < 0) {
+			return r;
+		}
+	}
+	if (r == 0) {
+		r = sd_bus_message_exit_container(m);
+	}
+	return r < 0 ? r : 0;
+}
+
+static int reply_path(sd_bus_message *m, const char *prefix, const char *name)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = sd_bus_path_encode(prefix, name, &path);
+
+	return r < 0 ? r : sd_bus_reply_method_return(m, "o", path);
+}
+
+static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct broker *b = broker_of(c);
+	struct vm_options o = {.limits = b->config.quota};
+	struct refusal_text text = {0};
+	const struct option options[] = {
+		{"qmp", 's', &o.qmp},
+		{"bus", 's', &o.bus},
+		{"devices-max", 'u', &o.limits.devices},
+		{"bytes-in-flight-max", 't', &o.limits.bytes_in_flight},
+		{"transfers-in-flight-max", 'u', &o.limits.transfers_in_flight},
+	};
+	struct vm *vm;
+	int r;
+
+	/* The broker connects to that socket with its own rights. */
+	if (!c->may_add_vm) {
+		r = refuse_with(&text, REFUSAL_DENIED,
+			"Run it as root, or as the user who runs devbrokerd.",
+			"user %u may not add VMs", (unsigned int)c->uid);
+		return bus_fail(error, r, &text);
+	}
+	r = sd_bus_message_read(m, "s", &o.name);
+	if (r >= 0) {
+		r = read_options(m, options, ARRAY_SIZE(options), &text);
+	}
+	if (r == 0 && !o.qmp) {
+		r = refuse(&text, REFUSAL_INVALID, "a VM needs the path of its QMP socket");
+	}
+	if (r == 0) {
+		r = quota_limits_check(&o.limits, &text);
+	}
+	if (r == 0) {
+		r = vm_add(b, &o, &vm, &text);
+	}
+	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_VMS, vm->name);
+}
+
+static int on_remove_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct refusal_text text = {0};
+	const char *name;
+	struct vm *vm;
+	int r = bus_check_admin(c, error);
+
+	if (r == 0) {
+		r = sd_bus_message_read(m, "s", &name);
+	}
+	if (r < 0) {
+		return r;
+	}
+	r = broker_find_vm(broker_of(c), name, &vm, &text);
+	if (r == 0) {
+		r = vm_remove(vm, &text);
+	}
+	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+}
+
+static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct device_disk_options o = {.image_fd = -1, .speed = "super"};
+	struct refusal_text text = {0};
+	int read_only = 0, fd;
+	const struct option options[] = {
+		{"read-only", 'b', &read_only},
+		{"speed", 's', &o.speed},
+		{"serial", 's', &o.serial},
+		{"path", 's', &o.path},
+	};
+	struct device *d;
+	int r = bus_check_admin(c, error);
+
+	if (r < 0) {
+		return r;
+	}
+	r = sd_bus_message_read(m, "sh", &o.name, &fd);
+	if (r >= 0) {
+		r = read_options(m, options, ARRAY_SIZE(options), &text);
+	}
+	if (r == 0) {
+		/* The message keeps its own. */
+		o.image_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		r = o.image_fd < 0 ? -errno : 0;
+	}
+	if (r == 0) {
+		o.read_only = read_only;
+		r = device_add_disk(broker_of(c), &o, &d, &text);
+	}
+	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
+}
+
+static int on_remove_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct refusal_text text = {0};
+	const char *name;
+	struct device *d;
+	int r = bus_check_admin(c, error);
+
+	if (r == 0) {
+		r = sd_bus_message_read(m, "s", &name);
+	}
+	if (r < 0) {
+		return r;
+	}
+	r = broker_find_device(broker_of(c), name, &d, &text);
+	if (r == 0) {
+		r = device_remove(d, &text);
+	}
+	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+}
+
+static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct broker *b = broker_of(c);
+	struct refusal_text text = {0};
+	const char *device, *name;
+	struct device *d;
+	struct vm *vm;
+	int r = bus_check_admin(c, error);
+
+	if (r < 0) {
+		return r;
+	}
+	r = sd_bus_message_read(m, "ss", &device, &name);
+	if (r >= 0) {
+		r = read_options(m, NULL, 0, &text);
+	}
+	if (r == 0) {
+		r = broker_find_device(b, device, &d, &text);
+	}
+	if (r == 0) {
+		r = broker_find_vm(b, name, &vm, &text);
+	}
+	if (r == 0) {
+		r = lease_create(d, vm, &text);
+	}
+	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
+}
+
+static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct refusal_text text = {0};
+	const char *device;
+	struct device *d;
+	int r = bus_check_admin(c, error);
+
+	if (r < 0) {
+		return r;
+	}
+	r = sd_bus_message_read(m, "s", &device);
+	if (r >= 0) {
+		r = read_options(m, NULL, 0, &text);
+	}
+	if (r == 0) {
+		r = broker_find_device(broker_of(c), device, &d, &text);
+	}
+	if (r == 0 && !d->lease) {
+		r = refuse(&text, REFUSAL_NOT_ATTACHED, "%s is in no VM", d->name);
+	}
+	if (r != 0) {
+		return bus_fail(error, r, &text);
+	}
+	lease_release(d->lease, LEASE_REASON_USER_DETACH);
+	return reply_path(m, BUS_DEVICES, d->name);
+}
+
+static int on_refresh(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	return bus_refresh(m, userdata, NULL);
+}
+
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	struct broker *b = broker_of(userdata);
+	const char *text = "";
+
+	if (strcmp(property, "Version") == 0) {
+		text = DEVBROKER_VERSION;
+	} else if (strcmp(property, "Sandbox") == 0) {
+		text = b->config.sandbox;
+	} else if (strcmp(property, "ConfigDirectory") == 0) {
+		text = b->config_dir;
+	} else if (strcmp(property, "RunDirectory") == 0) {
+		text = b->run_dir;
+	}
+	return sd_bus_message_append(reply, "s", text);
+}
+
+static unsigned int count_open_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	if (!dir) {
+		return 0;
+	}
+	while (readdir(dir)) {
+		n++;
+	}
+	closedir(dir);
+	return n > 3 ? n - 3 : 0; /* ".", ".." and the directory itself */
+}
+
+static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	struct broker *b = broker_of(userdata);
+	uint32_t n = 0;
+
+	if (strcmp(property, "ApiVersion") == 0) {
+		n = API_VERSION;
+	} else if (strcmp(property, "Workers") == 0) {
+		n = b->n_workers;
+	} else if (strcmp(property, "Pid") == 0) {
+		n = (uint32_t)getpid();
+	} else if (strcmp(property, "OpenFds") == 0) {
+		n = count_open_fds();
+	}
+	return sd_bus_message_append(reply, "u", n);
+}
+
+static int get_usb_bus(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	return sd_bus_message_append(reply, "b", access("/sys/bus/usb/devices", F_OK) == 0);
+}
+
+static int get_warnings(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	struct broker *b = broker_of(userdata);
+	int r = sd_bus_message_open_container(reply, 'a', "s");
+
+	if (r >= 0 && b->config.sandbox_stages != SANDBOX_ALL) {
+		r = sd_bus_message_append(reply, "s",
+			"The sandbox of workers is reduced by configuration: a guest that takes a "
+			"worker over can do more.");
+	}
+	if (r >= 0 && b->uid_count == 0) {
+		r = sd_bus_message_append(reply, "s",
+			"Workers run under the broker's own uid, because it is not root or "
+			"worker-uids=none: they are told apart by their namespaces only.");
+	}
+	if (r >= 0) {
+		r = sd_bus_message_append(reply, "s",
+			"Workers are limited by rlimits and their own accounting, not by cgroups.");
+	}
+	return r < 0 ? r : sd_bus_message_close_container(reply);
+}
+
+/* What is fixed for the life of the broker, and what is counted when asked for. */
+const sd_bus_vtable bus_broker_vtable[] = {
+	SD_BUS_VTABLE_START(0),
+	SD_BUS_PROPERTY("Version", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("ApiVersion", "u", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Sandbox", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Warnings", "as", get_warnings, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("ConfigDirectory", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("RunDirectory", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("UsbBus", "b", get_usb_bus, 0, 0),
+	SD_BUS_PROPERTY("Workers", "u", get_number, 0, 0),
+	SD_BUS_PROPERTY("Pid", "u", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("OpenFds", "u", get_number, 0, 0),
+	SD_BUS_METHOD_WITH_ARGS("AddVM", SD_BUS_ARGS("s", name, "a{sv}", options),
+		SD_BUS_RESULT("o", vm), on_add_vm, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("RemoveVM", SD_BUS_ARGS("s", vm), SD_BUS_NO_RESULT, on_remove_vm,
+		SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("AddDisk", SD_BUS_ARGS("s", name, "h", image, "a{sv}", options),
+		SD_BUS_RESULT("o", device), on_add_disk, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("RemoveDisk", SD_BUS_ARGS("s", device), SD_BUS_NO_RESULT,
+		on_remove_disk, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Attach", SD_BUS_ARGS("s", device, "s", vm, "a{sv}", options),
+		SD_BUS_RESULT("o", object), on_attach, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("s", device, "a{sv}", options),
+		SD_BUS_RESULT("o", object), on_detach, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD("RefreshVMs", NULL, NULL, on_refresh, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_SIGNAL_WITH_ARGS("Refused",
+		SD_BUS_ARGS("s", device, "s", vm, "s", code, "s", sentence, "s", remedy), 0),
+	SD_BUS_VTABLE_END,
+};

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of the control API share.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <systemd/sd-bus.h>
+#include <systemd/sd-event.h>
+
+#include "base/list.h"
+#include "broker/bus.h"
+
+#define BUS_ROOT      "/org/devbroker"
+#define BUS_DEVICES   BUS_ROOT "/device"
+#define BUS_VMS       BUS_ROOT "/vm"
+#define BUS_IFACE     "org.devbroker.Broker1"
+#define BUS_IFACE_DEV "org.devbroker.Device1"
+#define BUS_IFACE_VM  "org.devbroker.VM1"
+
+struct bus_server {
+	struct broker *broker;
+	int listen_fd;
+	int reserve_fd; /* given up for a moment when the broker is out of fds */
+	sd_event_source *listen_source;
+	sd_event_source *resume; // may be NULL: accepting pauses
+	struct list connections; // bus_connection::link
+	unsigned int n_connections;
+};
+
+struct bus_connection {
+	struct list link; // bus_server::connections
+	struct bus_server *server;
+	sd_bus *bus;
+	uid_t uid;
+	pid_t pid;
+	bool may_change;        /* administrator: see bus_connection_init */
+	bool may_add_vm;        /* may name sockets that the broker then connects to */
+	sd_event_source *hello; // may be NULL: it has authenticated
+	sd_event_source *dying; // may be NULL: to be destroyed in the next turn
+};
+
+/* Registers all vtables on a new connection. 0 or -errno. */
+int bus_export(struct bus_connection *c) _must_check_;
+
+extern const sd_bus_vtable bus_broker_vtable[];
+extern const sd_bus_vtable bus_device_vtable[];
+extern const sd_bus_vtable bus_vm_vtable[];
+
+int bus_device_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+	void **found_out, sd_bus_error *error);
+int bus_vm_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+	void **found_out, sd_bus_error *error);
+int bus_device_enumerate(
+	sd_bus *bus, const char *prefix, void *userdata, char ***nodes_out, sd_bus_error *error);
+int bus_vm_enumerate(
+	sd_bus *bus, const char *prefix, void *userdata, char ***nodes_out, sd_bus_error *error);
+
+/* Answers a call with a refusal (r > 0) or an errno (r < 0). Returns what a method handler
+ * returns. */
+int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text);
+/* Answers m when every VM in vms (all of the broker if vm is NULL) has said how it is. */
+int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm);
+/* 0 if the caller is an administrator, else the answer to give back. */
+int bus_check_admin(struct bus_connection *c, sd_bus_error *error);

@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * There is no message bus in between: a client connects to the socket and calls. Each accepted
+ * connection is an sd-bus server with the same vtables. Clients are hostile until proven
+ * otherwise: who they are comes from the kernel (SO_PEERCRED, SO_PEERGROUPS) at accept, a uid has
+ * CONNECTIONS_PER_UID connections, one that does not authenticate or does not read is dropped, and
+ * when the broker runs out of fds it stops accepting for a while instead of spinning.
+ */
+#include "broker/bus.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/bus-internal.h"
+#include "broker/device.h"
+#include "broker/vm.h"
+
+#define CONNECTIONS_MAX     128
+#define CONNECTIONS_PER_UID 32
+#define QUEUED_MAX          2048 /* messages that a client has not read */
+#define GROUPS_MAX          256
+#define HELLO_WITHIN        (10 * UINT64_C(1000000))
+#define PAUSE               (100 * UINT64_C(1000))
+#define ADMIN_GROUP         "devbroker"
+
+static void connection_destroy(struct bus_connection *c)
+{
+	list_remove(&c->link);
+	c->server->n_connections--;
+	sd_event_source_disable_unref(c->hello);
+	sd_event_source_disable_unref(c->dying);
+	if (c->bus) {
+		sd_bus_detach_event(c->bus);
+		sd_bus_close_unref(c->bus);
+	}
+	free(c);
+}
+
+static int on_dying(sd_event_source *source, void *userdata)
+{
+	connection_destroy(userdata);
+	return 0;
+}
+
+/* From the loop: the caller may be one of its handlers. */
+static void connection_drop(struct bus_connection *c)
+{
+	if (!c->dying && sd_event_add_defer(c->server->broker->event, &c->dying, on_dying, c) < 0) {
+		log_error("bus: out of memory");
+	}
+}
+
+static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	connection_drop(userdata);
+	return 0;
+}
+
+static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct bus_connection *c = userdata;
+
+	c->hello = sd_event_source_disable_unref(c->hello);
+	if (sd_bus_is_ready(c->bus) <= 0) {
+		log_debug("bus: uid %u did not authenticate", c->uid);
+		connection_drop(c);
+	}
+	return 0;
+}
+
+static bool in_admin_group(int fd, gid_t primary)
+{
+	gid_t groups[GROUPS_MAX];
+	socklen_t len = sizeof(groups);
+	const struct group *g = getgrnam(ADMIN_GROUP);
+
+	if (!g) {
+		return false;
+	}
+	if (g->gr_gid == primary) {
+		return true;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0) {
+		return false;
+	}
+	for (size_t i = 0; i < len / sizeof(*groups); i++) {
+		if (groups[i] == g->gr_gid) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Root, the broker's own user and group devbroker may change things. Only the first two may name
+ * a socket for the broker to connect to. */
+static int connection_identify(struct bus_connection *c, int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0) {
+		return -errno;
+	}
+	c->uid = peer.uid;
+	c->pid = peer.pid;
+	c->may_add_vm = peer.uid == 0 || peer.uid == geteuid();
+	c->may_change = c->may_add_vm || in_admin_group(fd, peer.gid);
+	return 0;
+}
+
+static int connection_check_quota(struct bus_server *s, const struct bus_connection *c)
+{
+	const struct bus_connection *other;
+	unsigned int n = 0;
+
+	list_for_each (other, &s->connections, link) {
+		n += other->uid == c->uid;
+	}
+	if (s->n_connections >= CONNECTIONS_MAX || n >= CONNECTIONS_PER_UID) {
+		log_debug("bus: uid %u has %u connections: no more", c->uid, n);
+		return -EAGAIN;
+	}
+	return 0;
+}
+
+/* fd is taken even on error. */
+static int connection_start(struct bus_connection *c, int fd)
+{
+	sd_id128_t id;
+	int r = sd_bus_new(&c->bus);
+
+	if (r >= 0) {
+		r = sd_bus_set_fd(c->bus, fd, fd);
+	}
+	if (r < 0) {
+		safe_close(fd);
+		return r;
+	}
+	r = sd_id128_randomize(&id);
+	if (r >= 0) {
+		r = sd_bus_set_server(c->bus, true, id);
+	}
+	if (r >= 0) {
+		r = sd_bus_negotiate_fds(c->bus, true);
+	}
+	if (r >= 0) {
+		r = sd_bus_negotiate_creds(
+			c->bus, true, SD_BUS_CREDS_EUID | SD_BUS_CREDS_PID | SD_BUS_CREDS_EGID);
+	}
+	if (r >= 0) {
+		r = bus_export(c);
+	}
+	if (r >= 0) {
+		r = sd_bus_start(c->bus);
+	}
+	if (r >= 0) {
+		r = sd_bus_attach_event(c->bus, c->server->broker->event, SD_EVENT_PRIORITY_NORMAL);
+	}
+	if (r >= 0) {
+		r = sd_bus_match_signal(c->bus, NULL, NULL, "/org/freedesktop/DBus/Local",
+			"org.freedesktop.DBus.Local", "Disconnected", on_disconnected, c);
+	}
+	if (r >= 0) {
+		r = sd_event_add_time_relative(c->server->broker->event, &c->hello, CLOCK_MONOTONIC,
+			HELLO_WITHIN, 0, on_hello_late, c);
+	}
+	return r;
+}
+
+/* fd is taken. */
+static void connection_create(struct bus_server *s, int fd)
+{
+	struct bus_connection *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c) {
+		safe_close(fd);
+		return;
+	}
+	c->server = s;
+	list_init(&c->link);
+	r = connection_identify(c, fd);
+	if (r == 0) {
+		r = connection_check_quota(s, c);
+	}
+	if (r < 0) {
+		safe_close(fd);
+		free(c);
+		return;
+	}
+	list_append(&s->connections, &c->link);
+	s->n_connections++;
+	r = connection_start(c, fd);
+	if (r < 0) {
+		log_debug("bus: can't serve uid %u: %s", c->uid, strerror(-r));
+		connection_destroy(c);
+	}
+}
+
+static int on_resume(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct bus_server *s = userdata;
+
+	s->resume = sd_event_source_disable_unref(s->resume);
+	if (s->reserve_fd < 0) {
+		s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	}
+	return sd_event_source_set_enabled(s->listen_source, SD_EVENT_ON);
+}
+
+/* Out of fds. The one who is waiting is turned away with the reserve, then nobody for a while:
+ * what is lent goes on, and level-triggered accepting would spin. */
+static void pause_accepting(struct bus_server *s)
+{
+	int fd;
+
+	log_warn("bus: out of file descriptors; new connections wait");
+	s->reserve_fd = safe_close(s->reserve_fd);
+	fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	safe_close(fd);
+	s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (sd_event_add_time_relative(
+		    s->broker->event, &s->resume, CLOCK_MONOTONIC, PAUSE, 0, on_resume, s) >= 0) {
+		sd_event_source_set_enabled(s->listen_source, SD_EVENT_OFF);
+	}
+}
+
+static int on_accept(sd_event_source *source, int listen_fd, uint32_t revents, void *userdata)
+{
+	struct bus_server *s = userdata;
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0) {
+		connection_create(s, fd);
+	} else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+		pause_accepting(s);
+	}
+	return 0;
+}
+
+static int listen_on(const char *path)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
+	const struct group *g = getgrnam(ADMIN_GROUP);
+
+	if (strlen(path) >= sizeof(addr.sun_path)) {
+		return -ENAMETOOLONG;
+	}
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		return -errno;
+	}
+	unlink(path);
+	/* Nobody but us gets in before its group and mode are right: bind makes it 0755 & ~umask,
+	 * and connecting takes write permission. */
+	if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		return -errno;
+	}
+	if (g && geteuid() == 0 && chown(path, 0, g->gr_gid) < 0) {
+		return -errno;
+	}
+	if (chmod(path, 0660) < 0 || listen(fd, SOMAXCONN) < 0) {
+		return -errno;
+	}
+	return steal_fd(&fd);
+}
+
+int bus_listen(struct broker *b, struct bus_server **out)
+{
+	struct bus_server *s = calloc(1, sizeof(*s));
+	char path[512];
+	int r;
+
+	if (!s) {
+		return -ENOMEM;
+	}
+	s->broker = b;
+	s->listen_fd = s->reserve_fd = -1;
+	list_init(&s->connections);
+	snprintf(path, sizeof(path), "%s/bus", b->run_dir);
+	r = listen_on(path);
+	if (r >= 0) {
+		s->listen_fd = r;
+		s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		r = sd_event_add_io(
+			b->event, &s->listen_source, s->listen_fd, EPOLLIN, on_accept, s);
+	}
+	if (r < 0) {
+		bus_server_destroy(s);
+		return r;
+	}
+	*out = s;
+	return 0;
+}
+
+void bus_server_destroy(struct bus_server *s)
+{
+	struct bus_connection *c, *next;
+	char path[512];
+
+	if (!s) {
+		return;
+	}
+	list_for_each_safe (c, next, &s->connections, link) {
+		sd_bus_flush(c->bus);
+		connection_destroy(c);
+	}
+	if (s->listen_fd >= 0) {
+		snprintf(path, sizeof(path), "%s/bus", s->broker->run_dir);
+		unlink(path);
+	}
+	sd_event_source_disable_unref(s->listen_source);
+	sd_event_source_disable_unref(s->resume);
+	safe_close(s->listen_fd);
+	safe_close(s->reserve_fd);
+	free(s);
+}
+
+/* For connections that may be told: authenticated, and reading. */
+static bool connection_hears(struct bus_connection *c)
+{
+	uint64_t queued = 0;
+
+	if (c->dying || sd_bus_is_ready(c->bus) <= 0) {
+		return false;
+	}
+	if (sd_bus_get_n_queued_write(c->bus, &queued) >= 0 && queued > QUEUED_MAX) {
+		log_warn("bus: uid %u pid %d does not read; dropped", c->uid, (int)c->pid);
+		connection_drop(c);
+		return false;
+	}
+	return true;
+}
+
+static void object_event(struct broker *b, const char *prefix, const char *name,
+	int (*emit)(sd_bus *bus, const char *path))
+{
+	_cleanup_free_ char *path = NULL;
+	struct bus_connection *c;
+
+	if (!b->bus || sd_bus_path_encode(prefix, name, &path) < 0) {
+		return;
+	}
+	list_for_each (c, &b->bus->connections, link) {
+		if (connection_hears(c)) {
+			emit(c->bus, path);
+		}
+	}
+}
+
+static int emit_added(sd_bus *bus, const char *path)
+{
+	return sd_bus_emit_object_added(bus, path);
+}
+
+static int emit_removed(sd_bus *bus, const char *path)
+{
+	return sd_bus_emit_object_removed(bus, path);
+}
+
+static int emit_device_changed(sd_bus *bus, const char *path)
+{
+	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_DEV, "State", "Reason", "Detail",
+		"VM", "Size", "WorkerPid", "Since", "ConnectUsec", "ConfigureUsec", NULL);
+}
+
+static int emit_vm_changed(sd_bus *bus, const char *path)
+{
+	return sd_bus_emit_properties_changed(
+		bus, path, BUS_IFACE_VM, "State", "Detail", "VmmPid", "Devices", "Quota", NULL);
+}
+
+void bus_device_added(struct broker *b, struct device *d)
+{
+	object_event(b, BUS_DEVICES, d->name, emit_added);
+}
+
+void bus_device_removed(struct broker *b, struct device *d)
+{
+	object_event(b, BUS_DEVICES, d->name, emit_removed);
+}
+
+void bus_device_changed(struct broker *b, struct device *d)
+{
+	object_event(b, BUS_DEVICES, d->name, emit_device_changed);
+}
+
+void bus_vm_added(struct broker *b, struct vm *vm)
+{
+	object_event(b, BUS_VMS, vm->name, emit_added);
+}
+
+void bus_vm_removed(struct broker *b, struct vm *vm)
+{
+	object_event(b, BUS_VMS, vm->name, emit_removed);
+}
+
+void bus_vm_changed(struct broker *b, struct vm *vm)
+{
+	object_event(b, BUS_VMS, vm->name, emit_vm_changed);
+}
+
+void bus_refused(struct broker *b, const char *device, const char *vm, enum lease_reason reason,
+	const char *sentence)
+{
+	struct bus_connection *c;
+
+	if (!b->bus) {
+		return;
+	}
+	list_for_each (c, &b->bus->connections, link) {
+		if (connection_hears(c)) {
+			sd_bus_emit_signal(c->bus, BUS_ROOT, BUS_IFACE, "Refused", "sssss", device,
+				vm, lease_reason_code(reason), sentence,
+				lease_reason_remedy(reason));
+		}
+	}
+}

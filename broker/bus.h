@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ * The control API: org.devbroker.Broker1 (protocol/org.devbroker.Broker1.xml) over sd-bus, on a
+ * private socket, one sd-bus server connection per client.
+ */
+#pragma once
+
+#include "base/cleanup.h"
+#include "broker/lease.h"
+#include "protocol/refusal.h"
+
+struct broker;
+struct bus_server;
+struct device;
+struct vm;
+
+/* Listens on RUN-DIR/bus. The caller holds the lock on RUN-DIR, so a socket that is there is
+ * nobody's. 0 or -errno. */
+int bus_listen(struct broker *b, struct bus_server **out) _must_check_;
+/* Closes all connections and removes the socket. NULL is fine. */
+void bus_server_destroy(struct bus_server *s);
+
+/* Announce to every connection; nothing happens before bus_listen. */
+void bus_device_added(struct broker *b, struct device *d);
+void bus_device_removed(struct broker *b, struct device *d);
+void bus_device_changed(struct broker *b, struct device *d);
+void bus_vm_added(struct broker *b, struct vm *vm);
+void bus_vm_removed(struct broker *b, struct vm *vm);
+void bus_vm_changed(struct broker *b, struct vm *vm);
+void bus_refused(struct broker *b, const char *device, const char *vm, enum lease_reason reason,
+	const char *sentence);

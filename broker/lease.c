@@ -1,0 +1,651 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The life of a lease. Level-triggered where it waits (lease_reconcile looks at what is, not at
+ * what happened), event-driven where it runs:
+ *
+ *   decided      waits for its VM (or for the next try); costs a charge of one device
+ *   claiming     charged, image locked, worker started; waits for its READY
+ *   connecting   devbroker-qmp hands the other end of the stream to the VMM; waits for the hello
+ *   attached     device_connect is written
+ *   configured   the guest's driver is at work
+ *   releasing    the worker was told (so the guest is), the VMM unplugs, the disk is flushed
+ *
+ * A lease leaves releasing only when its worker is reaped and no QMP operation of it runs: then
+ * nothing of it is left anywhere, and it either ends or is decided again.
+ */
+#include "broker/lease.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/device.h"
+#include "broker/vm.h"
+#include "broker/worker.h"
+
+#define USEC_PER_SEC         UINT64_C(1000000)
+#define TRIES_MAX            4 /* the first and three more: after 1, 2 and 4 s */
+#define NOT_CONFIGURED_AFTER (10 * USEC_PER_SEC)
+#define STEADY_AFTER         (60 * USEC_PER_SEC)
+
+static void release_step(struct lease *l);
+
+struct reason {
+	const char *code;
+	const char *sentence;
+	const char *remedy;
+};
+
+#define LOOK_AT_LOG "Look at the log: journalctl -u devbrokerd."
+
+static const struct reason reasons[] = {
+	[LEASE_REASON_NONE] = {"", "", ""},
+	[LEASE_REASON_USER_DETACH] = {"user-detach", "It was detached on request.", ""},
+	[LEASE_REASON_GUEST_EJECTED] = {"guest-ejected", "The guest ejected it.",
+		"Attach it again when it is wanted again."},
+	[LEASE_REASON_VM_GONE] = {"vm-gone", "Its VM is not running; it follows when it starts.",
+		"Start the VM."},
+	[LEASE_REASON_VM_BUSY] = {"vm-busy",
+		"The VM's QMP socket does not answer: is another program connected to it?",
+		"Give devbroker a QMP socket of its own: -qmp unix:PATH,server=on,wait=off"},
+	[LEASE_REASON_VMM_UNPLUGGED] = {"vmm-unplugged", "It was unplugged in the VMM.",
+		"Attach it again when it is wanted again."},
+	[LEASE_REASON_VMM_REFUSED] = {"vmm-refused", "The VMM refused it.",
+		"Check bus= of the VM, and that its controller has a free port."},
+	[LEASE_REASON_QMP_FAILED] = {"qmp-failed", "The VMM could not be told to plug it.",
+		"Check that qmp= of the VM is a QMP socket."},
+	[LEASE_REASON_PEER_VIOLATION] = {"peer-violation", "The VM broke the usbredir protocol.",
+		"Look at what runs in that VM, and at its VMM, before you attach it again."},
+	[LEASE_REASON_WORKER_DIED] = {"worker-died", "Its worker died.", LOOK_AT_LOG},
+	[LEASE_REASON_WORKER_HUNG] = {"worker-hung", "Its worker did not answer and was ended.",
+		LOOK_AT_LOG},
+	[LEASE_REASON_WORKER_FAILED] = {"worker-failed", "Its worker could not be started.",
+		LOOK_AT_LOG},
+	[LEASE_REASON_IMAGE_INVALID] = {"image-invalid", "Its image can't be used.",
+		"Correct the image or its path, and attach it again."},
+	[LEASE_REASON_IMAGE_BUSY] = {"image-busy", "Another program holds its image.",
+		"Stop that program, or use a copy of the image."},
+	[LEASE_REASON_IO_ERROR] = {"io-error", "Its image failed.",
+		"Check the disk that holds the image."},
+	[LEASE_REASON_QUOTA] = {"quota", "A quota of the VM is used up.",
+		"Release something, or raise the limit in the [quota] section."},
+	[LEASE_REASON_SHUTDOWN] = {"shutdown", "devbrokerd is stopping.", ""},
+};
+static_assert(ARRAY_SIZE(reasons) == LEASE_REASON_COUNT_, "one per reason");
+
+static const char *const state_names[] = {
+	"present", "decided", "claiming", "connecting", "attached", "configured", "releasing"};
+static_assert(ARRAY_SIZE(state_names) == LEASE_STATE_COUNT_, "one per state");
+
+const char *lease_state_name(enum lease_state state)
+{
+	return state_names[state];
+}
+
+const char *lease_reason_code(enum lease_reason reason)
+{
+	return reasons[reason].code;
+}
+
+const char *lease_reason_sentence(enum lease_reason reason)
+{
+	return reasons[reason].sentence;
+}
+
+const char *lease_reason_remedy(enum lease_reason reason)
+{
+	return reasons[reason].remedy;
+}
+
+static void set_reason(struct lease *l, enum lease_reason reason, const char *detail)
+{
+	l->reason = reason;
+	snprintf(l->detail, sizeof(l->detail), "%s",
+		detail && detail[0] ? detail : lease_reason_sentence(reason));
+}
+
+static void set_state(struct lease *l, enum lease_state state)
+{
+	l->state = state;
+	l->device->since = wall_usec();
+	log_info("%s: %s, vm %s%s%s", l->device->name, lease_state_name(state), l->vm->name,
+		l->detail[0] ? ": " : "", l->detail);
+	device_changed(l->device);
+}
+
+static void stop_timer(struct lease *l)
+{
+	l->timer = sd_event_source_disable_unref(l->timer);
+}
+
+static void start_timer(struct lease *l, uint64_t usec, sd_event_time_handler_t handler)
+{
+	stop_timer(l);
+	if (sd_event_add_time_relative(l->device->broker->event, &l->timer, CLOCK_MONOTONIC, usec,
+		    0, handler, l) < 0) {
+		log_error("%s: out of memory for a timer", l->device->name);
+	}
+}
+
+static void unlock_image(struct lease *l)
+{
+	if (l->locked) {
+		image_unlock(l->device->disk.image_fd);
+		l->locked = false;
+	}
+}
+
+static void return_charges(struct lease *l)
+{
+	charge_return(&l->bytes);
+	charge_return(&l->transfers);
+	charge_return(&l->devices);
+}
+
+/* The device is present again. */
+static void lease_end(struct lease *l)
+{
+	struct device *d = l->device;
+	struct vm *vm = l->vm;
+
+	assert(!l->worker && !l->qmp && !l->locked);
+	stop_timer(l);
+	safe_close(l->stream_fd);
+	return_charges(l);
+	list_remove(&l->link);
+	vm->n_leases--;
+	d->lease = NULL;
+	d->reason = l->reason;
+	d->since = wall_usec();
+	snprintf(d->detail, sizeof(d->detail), "%s", l->detail);
+	log_info("%s: present, was in vm %s: %s", d->name, vm->name, l->detail);
+	free(l);
+	device_changed(d);
+	vm_changed(vm);
+	broker_check_stopped(d->broker);
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct lease *l = userdata;
+
+	stop_timer(l);
+	lease_reconcile(l);
+	return 0;
+}
+
+/* Everything of the last try is gone. */
+static void released(struct lease *l)
+{
+	struct broker *b = l->device->broker;
+
+	unlock_image(l);
+	charge_return(&l->bytes);
+	charge_return(&l->transfers);
+	l->stream_fd = safe_close(l->stream_fd);
+	l->plugged = false;
+	l->connect_usec = l->configure_usec = l->connected_at = l->configured_at = 0;
+	stop_timer(l);
+	if (b->stopping || !l->retry ||
+		(l->tries >= TRIES_MAX && l->reason != LEASE_REASON_VM_GONE)) {
+		if (l->retry && l->tries >= TRIES_MAX) {
+			bus_refused(b, l->device->name, l->vm->name, l->reason, l->detail);
+		}
+		lease_end(l);
+		return;
+	}
+	set_state(l, LEASE_DECIDED);
+	if (l->reason != LEASE_REASON_VM_GONE && l->tries > 0) {
+		start_timer(l, USEC_PER_SEC << (l->tries - 1), on_retry);
+	} else {
+		lease_reconcile(l);
+	}
+}
+
+static void on_unplugged(
+	void *userdata, enum qmp_outcome outcome, uint32_t vm_state, const char *text)
+{
+	struct lease *l = userdata;
+
+	l->qmp = NULL;
+	l->plugged = false;
+	if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
+		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
+		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
+			text[0] ? text : "no answer");
+	}
+	release_step(l);
+}
+
+/* Whatever has to end before the lease can go on: begins it, or finds that all has ended. */
+static void release_step(struct lease *l)
+{
+	if (l->qmp) {
+		return;
+	}
+	if (l->plugged && l->vm->state != VM_GONE) {
+		if (qmp_run(l->vm, QMP_DETACH, l->qmp_id, -1, on_unplugged, l, &l->qmp) == 0) {
+			return;
+		}
+		l->plugged = false;
+	}
+	if (!l->worker) {
+		released(l);
+	}
+}
+
+/* Starts the way out of any state. */
+static void begin_release(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
+{
+	if (l->state == LEASE_RELEASING) {
+		/* A user's or the broker's word stands over what the worker says on its way out. */
+		if (!retry && l->retry) {
+			l->retry = false;
+			set_reason(l, reason, detail);
+		}
+		return;
+	}
+	set_reason(l, reason, detail);
+	l->retry = retry;
+	stop_timer(l);
+	set_state(l, LEASE_RELEASING);
+	if (l->worker) {
+		if (l->worker->ready) {
+			worker_detach(l->worker);
+		} else {
+			worker_kill(l->worker);
+		}
+	}
+	release_step(l);
+}
+
+static void failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
+{
+	/* One that worked for a while has earned all its tries again. */
+	if (l->configured_at > 0 && now_usec() - l->configured_at > STEADY_AFTER) {
+		l->tries = 0;
+	}
+	l->tries++;
+	log_warn("%s: vm %s: %s", l->device->name, l->vm->name,
+		detail && detail[0] ? detail : lease_reason_sentence(reason));
+	if (!retry) {
+		bus_refused(l->device->broker, l->device->name, l->vm->name, reason,
+			detail && detail[0] ? detail : lease_reason_sentence(reason));
+	}
+	begin_release(l, reason, detail, retry);
+}
+
+static void on_plugged(
+	void *userdata, enum qmp_outcome outcome, uint32_t vm_state, const char *text)
+{
+	struct lease *l = userdata;
+
+	l->qmp = NULL;
+	/* After a timeout nobody knows. */
+	l->plugged = outcome == QMP_OK || outcome == QMP_TIMEOUT || outcome == QMP_FAILED;
+	if (l->state == LEASE_RELEASING) {
+		release_step(l);
+		return;
+	}
+	switch (outcome) {
+	case QMP_OK:
+		break;
+	case QMP_GONE:
+	case QMP_CLOSED:
+		begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
+		break;
+	case QMP_BUSY:
+		failed(l, LEASE_REASON_VM_BUSY, NULL, true);
+		break;
+	case QMP_REFUSED:
+		failed(l, LEASE_REASON_VMM_REFUSED, text, false);
+		break;
+	default:
+		failed(l, LEASE_REASON_QMP_FAILED, text, true);
+	}
+}
+
+static void make_qmp_id(struct lease *l)
+{
+	uint64_t n = 0;
+
+	/* Can't fail for 8 bytes once the pool is up. */
+	_unused_ ssize_t got = getrandom(&n, sizeof(n), 0);
+	snprintf(l->qmp_id, sizeof(l->qmp_id), "devbroker-%016" PRIx64, n);
+}
+
+static void on_ready(void *userdata, uint32_t stages)
+{
+	struct lease *l = userdata;
+	int fd = steal_fd(&l->stream_fd);
+
+	if (l->state != LEASE_CLAIMING) {
+		safe_close(fd);
+		return;
+	}
+	if (stages != l->device->broker->config.sandbox_stages) {
+		safe_close(fd);
+		failed(l, LEASE_REASON_WORKER_FAILED, "its sandbox is not as configured", false);
+		return;
+	}
+	make_qmp_id(l);
+	set_state(l, LEASE_CONNECTING);
+	if (qmp_run(l->vm, QMP_ATTACH, l->qmp_id, fd, on_plugged, l, &l->qmp) < 0) {
+		failed(l, LEASE_REASON_QMP_FAILED, "out of memory", true);
+	}
+}
+
+static int on_not_configured(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct lease *l = userdata;
+
+	stop_timer(l);
+	snprintf(l->detail, sizeof(l->detail),
+		"The guest has not configured it for 10 s: has it a driver for it, and is it up?");
+	log_warn("%s: vm %s: attached, but the guest has not configured it for 10 s",
+		l->device->name, l->vm->name);
+	device_changed(l->device);
+	return 0;
+}
+
+static void on_attached(struct lease *l, uint64_t connect_ns)
+{
+	l->connected_at = now_usec();
+	/* The worker's own time is closer; believed only where it can be true. */
+	if (connect_ns / 1000 >= l->asked_usec && connect_ns / 1000 <= l->connected_at) {
+		l->connected_at = connect_ns / 1000;
+	}
+	l->connect_usec = l->connected_at - l->asked_usec;
+	start_timer(l, NOT_CONFIGURED_AFTER, on_not_configured);
+	set_state(l, LEASE_ATTACHED);
+}
+
+static void on_configured(struct lease *l)
+{
+	if (l->configure_usec == 0) {
+		l->configured_at = now_usec();
+		l->configure_usec = l->configured_at - l->connected_at;
+	}
+	l->detail[0] = '\0';
+	stop_timer(l);
+	set_state(l, LEASE_CONFIGURED);
+	if (l->vm->state == VM_PAUSED) {
+		/* A paused guest configures nothing: it goes on. */
+		vm_heard(l->vm, QMP_OK, QMP_VM_RUNNING, "");
+	}
+}
+
+static void on_message(void *userdata, const union worker_msg *m)
+{
+	struct lease *l = userdata;
+
+	if (m->header.type != WORKER_MSG_STATE || l->state == LEASE_RELEASING) {
+		return;
+	}
+	switch (m->state.state) {
+	case WORKER_STATE_ATTACHED:
+		if (l->state == LEASE_CONNECTING) {
+			on_attached(l, m->state.connect_ns);
+		}
+		break;
+	case WORKER_STATE_CONFIGURED:
+		if (l->state == LEASE_ATTACHED) {
+			on_configured(l);
+		}
+		break;
+	case WORKER_STATE_EJECTED:
+		begin_release(l, LEASE_REASON_GUEST_EJECTED, NULL, false);
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_done_by_itself(struct lease *l, const struct worker_done *done)
+{
+	switch (done->reason) {
+	case WORKER_DONE_PEER_CLOSED:
+		/* The VMM died (its pidfd will say so), or somebody unplugged the device. */
+		begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
+		break;
+	case WORKER_DONE_PEER_BAD:
+		failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
+		break;
+	case WORKER_DONE_DEVICE_LOST:
+		failed(l, LEASE_REASON_IO_ERROR,
+			done->detail[0] ? done->detail : strerror(done->error), false);
+		break;
+	default:
+		failed(l, LEASE_REASON_WORKER_DIED, done->detail, true);
+	}
+}
+
+static void on_ended(void *userdata, enum worker_end end, int status)
+{
+	struct lease *l = userdata;
+	struct worker_done done = l->worker->done;
+	bool was_ready = l->worker->ready;
+	char detail[96] = "";
+
+	worker_destroy(l->worker);
+	l->worker = NULL;
+	if (end == WORKER_END_DONE && done.reason == WORKER_DONE_DETACHED && done.error) {
+		log_error(
+			"%s: flushing its image failed: %s", l->device->name, strerror(done.error));
+		if (l->state == LEASE_RELEASING) {
+			set_reason(l, LEASE_REASON_IO_ERROR,
+				"Flushing its image failed: what the guest "
+				"wrote last may be lost.");
+		}
+	}
+	if (l->state == LEASE_RELEASING) {
+		release_step(l);
+		return;
+	}
+	switch (end) {
+	case WORKER_END_DONE:
+		on_done_by_itself(l, &done);
+		break;
+	case WORKER_END_HUNG:
+		failed(l, LEASE_REASON_WORKER_HUNG, NULL, true);
+		break;
+	case WORKER_END_SPAWN:
+		failed(l, LEASE_REASON_WORKER_FAILED, strerror(status), true);
+		break;
+	case WORKER_END_BAD:
+		failed(l, LEASE_REASON_WORKER_DIED, "It sent a malformed message.", true);
+		break;
+	default:
+		snprintf(detail, sizeof(detail),
+			status < 0 ? "Its worker was ended by signal %d."
+				   : "Its worker ended with status %d.",
+			abs(status));
+		/* A worker that can't even close its sandbox will not do so the next time. */
+		failed(l, was_ready ? LEASE_REASON_WORKER_DIED : LEASE_REASON_WORKER_FAILED, detail,
+			was_ready);
+	}
+}
+
+static const struct worker_ops ops = {
+	.ready = on_ready,
+	.message = on_message,
+	.ended = on_ended,
+};
+
+static int start_worker(struct lease *l)
+{
+	struct device *d = l->device;
+	struct broker *b = d->broker;
+	char speed[32], serial[160], product[128], transfers[48], bytes[48], sandbox[96], name[96];
+	const char *args[12] = {"--stream-fd=4", "--disk-fd=5", speed, serial, product, transfers,
+		bytes, sandbox, name};
+	size_t n_args = 9;
+	_cleanup_close_ int ours = -1;
+	int pair[2];
+
+	snprintf(speed, sizeof(speed), "--speed=%s", d->disk.speed);
+	snprintf(serial, sizeof(serial), "--serial=%s", d->serial);
+	snprintf(product, sizeof(product), "--product=%s", d->name + strlen("disk:"));
+	snprintf(transfers, sizeof(transfers), "--max-transfers=%" PRIu64, l->transfers.amount);
+	snprintf(bytes, sizeof(bytes), "--max-bytes=%" PRIu64, l->bytes.amount);
+	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
+	snprintf(name, sizeof(name), "--name=%s", d->name);
+	if (d->disk.read_only) {
+		args[n_args++] = "--read-only";
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		return -errno;
+	}
+	ours = pair[0];
+	l->stream_fd = pair[1];
+	return worker_start(b, SPAWNER_USB, d->name, args, n_args,
+		(const int[]){ours, d->disk.image_fd}, 2, &ops, l, &l->worker);
+}
+
+/* Takes what the worker will use, in the order in which it can be refused. */
+static int take(struct lease *l, struct refusal_text *text)
+{
+	struct device *d = l->device;
+	struct vm *vm = l->vm;
+	int r = device_open(d, text);
+
+	if (r == 0) {
+		r = charge_take(&l->bytes, &vm->bytes, vm->limits.bytes_in_flight, vm->name, text);
+	}
+	if (r == 0) {
+		r = charge_take(&l->transfers, &vm->transfers, vm->limits.transfers_in_flight,
+			vm->name, text);
+	}
+	if (r == 0) {
+		r = image_lock(d->disk.image_fd, d->disk.read_only,
+			d->disk.path ? d->disk.path : d->name, text);
+		l->locked = r == 0;
+	}
+	return r;
+}
+
+static void claim(struct lease *l)
+{
+	struct refusal_text text = {0};
+	int r = take(l, &text);
+
+	l->detail[0] = '\0';
+	l->reason = LEASE_REASON_NONE;
+	set_state(l, LEASE_CLAIMING);
+	if (r == 0) {
+		r = start_worker(l);
+	}
+	if (r < 0) {
+		failed(l, LEASE_REASON_WORKER_FAILED, strerror(-r), true);
+	} else if (r == REFUSAL_IMAGE_BUSY) {
+		failed(l, LEASE_REASON_IMAGE_BUSY, text.sentence, true);
+	} else if (r == REFUSAL_QUOTA) {
+		failed(l, LEASE_REASON_QUOTA, text.sentence, false);
+	} else if (r > 0) {
+		failed(l, LEASE_REASON_IMAGE_INVALID, text.sentence, false);
+	}
+}
+
+void lease_reconcile(struct lease *l)
+{
+	if (l->state != LEASE_DECIDED || l->timer || l->device->broker->stopping) {
+		return;
+	}
+	if (vm_reachable(l->vm)) {
+		claim(l);
+	}
+}
+
+int lease_create(struct device *d, struct vm *vm, struct refusal_text *text)
+{
+	struct broker *b = d->broker;
+	struct lease *l;
+	int r;
+
+	if (d->lease) {
+		if (d->lease->vm == vm && d->lease->state != LEASE_RELEASING) {
+			return 0;
+		}
+		return refuse(text, REFUSAL_BUSY, "%s is %s, vm %s", d->name,
+			lease_state_name(d->lease->state), d->lease->vm->name);
+	}
+	if (b->stopping) {
+		return refuse_with(
+			text, REFUSAL_BUSY, "Start it again first.", "devbrokerd is stopping");
+	}
+	/* What is wrong with the image now is told now, not when the VM comes. */
+	r = device_open(d, text);
+	if (r == 0) {
+		r = image_probe(d->disk.image_fd, d->disk.read_only,
+			d->disk.path ? d->disk.path : d->name, text);
+	}
+	if (r != 0) {
+		return r;
+	}
+	l = calloc(1, sizeof(*l));
+	if (!l) {
+		return -ENOMEM;
+	}
+	r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
+	if (r != 0) {
+		free(l);
+		return r;
+	}
+	l->device = d;
+	l->vm = vm;
+	l->stream_fd = -1;
+	l->asked_usec = now_usec();
+	list_append(&vm->leases, &l->link);
+	vm->n_leases++;
+	d->lease = l;
+	d->reason = LEASE_REASON_NONE;
+	d->detail[0] = '\0';
+	if (!vm_reachable(vm)) {
+		set_reason(l, vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE,
+			NULL);
+	}
+	set_state(l, LEASE_DECIDED);
+	vm_changed(vm);
+	lease_reconcile(l);
+	return 0;
+}
+
+void lease_release(struct lease *l, enum lease_reason reason)
+{
+	if (l->state == LEASE_DECIDED) {
+		set_reason(l, reason, NULL);
+		lease_end(l);
+		return;
+	}
+	begin_release(l, reason, NULL, false);
+}
+
+void lease_vm_gone(struct lease *l)
+{
+	l->plugged = false;
+	if (l->state == LEASE_DECIDED) {
+		set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		device_changed(l->device);
+		return;
+	}
+	if (l->state == LEASE_RELEASING) {
+		/* It was the VMM's death that looked like an unplug. */
+		if (l->reason == LEASE_REASON_VMM_UNPLUGGED) {
+			set_reason(l, LEASE_REASON_VM_GONE, NULL);
+			l->retry = true;
+		}
+		release_step(l);
+		return;
+	}
+	begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+ * One device lent to one VM: from the decision to its end.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "broker/qmp-run.h"
+#include "broker/quota.h"
+#include "protocol/refusal.h"
+
+struct device;
+struct vm;
+struct worker;
+
+enum lease_state {
+	LEASE_PRESENT, /* no lease */
+	LEASE_DECIDED, /* waits for its VM, or for the next try */
+	LEASE_CLAIMING,
+	LEASE_CONNECTING,
+	LEASE_ATTACHED,
+	LEASE_CONFIGURED,
+	LEASE_RELEASING,
+	LEASE_STATE_COUNT_,
+};
+
+/* Why a lease ended, or doesn't go on. The closed list of devbroker(1). */
+enum lease_reason {
+	LEASE_REASON_NONE,
+	LEASE_REASON_USER_DETACH,    /* devbroker detach */
+	LEASE_REASON_GUEST_EJECTED,  /* the guest ejected the medium */
+	LEASE_REASON_VM_GONE,        /* waits for it */
+	LEASE_REASON_VM_BUSY,        /* its QMP socket is somebody else's; tried again */
+	LEASE_REASON_VMM_UNPLUGGED,  /* somebody unplugged it in the VMM */
+	LEASE_REASON_VMM_REFUSED,    /* the VMM would not take it */
+	LEASE_REASON_QMP_FAILED,     /* no sense could be made of the VMM's answers */
+	LEASE_REASON_PEER_VIOLATION, /* the guest's side broke the protocol */
+	LEASE_REASON_WORKER_DIED,
+	LEASE_REASON_WORKER_HUNG,
+	LEASE_REASON_WORKER_FAILED, /* could not be started, or close its sandbox */
+	LEASE_REASON_IMAGE_INVALID,
+	LEASE_REASON_IMAGE_BUSY,
+	LEASE_REASON_IO_ERROR,
+	LEASE_REASON_QUOTA,
+	LEASE_REASON_SHUTDOWN, /* of devbrokerd */
+	LEASE_REASON_COUNT_,
+};
+
+struct lease {
+	struct list link; // vm::leases
+	struct device *device;
+	struct vm *vm;
+	enum lease_state state;
+	enum lease_reason reason; /* why it ends, or waits */
+	char detail[256];
+	struct charge devices;
+	struct charge bytes;
+	struct charge transfers;
+	struct worker *worker;   // may be NULL
+	struct qmp_request *qmp; // may be NULL: none is running for it
+	int stream_fd;           /* the VM's end, until it is handed over */
+	char qmp_id[32];         /* of its device in the VMM */
+	bool plugged;            /* the VMM has, or may have, its device */
+	bool locked;             /* holds the lock on the image */
+	bool retry;              /* try again when it is released */
+	unsigned int tries;      /* failed ones in a row */
+	uint64_t asked_usec;     /* CLOCK_MONOTONIC of the attach */
+	uint64_t connect_usec;   /* from asked to device_connect written; 0 before */
+	uint64_t connected_at;   /* CLOCK_MONOTONIC */
+	uint64_t configure_usec; /* from then to SET_CONFIGURATION; 0 before */
+	uint64_t configured_at;  /* CLOCK_MONOTONIC; 0 before */
+	sd_event_source *timer;  // may be NULL: back-off, or "not configured yet"
+};
+
+/* Decides that d goes to vm, and goes on at once if the VM is up. 0; -errno; REFUSAL_BUSY,
+ * REFUSAL_QUOTA and those of the image with text. */
+int lease_create(struct device *d, struct vm *vm, struct refusal_text *text) _must_check_;
+
+/* Compares what should be with what is: claims if the VM is up and nothing holds it back. */
+void lease_reconcile(struct lease *l);
+/* Ends it, whatever it is doing; asynchronous unless nothing was going on: l may be gone then. */
+void lease_release(struct lease *l, enum lease_reason reason);
+/* The VMM's process is gone. l stays decided for its return. */
+void lease_vm_gone(struct lease *l);
+
+const char *lease_state_name(enum lease_state state);
+const char *lease_reason_code(enum lease_reason reason);
+const char *lease_reason_sentence(enum lease_reason reason);
+/* What to do about it; "" if nothing. */
+const char *lease_reason_remedy(enum lease_reason reason);

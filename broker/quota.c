@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/quota.h"
+
+#include <assert.h>
+#include <inttypes.h>
+
+#include "broker/config.h"
+
+int charge_take(struct charge *c, struct quota *q, uint64_t amount, const char *owner,
+	struct refusal_text *text)
+{
+	assert(!c->quota);
+	if (amount > q->limit || q->used > q->limit - amount) {
+		return refuse(text, REFUSAL_QUOTA,
+			"%s: quota %s is used up: %" PRIu64 " of %" PRIu64 " in use, %" PRIu64
+			" more wanted",
+			owner, q->name, q->used, q->limit, amount);
+	}
+	q->used += amount;
+	c->quota = q;
+	c->amount = amount;
+	return 0;
+}
+
+void charge_return(struct charge *c)
+{
+	if (!c->quota) {
+		return;
+	}
+	assert(c->quota->used >= c->amount);
+	c->quota->used -= c->amount;
+	c->quota = NULL;
+	c->amount = 0;
+}
+
+int quota_limits_check(const struct quota_limits *l, struct refusal_text *text)
+{
+	if (l->devices > QUOTA_DEVICES_MAX) {
+		return refuse(
+			text, REFUSAL_INVALID, "devices-max can be at most %d", QUOTA_DEVICES_MAX);
+	}
+	if (l->bytes_in_flight < QUOTA_BYTES_MIN || l->bytes_in_flight > QUOTA_BYTES_MAX) {
+		return refuse(text, REFUSAL_INVALID,
+			"bytes-in-flight-max has to be between %d and %d MiB",
+			QUOTA_BYTES_MIN >> 20, QUOTA_BYTES_MAX >> 20);
+	}
+	if (l->transfers_in_flight < 1 || l->transfers_in_flight > QUOTA_TRANSFERS_MAX) {
+		return refuse(text, REFUSAL_INVALID,
+			"transfers-in-flight-max has to be between 1 and %d", QUOTA_TRANSFERS_MAX);
+	}
+	return 0;
+}

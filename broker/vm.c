@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether a VM is there is known without polling: inotify says when its socket appears, a pidfd
+ * when its VMM ends. In between the socket exists but does not answer (QEMU binds, then listens;
+ * or another client has it): only then a timer tries again, less and less often.
+ */
+#include "broker/vm.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/lease.h"
+
+#define USEC_PER_MSEC UINT64_C(1000)
+#define RETRY_FIRST   (50 * USEC_PER_MSEC)
+#define RETRY_LONGEST (5000 * USEC_PER_MSEC)
+/* A socket that refuses connections is a dead VMM's after this many tries (about 13 s). */
+#define RETRIES_REFUSED 8
+/* Calls that wait for one probe. */
+#define WAITERS_MAX 64
+
+static const char *const state_names[] = {"gone", "up", "paused", "busy", "error"};
+static_assert(ARRAY_SIZE(state_names) == VM_STATE_COUNT_, "one per state");
+
+const char *vm_state_name(enum vm_state state)
+{
+	return state_names[state];
+}
+
+bool vm_reachable(const struct vm *vm)
+{
+	return vm->state == VM_UP || vm->state == VM_PAUSED;
+}
+
+void vm_changed(struct vm *vm)
+{
+	bus_vm_changed(vm->broker, vm);
+}
+
+static void set_state(struct vm *vm, enum vm_state state, const char *detail)
+{
+	if (vm->state == state && strcmp(vm->detail, detail) == 0) {
+		return;
+	}
+	if (vm->state != state) {
+		log_info("vm %s: %s%s%s", vm->name, vm_state_name(state), detail[0] ? ": " : "",
+			detail);
+	}
+	vm->state = state;
+	snprintf(vm->detail, sizeof(vm->detail), "%s", detail);
+	vm_changed(vm);
+}
+
+static void answer_waiters(struct vm *vm)
+{
+	struct vm_waiter *w;
+
+	while ((w = list_first(&vm->waiters, struct vm_waiter, link))) {
+		list_remove(&w->link);
+		vm->n_waiters--;
+		w->done(w);
+	}
+}
+
+static void reconcile(struct vm *vm)
+{
+	struct lease *l, *next;
+
+	list_for_each_safe (l, next, &vm->leases, link) {
+		lease_reconcile(l);
+	}
+}
+
+static void forget_vmm(struct vm *vm)
+{
+	vm->vmm_source = sd_event_source_disable_unref(vm->vmm_source);
+	vm->vmm_pidfd = safe_close(vm->vmm_pidfd);
+	vm->vmm_pid = 0;
+}
+
+static void became_gone(struct vm *vm, const char *detail)
+{
+	struct lease *l, *next;
+
+	forget_vmm(vm);
+	set_state(vm, VM_GONE, detail);
+	list_for_each_safe (l, next, &vm->leases, link) {
+		lease_vm_gone(l);
+	}
+}
+
+static int on_vmm_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct vm *vm = userdata;
+
+	became_gone(vm, "its VMM has ended");
+	return 0;
+}
+
+/* Who listens may be libvirt, not the VMM itself: then the process lives on, and the end of the
+ * usbredir stream or a failed QMP run tells. */
+static void watch_vmm(struct vm *vm, int sock)
+{
+	_cleanup_close_ int pidfd = -1;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid <= 0 ||
+		(vm->vmm_pidfd >= 0 && peer.pid == vm->vmm_pid)) {
+		return;
+	}
+	forget_vmm(vm);
+	pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	if (pidfd < 0) {
+		return;
+	}
+	if (sd_event_add_io(vm->broker->event, &vm->vmm_source, pidfd, EPOLLIN, on_vmm_exit, vm) <
+		0) {
+		return;
+	}
+	vm->vmm_pidfd = steal_fd(&pidfd);
+	vm->vmm_pid = peer.pid;
+}
+
+int vm_connect(struct vm *vm, int *fd_out)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0) {
+		return -errno;
+	}
+	assert(strlen(vm->qmp) < sizeof(addr.sun_path));
+	memcpy(addr.sun_path, vm->qmp, strlen(vm->qmp) + 1);
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		/* EAGAIN: its backlog is full, which a VMM that hangs may cause. */
+		return -errno;
+	}
+	watch_vmm(vm, fd);
+	*fd_out = steal_fd(&fd);
+	return 0;
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct vm *vm = userdata;
+
+	vm->retry = sd_event_source_disable_unref(vm->retry);
+	_unused_ int r = vm_probe(vm, NULL);
+	return 0;
+}
+
+static void retry_later(struct vm *vm)
+{
+	uint64_t delay = vm->retries < 7 ? RETRY_FIRST << vm->retries : RETRY_LONGEST;
+	struct stat st;
+
+	if (vm->retry || vm->broker->stopping || stat(vm->qmp, &st) < 0 ||
+		(vm->state == VM_GONE && vm->retries >= RETRIES_REFUSED)) {
+		return;
+	}
+	vm->retries++;
+	if (sd_event_add_time_relative(
+		    vm->broker->event, &vm->retry, CLOCK_MONOTONIC, delay, 0, on_retry, vm) < 0) {
+		log_error("vm %s: out of memory for a timer", vm->name);
+	}
+}
+
+void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const char *text)
+{
+	switch (outcome) {
+	case QMP_OK:
+	case QMP_REFUSED:
+		vm->retries = 0;
+		if (qmp_state == QMP_VM_UNKNOWN) {
+			return;
+		}
+		set_state(vm, qmp_state == QMP_VM_PAUSED ? VM_PAUSED : VM_UP,
+			qmp_state == QMP_VM_STOPPED ? "its guest has stopped" : "");
+		reconcile(vm);
+		return;
+	case QMP_GONE:
+		became_gone(vm, "nobody answers on its QMP socket");
+		retry_later(vm);
+		return;
+	case QMP_CLOSED:
+		/* Its end is being told by the pidfd, or it is between two lives. */
+		retry_later(vm);
+		return;
+	case QMP_BUSY:
+		set_state(vm, VM_BUSY,
+			"no greeting on its QMP socket: is another program connected to it?");
+		retry_later(vm);
+		return;
+	default:
+		set_state(vm, VM_ERROR, text[0] ? text : "its QMP answers make no sense");
+		retry_later(vm);
+	}
+}
+
+static void on_probed(
+	void *userdata, enum qmp_outcome outcome, uint32_t qmp_state, const char *text)
+{
+	struct vm *vm = userdata;
+
+	/* vm_heard has been called with the same. */
+	vm->probe = NULL;
+	answer_waiters(vm);
+}
+
+int vm_probe(struct vm *vm, struct vm_waiter *waiter)
+{
+	if (waiter && vm->n_waiters >= WAITERS_MAX) {
+		return -EAGAIN;
+	}
+	if (!vm->probe) {
+		int r = qmp_run(vm, QMP_PROBE, "devbroker-probe", -1, on_probed, vm, &vm->probe);
+
+		if (r < 0) {
+			return r;
+		}
+	}
+	if (waiter) {
+		vm->n_waiters++;
+		list_append(&vm->waiters, &waiter->link);
+	}
+	return 0;
+}
+
+static void watch_socket(struct vm *vm);
+
+static int on_inotify(sd_event_source *source, const struct inotify_event *event, void *userdata)
+{
+	struct vm *vm = userdata;
+	struct stat st;
+
+	/* The directory itself came, went or moved: watch what is there now. */
+	watch_socket(vm);
+	if (stat(vm->qmp, &st) == 0) {
+		vm->retries = 0;
+		if (vm->state != VM_UP && vm->state != VM_PAUSED) {
+			vm->retry = sd_event_source_disable_unref(vm->retry);
+			_unused_ int r = vm_probe(vm, NULL);
+		}
+	}
+	return 0;
+}
+
+/* Cuts path to the directory above it; "/" stays. */
+static void parent_of(char *path)
+{
+	char *slash = strrchr(path, '/');
+
+	if (slash == path) {
+		path[1] = '\0';
+	} else if (slash) {
+		*slash = '\0';
+	}
+}
+
+/* Watches the nearest directory above the socket that exists. */
+static void watch_socket(struct vm *vm)
+{
+	const uint32_t mask = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
+	char dir[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+	int r;
+
+	snprintf(dir, sizeof(dir), "%s", vm->qmp);
+	vm->watch = sd_event_source_disable_unref(vm->watch);
+	do {
+		parent_of(dir);
+		r = sd_event_add_inotify(vm->broker->event, &vm->watch, dir, mask, on_inotify, vm);
+	} while (r < 0 && strcmp(dir, "/") != 0);
+	if (r < 0) {
+		log_warn("vm %s: can't watch %s: %s; it is noticed when something asks for it",
+			vm->name, vm->qmp, strerror(-r));
+	}
+}
+
+static int check_options(struct broker *b, const struct vm_options *o, struct refusal_text *text)
+{
+	if (!config_name_ok(o->name)) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Use letters, digits, '.', '_' and '-', at most 63, a letter or digit "
+			"first.",
+			"that is no name for a VM");
+	}
+	if (broker_vm_named(b, o->name)) {
+		return refuse(text, REFUSAL_EXISTS, "there is a VM %s already", o->name);
+	}
+	if (o->qmp[0] != '/' || strlen(o->qmp) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Give the absolute path of a unix socket, at most 107 bytes long.",
+			"vm %s: that is no path of a QMP socket", o->name);
+	}
+	if (b->n_vms >= BROKER_VMS_MAX) {
+		return refuse(text, REFUSAL_QUOTA, "there are %u VMs, and more are not allowed",
+			b->n_vms);
+	}
+	return 0;
+}
+
+int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct refusal_text *text)
+{
+	struct vm *vm;
+	int r = check_options(b, o, text);
+
+	if (r != 0) {
+		return r;
+	}
+	vm = calloc(1, sizeof(*vm));
+	if (!vm) {
+		return -ENOMEM;
+	}
+	*vm = (struct vm){
+		.broker = b,
+		.from_config = o->from_config,
+		.limits = o->limits,
+		.devices = {.name = "devices", .limit = o->limits.devices},
+		.bytes = {.name = "bytes-in-flight",
+			.limit = o->limits.devices * o->limits.bytes_in_flight},
+		.transfers = {.name = "transfers-in-flight",
+			.limit = (uint64_t)o->limits.devices * o->limits.transfers_in_flight},
+		.vmm_pidfd = -1,
+	};
+	list_init(&vm->link);
+	list_init(&vm->leases);
+	list_init(&vm->qmp_queue);
+	list_init(&vm->waiters);
+	vm->name = strdup(o->name);
+	vm->qmp = strdup(o->qmp);
+	vm->bus = strdup(o->bus ? o->bus : "xhci.0");
+	if (!vm->name || !vm->qmp || !vm->bus) {
+		vm_destroy(vm);
+		return -ENOMEM;
+	}
+	list_append(&b->vms, &vm->link);
+	b->n_vms++;
+	watch_socket(vm);
+	snprintf(vm->detail, sizeof(vm->detail), "nobody answers on its QMP socket");
+	bus_vm_added(b, vm);
+	_unused_ int probed = vm_probe(vm, NULL);
+	*out = vm;
+	return 0;
+}
+
+int vm_remove(struct vm *vm, struct refusal_text *text)
+{
+	if (vm->n_leases > 0) {
+		return refuse(text, REFUSAL_BUSY, "vm %s has %u device%s", vm->name, vm->n_leases,
+			vm->n_leases == 1 ? "" : "s");
+	}
+	bus_vm_removed(vm->broker, vm);
+	vm_destroy(vm);
+	return 0;
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (!vm) {
+		return;
+	}
+	assert(vm->n_leases == 0 && vm->devices.used == 0 && vm->bytes.used == 0 &&
+		vm->transfers.used == 0);
+	if (!list_empty(&vm->link)) {
+		list_remove(&vm->link);
+		vm->broker->n_vms--;
+	}
+	qmp_cancel_all(vm);
+	answer_waiters(vm);
+	forget_vmm(vm);
+	sd_event_source_disable_unref(vm->watch);
+	sd_event_source_disable_unref(vm->retry);
+	free(vm->name);
+	free(vm->qmp);
+	free(vm->bus);
+	free(vm);
+}

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A worker is ours in two ways that end at different times: somebody here is interested in it
+ * (until worker_destroy), and the kernel has a process or zombie for it (until it is reaped through
+ * its pidfd). The flags destroyed and reaped say which; the struct goes when both are set.
+ *
+ * Workers are hostile. Each message is checked by worker_msg_decode before it is looked at; a
+ * malformed one ends the worker; at most MESSAGES_PER_TURN are taken per turn of the loop, so that
+ * a flooding worker slows nobody else; what it sends in numbers is only shown. A worker that does
+ * not answer pings, or that stays after it was told to go, is killed.
+ */
+#include "broker/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/broker.h"
+
+#define USEC_PER_SEC       UINT64_C(1000000)
+#define UNANSWERED_MAX     2
+#define READY_WITHIN       (10 * USEC_PER_SEC)
+#define DETACH_WITHIN      (5 * USEC_PER_SEC)
+#define FLUSH_WITHIN       (60 * USEC_PER_SEC)
+#define MESSAGES_PER_TURN  16
+#define WORKER_ARGS_MAX    (SPAWNER_ARGV_MAX - 2)
+#define WORKER_CONTROL_ARG "--control-fd=3"
+
+static void worker_free(struct worker *w)
+{
+	sd_event_source_disable_unref(w->control_source);
+	sd_event_source_disable_unref(w->pidfd_source);
+	safe_close(w->control);
+	safe_close(w->pidfd);
+	free(w->name);
+	free(w);
+}
+
+/* The process is gone (or never was): gives back what was charged for it. */
+static void worker_forget_process(struct worker *w)
+{
+	struct broker *b = w->broker;
+
+	w->reaped = true;
+	list_remove(&w->link);
+	b->n_workers--;
+	broker_return_uid(b, w->uid_slot);
+	if (b->n_workers == 0) {
+		sd_event_source_set_enabled(b->heartbeat, SD_EVENT_OFF);
+	}
+}
+
+static void worker_signal(struct worker *w, int sig)
+{
+	if (w->pidfd >= 0 && !w->reaped) {
+		syscall(SYS_pidfd_send_signal, w->pidfd, sig, NULL, 0);
+	}
+}
+
+static void worker_report_end(struct worker *w, enum worker_end end, int status)
+{
+	struct broker *b = w->broker;
+
+	worker_forget_process(w);
+	if (w->destroyed) {
+		worker_free(w);
+	} else {
+		w->ops->ended(w->userdata, end, status);
+	}
+	broker_check_stopped(b);
+}
+
+static bool worker_take_message(struct worker *w, const union worker_msg *m)
+{
+	w->unanswered = 0;
+	switch (m->header.type) {
+	case WORKER_MSG_READY:
+		if (w->ready || m->ready.version != WORKER_PROTOCOL_VERSION) {
+			return false;
+		}
+		w->ready = true;
+		w->end_deadline = 0;
+		if (!w->destroyed) {
+			w->ops->ready(w->userdata, m->ready.sandbox_stages);
+		}
+		return true;
+	case WORKER_MSG_PONG:
+		w->counters = m->pong;
+		return w->ready;
+	case WORKER_MSG_DONE:
+		w->done = m->done;
+		w->done_seen = true;
+		return w->ready;
+	case WORKER_MSG_STATE:
+		if (m->state.state == WORKER_STATE_FLUSHING && !w->flushing) {
+			w->flushing = true;
+			w->end_deadline = now_usec() + FLUSH_WITHIN;
+		}
+		break;
+	default:
+		break;
+	}
+	if (w->ready && !w->destroyed) {
+		w->ops->message(w->userdata, m);
+	}
+	return w->ready;
+}
+
+/* 1: one was taken; 0: none there; -errno: no more will come. */
+static int worker_read(struct worker *w)
+{
+	char buffer[sizeof(union worker_msg)];
+	union worker_msg m;
+	size_t n_fds = 0;
+	ssize_t n = fd_recv(w->control, buffer, sizeof(buffer), NULL, 0, &n_fds);
+
+	if (n == -EAGAIN) {
+		return 0;
+	}
+	if (n == 0 || n == -ECONNRESET) {
+		return -EPIPE;
+	}
+	if (n < 0 || worker_msg_decode(WORKER_TO_BROKER, buffer, (size_t)n, &m) < 0 ||
+		!worker_take_message(w, &m)) {
+		log_warn("%s: worker %d sent a malformed message; ending it", w->name, (int)w->pid);
+		w->killed_bad = true;
+		worker_signal(w, SIGKILL);
+		return -EPIPE;
+	}
+	return 1;
+}
+
+static int worker_on_control(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct worker *w = userdata;
+	int r = 1;
+
+	for (int i = 0; i < MESSAGES_PER_TURN && r > 0; i++) {
+		/* A handler may destroy the worker; it stays valid until it is reaped. */
+		r = worker_read(w);
+	}
+	if (r < 0) {
+		w->control_source = sd_event_source_disable_unref(w->control_source);
+	}
+	return 0;
+}
+
+static int worker_on_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct worker *w = userdata;
+	siginfo_t info = {0};
+	enum worker_end end;
+
+	if (waitid(P_PIDFD, (id_t)w->pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) {
+		return 0;
+	}
+	/* Its last words may lie unread in the socket. */
+	while (w->control_source && !w->killed_bad && worker_read(w) > 0) {
+	}
+	if (w->killed_bad) {
+		end = WORKER_END_BAD;
+	} else if (w->killed_hung) {
+		end = WORKER_END_HUNG;
+	} else {
+		end = w->done_seen ? WORKER_END_DONE : WORKER_END_EXITED;
+	}
+	w->control_source = sd_event_source_disable_unref(w->control_source);
+	w->pidfd_source = sd_event_source_disable_unref(w->pidfd_source);
+	worker_report_end(w, end, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
+	return 0;
+}
+
+static void worker_on_spawned(void *userdata, int result, pid_t pid, int pidfd)
+{
+	struct worker *w = userdata;
+	int r;
+
+	w->spawning = false;
+	if (result < 0) {
+		log_error("%s: can't start %s: %s", w->name,
+			w->program == SPAWNER_USB ? "devbroker-usb" : "devbroker-qmp",
+			strerror(-result));
+		worker_report_end(w, WORKER_END_SPAWN, -result);
+		return;
+	}
+	w->pid = pid;
+	w->pidfd = pidfd;
+	r = sd_event_add_io(w->broker->event, &w->pidfd_source, pidfd, EPOLLIN, worker_on_exit, w);
+	if (r < 0) {
+		/* Without a source it could never be reaped: end it here, it is hardly born. */
+		siginfo_t info;
+
+		worker_signal(w, SIGKILL);
+		while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) {
+		}
+		worker_report_end(w, WORKER_END_SPAWN, -r);
+		return;
+	}
+	if (w->destroyed) {
+		worker_signal(w, SIGKILL);
+	}
+}
+
+static int worker_connect(struct worker *w, int *peer_out)
+{
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		return -errno;
+	}
+	w->control = pair[0];
+	*peer_out = pair[1];
+	r = sd_event_add_io(
+		w->broker->event, &w->control_source, w->control, EPOLLIN, worker_on_control, w);
+	if (r < 0) {
+		return r;
+	}
+	/* Messages before the end: what a worker said last is read before its death is. */
+	return sd_event_source_set_priority(w->control_source, SD_EVENT_PRIORITY_NORMAL - 1);
+}
+
+static int worker_spawn(struct worker *w, const char *const *args, size_t n_args, int control_peer,
+	const int *fds, size_t n_fds)
+{
+	struct broker *b = w->broker;
+	const char *all_args[WORKER_ARGS_MAX] = {WORKER_CONTROL_ARG};
+	int all_fds[SPAWN_FDS_MAX] = {control_peer};
+
+	if (n_args + 1 > ARRAY_SIZE(all_args) || n_fds + 1 > ARRAY_SIZE(all_fds)) {
+		return -E2BIG;
+	}
+	memcpy(all_args + 1, args, n_args * sizeof(*args));
+	memcpy(all_fds + 1, fds, n_fds * sizeof(*fds));
+	return spawner_spawn(b->spawner, w->program, all_args, n_args + 1, all_fds, n_fds + 1,
+		w->uid_slot, worker_on_spawned, w, &w->spawn_id);
+}
+
+int worker_start(struct broker *b, enum spawner_program program, const char *name,
+	const char *const *args, size_t n_args, const int *fds, size_t n_fds,
+	const struct worker_ops *ops, void *userdata, struct worker **out)
+{
+	_cleanup_close_ int peer = -1;
+	struct worker *w;
+	uint32_t slot;
+	int r;
+
+	if (b->n_workers >= BROKER_WORKERS_MAX) {
+		return -EAGAIN;
+	}
+	r = broker_take_uid(b, &slot);
+	if (r < 0) {
+		return r;
+	}
+	w = calloc(1, sizeof(*w));
+	if (!w) {
+		broker_return_uid(b, slot);
+		return -ENOMEM;
+	}
+	*w = (struct worker){.broker = b,
+		.program = program,
+		.ops = ops,
+		.userdata = userdata,
+		.control = -1,
+		.pidfd = -1,
+		.uid_slot = slot,
+		.spawning = true,
+		.end_deadline = now_usec() + READY_WITHIN};
+	list_init(&w->link);
+	w->name = strdup(name);
+	r = w->name ? worker_connect(w, &peer) : -ENOMEM;
+	if (r >= 0) {
+		r = worker_spawn(w, args, n_args, peer, fds, n_fds);
+	}
+	if (r < 0) {
+		broker_return_uid(b, slot);
+		worker_free(w);
+		return r;
+	}
+	list_append(&b->workers, &w->link);
+	if (b->n_workers++ == 0) {
+		sd_event_source_set_time(b->heartbeat, now_usec() + WORKER_HEARTBEAT_USEC);
+		sd_event_source_set_enabled(b->heartbeat, SD_EVENT_ON);
+	}
+	*out = w;
+	return 0;
+}
+
+static void worker_send(struct worker *w, enum worker_msg_type type, uint64_t seq)
+{
+	union worker_msg m;
+	size_t size = worker_msg_init(&m, type);
+
+	if (type == WORKER_MSG_PING) {
+		m.ping.seq = seq;
+	}
+	/* A worker that doesn't read misses its heartbeat, and one that is gone is being reaped. */
+	_unused_ int r = fd_send(w->control, &m, size, NULL, 0);
+}
+
+void worker_detach(struct worker *w)
+{
+	if (w->reaped) {
+		return;
+	}
+	worker_send(w, WORKER_MSG_DETACH, 0);
+	if (!w->flushing) {
+		w->end_deadline = now_usec() + DETACH_WITHIN;
+	}
+}
+
+void worker_kill(struct worker *w)
+{
+	worker_signal(w, SIGKILL);
+	if (w->spawning) {
+		/* worker_on_spawned sees to it. */
+		w->end_deadline = now_usec();
+	}
+}
+
+void worker_destroy(struct worker *w)
+{
+	if (!w) {
+		return;
+	}
+	w->ops = NULL;
+	w->destroyed = true;
+	if (w->reaped) {
+		worker_free(w);
+		return;
+	}
+	worker_signal(w, SIGKILL);
+}
+
+static void worker_check(struct worker *w, uint64_t now)
+{
+	bool late = w->end_deadline > 0 && now >= w->end_deadline;
+	bool silent = w->ready && w->unanswered >= UNANSWERED_MAX;
+
+	if (w->spawning || w->killed_hung || w->killed_bad || w->pidfd < 0) {
+		return;
+	}
+	if (!late && !silent) {
+		w->unanswered++;
+		worker_send(w, WORKER_MSG_PING, w->broker->ping_seq);
+		return;
+	}
+	log_warn("%s: worker %d %s; ending it", w->name, (int)w->pid,
+		silent ? "does not answer" : "did not end in time");
+	w->killed_hung = true;
+	worker_signal(w, SIGKILL);
+}
+
+void workers_heartbeat(struct broker *b)
+{
+	uint64_t now = now_usec();
+	struct worker *w;
+
+	b->ping_seq++;
+	list_for_each (w, &b->workers, link) {
+		worker_check(w, now);
+	}
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT
+ * One worker process as the broker sees it: started, heard, pinged, ended, reaped.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "broker/spawner.h"
+#include "protocol/worker.h"
+
+struct broker;
+
+enum worker_end {
+	WORKER_END_DONE,   /* it said why (worker::done) and exited */
+	WORKER_END_EXITED, /* it exited without a word, or a signal ended it (status of waitid) */
+	WORKER_END_HUNG,   /* it missed its heartbeats, or overstayed; we killed it */
+	WORKER_END_BAD,    /* it sent a malformed message; we killed it */
+	WORKER_END_SPAWN,  /* it never started: errno */
+};
+
+struct worker_ops {
+	/* The sandbox is closed, with these stages. */
+	void (*ready)(void *userdata, uint32_t stages);
+	/* STATE or QMP. */
+	void (*message)(void *userdata, const union worker_msg *msg);
+	/* It is reaped. Last call; worker_destroy is still owed. */
+	void (*ended)(void *userdata, enum worker_end end, int status);
+};
+
+struct worker {
+	struct list link; // broker::workers
+	struct broker *broker;
+	enum spawner_program program;
+	char *name;                   /* for the log: "disk:stick" */
+	const struct worker_ops *ops; // NULL once destroyed
+	void *userdata;
+	uint64_t spawn_id;
+	int control;
+	int pidfd;
+	pid_t pid;
+	uint32_t uid_slot;
+	sd_event_source *control_source;
+	sd_event_source *pidfd_source;
+	uint32_t unanswered;   /* pings since its last message */
+	uint64_t end_deadline; /* µs; 0: none. After it, it is killed */
+	bool ready;
+	bool spawning;  /* the spawner has not answered yet */
+	bool flushing;  /* said so: the deadline of DETACH does not hold */
+	bool done_seen; /* done holds its last words */
+	bool killed_hung;
+	bool killed_bad;
+	bool destroyed; /* nobody cares any more; freed when reaped */
+	bool reaped;
+	struct worker_done done;
+	struct worker_pong counters; /* believed for display only */
+};
+
+/* Starts program; fds follow its control socket, as 4, 5, … (borrowed). 0; or -errno with nothing
+ * started. Failures after that come through ops->ended. */
+int worker_start(struct broker *b, enum spawner_program program, const char *name,
+	const char *const *args, size_t n_args, const int *fds, size_t n_fds,
+	const struct worker_ops *ops, void *userdata, struct worker **out) _must_check_;
+
+/* Tells it to say goodbye to its guest, flush and end. It gets 5 s, or 60 s once it says that it is
+ * flushing. */
+void worker_detach(struct worker *w);
+/* Ends it now. ops->ended follows. */
+void worker_kill(struct worker *w);
+/* No more calls from it. If it still runs it is killed; memory and uid last until it is reaped.
+ * NULL is fine. */
+void worker_destroy(struct worker *w);
+
+/* A stopped worker is ended within three of these: 2 s. */
+#define WORKER_HEARTBEAT_USEC UINT64_C(600000)
+
+/* Every WORKER_HEARTBEAT_USEC while there are workers: pings them, ends those that hang. */
+void workers_heartbeat(struct broker *b);
