@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Configuration decides who gets which device, so it is trusted input: files and directories that
+ * others could have written are refused (broker/config-file). Everything is read once, in the order
+ * of file names, and the first error stops the start: half a configuration is none.
+ */
+#include "broker/config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+#include "base/sandbox.h"
+#include "broker/config-file.h"
+
+#define VMS_MAX   256
+#define DISKS_MAX 1024
+#define SUFFIX    ".conf"
+
+#define BUS_MAX    63
+#define SERIAL_MAX 60 /* characters of a USB string that every host copes with */
+
+#define MIB (UINT64_C(1) << 20)
+
+/* nobody as the kernel maps unknown ids, and the "no change" of chown in 16 bits. */
+#define UID_NOBODY 65534
+#define UID_NONE16 65535
+#define UID_LAST   (UINT32_MAX - 1)
+
+void quota_limits_default(struct quota_limits *out)
+{
+	*out = (struct quota_limits){
+		.devices = 16,
+		.bytes_in_flight = 8 * MIB,
+		.transfers_in_flight = 64,
+	};
+}
+
+static bool is_alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+static bool word_ok(const char *text, const char *also, size_t max)
+{
+	size_t length = strlen(text);
+
+	if (length == 0 || length > max || !is_alnum(text[0])) {
+		return false;
+	}
+	for (size_t i = 1; i < length; i++) {
+		if (!is_alnum(text[i]) && !strchr(also, text[i])) {
+			return false;
+		}
+	}
+	return true;
+}
+
+bool config_name_ok(const char *name)
+{
+	return word_ok(name, "._-", NAME_MAX_LENGTH);
+}
+
+/* An escaped copy of a value for sentences. */
+struct shown {
+	char text[200];
+};
+
+static const char *show(const char *value, struct shown *s)
+{
+	return log_escape(value, strlen(value), s->text, sizeof(s->text));
+}
+
+static int set_string(char **field, const char *value)
+{
+	*field = strdup(value);
+	return *field ? 0 : -ENOMEM;
+}
+
+static int set_where(char **field, const struct config_place *place)
+{
+	return asprintf(field, "%s:%u", place->shown, place->line) < 0 ? -ENOMEM : 0;
+}
+
+static int set_path(char **field, const char *value, const char *key, size_t max,
+	const struct config_place *place)
+{
+	struct shown s;
+
+	if (value[0] == '"' || value[0] == '\'') {
+		return config_refuse(
+			place, "%s=%s: write the path without quotes", key, show(value, &s));
+	}
+	if (value[0] != '/') {
+		return config_refuse(place, "%s=%s is not an absolute path", key, show(value, &s));
+	}
+	if (strlen(value) > max) {
+		return config_refuse(place,
+			"the path of %s= has %zu bytes; at most %zu are allowed", key,
+			strlen(value), max);
+	}
+	return set_string(field, value);
+}
+
+/* What the keys of one file fill. */
+struct target {
+	struct quota_limits *quota; // may be NULL
+	struct config *config;      // may be NULL
+	struct config_vm *vm;       // may be NULL
+	struct config_disk *disk;   // may be NULL
+};
+
+static int quota_number(const char *key, const char *value, uint32_t min, uint32_t max,
+	uint32_t *field, const struct config_place *place)
+{
+	struct shown s;
+	uint64_t n;
+
+	if (parse_u64(value, min, max, &n) < 0) {
+		return config_refuse(place, "%s=%s is not a number from %u to %u", key,
+			show(value, &s), min, max);
+	}
+	*field = (uint32_t)n;
+	return 0;
+}
+
+static int set_devices(void *target, const char *value, const struct config_place *place)
+{
+	struct quota_limits *q = ((struct target *)target)->quota;
+
+	return quota_number("devices", value, 0, QUOTA_DEVICES_MAX, &q->devices, place);
+}
+
+static int set_transfers(void *target, const char *value, const struct config_place *place)
+{
+	struct quota_limits *q = ((struct target *)target)->quota;
+
+	return quota_number("transfers-in-flight", value, 1, QUOTA_TRANSFERS_MAX,
+		&q->transfers_in_flight, place);
+}
+
+static int set_bytes(void *target, const char *value, const struct config_place *place)
+{
+	struct quota_limits *q = ((struct target *)target)->quota;
+	struct shown s;
+
+	if (parse_bytes(value, QUOTA_BYTES_MIN, QUOTA_BYTES_MAX, &q->bytes_in_flight) < 0) {
+		return config_refuse(place, "bytes-in-flight=%s is not a size from %dM to %dM",
+			show(value, &s), QUOTA_BYTES_MIN >> 20, QUOTA_BYTES_MAX >> 20);
+	}
+	return 0;
+}
+
+#define QUOTA_KEYS                                                                                \
+	{"quota", "devices", set_devices, false}, {"quota", "bytes-in-flight", set_bytes, false}, \
+	{                                                                                         \
+		"quota", "transfers-in-flight", set_transfers, false                              \
+	}
+
+static int set_sandbox(void *target, const char *value, const struct config_place *place)
+{
+	struct config *c = ((struct target *)target)->config;
+	struct shown s;
+
+	if (sandbox_parse(value, false, &c->sandbox_stages) < 0) {
+		return config_refuse(place,
+			"sandbox=%s is neither full nor reduced:STAGE,… of namespaces, root, "
+			"privileges, landlock, seccomp",
+			show(value, &s));
+	}
+	free(c->sandbox);
+	return set_string(&c->sandbox, value);
+}
+
+/* BASE:COUNT, without root, nobody and the ids that mean "none". */
+static int set_worker_uids(void *target, const char *value, const struct config_place *place)
+{
+	struct config *c = ((struct target *)target)->config;
+	const char *colon = strchr(value, ':');
+	uint64_t base, count, last;
+	char first[16];
+	struct shown s;
+
+	c->worker_uids_set = true;
+	if (strcmp(value, "none") == 0) {
+		c->worker_uid_base = c->worker_uid_count = 0;
+		return 0;
+	}
+	snprintf(first, sizeof(first), "%.*s", colon ? (int)MIN(colon - value, 15) : 0, value);
+	if (!colon || parse_u64(first, 1, UID_LAST, &base) < 0 ||
+		parse_u64(colon + 1, 1, 65536, &count) < 0 || base + count - 1 > UID_LAST) {
+		return config_refuse(place,
+			"worker-uids=%s is neither none nor BASE:COUNT (as in 1879048192:1024)",
+			show(value, &s));
+	}
+	last = base + count - 1;
+	if (base <= UID_NONE16 && last >= UID_NOBODY) {
+		return config_refuse(place, "worker-uids=%s holds the uid of nobody (%d)",
+			show(value, &s), UID_NOBODY);
+	}
+	c->worker_uid_base = (uint32_t)base;
+	c->worker_uid_count = (uint32_t)count;
+	return 0;
+}
+
+static int set_log_level(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (log_level_parse(value, &((struct target *)target)->config->log_level) < 0) {
+		return config_refuse(
+			place, "log-level=%s is none of error, warn, info, debug", show(value, &s));
+	}
+	return 0;
+}
+
+static const struct config_key broker_keys[] = {
+	{"broker", "sandbox", set_sandbox, false},
+	{"broker", "worker-uids", set_worker_uids, false},
+	{"broker", "log-level", set_log_level, false},
+	QUOTA_KEYS,
+};
+
+static int set_qmp(void *target, const char *value, const struct config_place *place)
+{
+	return set_path(&((struct target *)target)->vm->qmp, value, "qmp",
+		sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, place);
+}
+
+static int set_bus(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (!word_ok(value, "._-/", BUS_MAX)) {
+		return config_refuse(place, "bus=%s is no name of a bus in QEMU (as in xhci.0)",
+			show(value, &s));
+	}
+	return set_string(&((struct target *)target)->vm->bus, value);
+}
+
+static const struct config_key vm_keys[] = {
+	{"vm", "qmp", set_qmp, true},
+	{"vm", "bus", set_bus, false},
+	QUOTA_KEYS,
+};
+
+static int set_image(void *target, const char *value, const struct config_place *place)
+{
+	struct config_disk *d = ((struct target *)target)->disk;
+	int r = set_path(&d->image, value, "image", PATH_MAX - 1, place);
+
+	return r == 0 ? set_where(&d->where_image, place) : r;
+}
+
+static int set_read_only(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (parse_bool(value, &((struct target *)target)->disk->read_only) < 0) {
+		return config_refuse(place, "read-only=%s is neither yes nor no", show(value, &s));
+	}
+	return 0;
+}
+
+static int set_speed(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (strcmp(value, "high") != 0 && strcmp(value, "super") != 0) {
+		return config_refuse(place, "speed=%s is neither high nor super", show(value, &s));
+	}
+	return set_string(&((struct target *)target)->disk->speed, value);
+}
+
+static int set_serial(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (!word_ok(value, "._-", SERIAL_MAX)) {
+		return config_refuse(place,
+			"serial=%s: at most %d letters, digits, '.', '_' and '-', a letter or "
+			"digit first",
+			show(value, &s), SERIAL_MAX);
+	}
+	return set_string(&((struct target *)target)->disk->serial, value);
+}
+
+static int set_vm(void *target, const char *value, const struct config_place *place)
+{
+	struct config_disk *d = ((struct target *)target)->disk;
+	struct shown s;
+	int r;
+
+	if (!config_name_ok(value)) {
+		return config_refuse(place, "vm=%s is no name of a VM", show(value, &s));
+	}
+	r = set_string(&d->vm, value);
+	return r == 0 ? set_where(&d->where_vm, place) : r;
+}
+
+static const struct config_key disk_keys[] = {
+	{"disk", "image", set_image, true},
+	{"disk", "read-only", set_read_only, false},
+	{"disk", "speed", set_speed, false},
+	{"disk", "serial", set_serial, false},
+	{"disk", "vm", set_vm, false},
+};
+
+static void vm_free(struct config_vm *vm)
+{
+	list_remove(&vm->link);
+	free(vm->name);
+	free(vm->qmp);
+	free(vm->bus);
+	free(vm);
+}
+
+static void disk_free(struct config_disk *d)
+{
+	list_remove(&d->link);
+	free(d->name);
+	free(d->image);
+	free(d->speed);
+	free(d->serial);
+	free(d->vm);
+	free(d->where_image);
+	free(d->where_vm);
+	free(d);
+}
+
+static int load_vm(struct config *c, int dir_fd, const char *file, const char *shown,
+	const char *name, struct refusal_text *text)
+{
+	struct config_vm *vm = calloc(1, sizeof(*vm));
+	struct target target = {.vm = vm};
+	int r;
+
+	if (!vm) {
+		return -ENOMEM;
+	}
+	list_append(&c->vms, &vm->link);
+	vm->quota = c->quota;
+	target.quota = &vm->quota;
+	r = set_string(&vm->name, name);
+	if (r == 0) {
+		r = config_file_read(
+			dir_fd, file, shown, vm_keys, ARRAY_SIZE(vm_keys), &target, text);
+	}
+	return r == 0 && !vm->bus ? set_string(&vm->bus, "xhci.0") : r;
+}
+
+static int load_disk(struct config *c, int dir_fd, const char *file, const char *shown,
+	const char *name, struct refusal_text *text)
+{
+	struct config_disk *d = calloc(1, sizeof(*d));
+	struct target target = {.disk = d};
+	int r;
+
+	if (!d) {
+		return -ENOMEM;
+	}
+	list_append(&c->disks, &d->link);
+	r = set_string(&d->name, name);
+	if (r == 0) {
+		r = config_file_read(
+			dir_fd, file, shown, disk_keys, ARRAY_SIZE(disk_keys), &target, text);
+	}
+	return r == 0 && !d->speed ? set_string(&d->speed, "super") : r;
+}
+
+/* One folder of NAME.conf files. */
+struct folder {
+	const char *name;
+	int (*load)(struct config *c, int dir_fd, const char *file, const char *shown,
+		const char *name, struct refusal_text *text);
+	unsigned int max;
+};
+
+static const struct folder folders[] = {
+	{"vms.d", load_vm, VMS_MAX},
+	{"disks.d", load_disk, DISKS_MAX},
+};
+
+static int is_conf(const struct dirent *entry)
+{
+	size_t n = strlen(entry->d_name), suffix = strlen(SUFFIX);
+
+	/* Hidden ones are editors' leftovers. */
+	return entry->d_name[0] != '.' && n > suffix &&
+	       strcmp(entry->d_name + n - suffix, SUFFIX) == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int load_entry(struct config *c, const struct folder *f, int dir_fd, const char *file,
+	struct refusal_text *text)
+{
+	char shown[PATH_MAX], name[NAME_MAX_LENGTH + 1], escaped[200];
+	struct config_place place = {.shown = shown, .text = text};
+	size_t n = strlen(file) - strlen(SUFFIX);
+
+	log_escape(file, strlen(file), escaped, sizeof(escaped));
+	snprintf(shown, sizeof(shown), "%s/%s", f->name, escaped);
+	if (n >= sizeof(name)) {
+		return config_refuse(&place, "the name has %zu bytes; at most %d are allowed", n,
+			NAME_MAX_LENGTH);
+	}
+	memcpy(name, file, n);
+	name[n] = '\0';
+	if (!config_name_ok(name)) {
+		return config_refuse(&place, "the file's name is no name: use letters, digits, "
+					     "'.', '_' and '-', a letter or digit first");
+	}
+	return f->load(c, dir_fd, file, shown, name, text);
+}
+
+static int load_entries(struct config *c, const struct folder *f, int dir_fd,
+	struct dirent **entries, int n, struct refusal_text *text)
+{
+	const struct config_place place = {.shown = f->name, .text = text};
+	int r = 0;
+
+	if ((unsigned int)n > f->max) {
+		return config_refuse(
+			&place, "there are %d files; at most %u are allowed", n, f->max);
+	}
+	for (int i = 0; i < n && r == 0; i++) {
+		r = load_entry(c, f, dir_fd, entries[i]->d_name, text);
+	}
+	return r;
+}
+
+static int load_folder(
+	struct config *c, const struct folder *f, int parent_fd, struct refusal_text *text)
+{
+	const struct config_place place = {.shown = f->name, .text = text};
+	_cleanup_close_ int fd = openat(parent_fd, f->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent **entries = NULL;
+	struct stat st;
+	int n, r;
+
+	if (fd < 0 && errno == ENOENT) {
+		return 0;
+	}
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		return config_refuse(&place, "it can't be read: %s", strerror(errno));
+	}
+	r = config_check_trust(&st, &place);
+	if (r != 0) {
+		return r;
+	}
+	n = scandirat(fd, ".", &entries, is_conf, by_bytes);
+	if (n < 0) {
+		return config_refuse(&place, "it can't be read: %s", strerror(errno));
+	}
+	r = load_entries(c, f, fd, entries, n, text);
+	for (int i = 0; i < n; i++) {
+		free(entries[i]);
+	}
+	free(entries);
+	return r;
+}
+
+static int load_all(struct config *c, const char *dir, struct refusal_text *text)
+{
+	const struct config_place place = {.shown = dir, .text = text};
+	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct target target = {.config = c, .quota = &c->quota};
+	struct stat st;
+	int r;
+
+	if (fd < 0 && errno == ENOENT) {
+		return 0;
+	}
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		return config_refuse(&place, "it can't be read: %s", strerror(errno));
+	}
+	r = config_check_trust(&st, &place);
+	if (r != 0) {
+		return r;
+	}
+	r = config_file_read(fd, "devbroker.conf", "devbroker.conf", broker_keys,
+		ARRAY_SIZE(broker_keys), &target, text);
+	if (r == -ENOENT) {
+		r = 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == 0; i++) {
+		r = load_folder(c, &folders[i], fd, text);
+	}
+	return r;
+}
+
+int config_load(const char *dir, struct config *out, struct refusal_text *text)
+{
+	int r;
+
+	*out = (struct config){.sandbox_stages = SANDBOX_ALL, .log_level = LOG_LEVEL_INFO};
+	list_init(&out->vms);
+	list_init(&out->disks);
+	quota_limits_default(&out->quota);
+	r = set_string(&out->sandbox, "full");
+	if (r == 0) {
+		r = load_all(out, dir, text);
+	}
+	if (r != 0) {
+		config_finish(out);
+	}
+	return r;
+}
+
+void config_finish(struct config *c)
+{
+	struct config_vm *vm, *next_vm;
+	struct config_disk *disk, *next_disk;
+
+	list_for_each_safe (vm, next_vm, &c->vms, link) {
+		vm_free(vm);
+	}
+	list_for_each_safe (disk, next_disk, &c->disks, link) {
+		disk_free(disk);
+	}
+	free(c->sandbox);
+	c->sandbox = NULL;
+}
