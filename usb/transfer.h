@@ -47,6 +47,7 @@ struct transfer {
 	uint8_t status;         /* enum transfer_status; set by the backend on completion */
 	bool cancelled;         /* the guest cancelled it */
 	bool submitted;         /* the backend has it */
+	bool receiving;         /* the engine's own, for interrupt receiving */
 	struct usb_setup setup; /* control only */
 	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */
 	uint32_t actual;        /* bytes done; set by the backend on completion, <= length */
@@ -59,3 +60,24 @@ static inline bool transfer_is_in(const struct transfer *t)
 {
 	return t->endpoint & 0x80;
 }
+
+/* One packet's payload at most; Linux's usb-storage sends that much at SuperSpeed. */
+#define TRANSFER_BYTES_MAX (1024 * 1024)
+
+struct transfer_pool;
+
+/* limit bounds the bytes of all buffers that exist, in use or kept for the next transfer.
+ * 0 or -ENOMEM. */
+int transfer_pool_create(size_t limit, struct transfer_pool **out) _must_check_;
+/* Every transfer must be back. */
+void transfer_pool_destroy(struct transfer_pool *pool);
+
+/* A zeroed transfer with a buffer for length bytes (not zeroed; <= TRANSFER_BYTES_MAX), or NULL
+ * when the limit or the machine's memory doesn't allow it. */
+struct transfer *transfer_get(struct transfer_pool *pool, size_t length);
+/* Takes t back, in no list. */
+void transfer_put(struct transfer_pool *pool, struct transfer *t);
+
+/* Bytes of buffers that exist, and how many transfers are out. */
+size_t transfer_pool_bytes(const struct transfer_pool *pool);
+size_t transfer_pool_used(const struct transfer_pool *pool);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ * The worker's end of its socket to the broker (protocol/worker.h).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "protocol/worker.h"
+
+struct control_channel;
+
+struct control_channel_ops {
+	void (*ping)(void *userdata, uint64_t seq);
+	void (*detach)(void *userdata);
+	/* The broker is gone, or sent something that is no message (error: errno, or 0). Nothing is
+	 * called after it. */
+	void (*closed)(void *userdata, int error);
+};
+
+/* Takes fd (SOCK_SEQPACKET) even on error; the rest is borrowed. 0 or -errno. */
+int control_channel_create(sd_event *event, int fd, const struct control_channel_ops *ops,
+	void *userdata, struct control_channel **out) _must_check_;
+void control_channel_destroy(struct control_channel *c);
+
+/* Sends a message, or keeps it until the socket takes it: the newest of each type, in the order
+ * READY, STATE, PONG, DONE. A broker that doesn't read so costs nothing; each STATE says all. */
+void control_channel_send(struct control_channel *c, const union worker_msg *msg);
+/* Whether anything is kept that way (false when the broker is gone). */
+bool control_channel_pending(const struct control_channel *c);

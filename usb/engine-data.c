@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Transfers in flight. One is charged (by count and by bytes) when its packet's header is read, and
+ * settled when the backend has completed it; until its reply is written its memory counts as unread
+ * (usb/redir-write.c), so that the two bounds add up to the worker's memory. What is over a bound is
+ * answered at once and never queued. Ids are found in a table of fixed size, at most half full.
+ */
+#include "usb/engine-internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+
+/* USB 2.0, 9.4: standard requests that change what only set_configuration, set_alt_setting and the
+ * host's own stack may change. */
+enum { SET_ADDRESS = 5, SET_CONFIGURATION = 9, SET_INTERFACE = 11, REQUEST_TYPE_MASK = 0x60 };
+
+static uint32_t hash(const struct engine *e, uint64_t id)
+{
+	return (uint32_t)((id * 0x9e3779b97f4a7c15u) >> 40) & e->by_id_mask;
+}
+
+/* The place of id, or the free place where it belongs. */
+static uint32_t find_slot(const struct engine *e, uint64_t id)
+{
+	uint32_t i = hash(e, id);
+
+	while (e->by_id[i] && e->by_id[i]->id != id) {
+		i = (i + 1) & e->by_id_mask;
+	}
+	return i;
+}
+
+/* Linear probing needs no gaps: what stands behind moves up where it may. */
+static void remove_id(struct engine *e, uint64_t id)
+{
+	uint32_t gap = find_slot(e, id);
+
+	e->by_id[gap] = NULL;
+	for (uint32_t i = (gap + 1) & e->by_id_mask; e->by_id[i]; i = (i + 1) & e->by_id_mask) {
+		uint32_t home = hash(e, e->by_id[i]->id);
+
+		if (((i - home) & e->by_id_mask) >= ((i - gap) & e->by_id_mask)) {
+			e->by_id[gap] = e->by_id[i];
+			e->by_id[i] = NULL;
+			gap = i;
+		}
+	}
+}
+
+int engine_data_start(struct engine *e)
+{
+	uint32_t size = 4;
+
+	while (size < 2 * e->max_transfers) {
+		size *= 2;
+	}
+	e->by_id = calloc(size, sizeof(*e->by_id));
+	if (!e->by_id) {
+		return -ENOMEM;
+	}
+	e->by_id_mask = size - 1;
+	return transfer_pool_create(ENGINE_POOL_BYTES, &e->pool);
+}
+
+void engine_data_finish(struct engine *e)
+{
+	struct transfer *t, *tmp;
+
+	list_for_each_safe (t, tmp, &e->in_flight, link) {
+		engine_data_settle(e, t);
+		transfer_put(e->pool, t);
+	}
+	transfer_pool_destroy(e->pool);
+	free(e->by_id);
+}
+
+struct transfer *engine_data_get(struct engine *e, uint32_t length)
+{
+	struct transfer *t;
+
+	if (e->count.in_flight >= e->max_transfers ||
+		e->count.in_flight_bytes + (uint64_t)length > e->max_bytes) {
+		return NULL;
+	}
+	t = transfer_get(e->pool, length);
+	if (!t) {
+		return NULL;
+	}
+	e->count.in_flight++;
+	e->count.in_flight_bytes += length;
+	e->count.in_flight_peak = MAX(e->count.in_flight_peak, e->count.in_flight);
+	list_append(&e->in_flight, &t->link);
+	return t;
+}
+
+void engine_data_settle(struct engine *e, struct transfer *t)
+{
+	if (!t->receiving) {
+		remove_id(e, t->id);
+	}
+	list_remove(&t->link);
+	e->count.in_flight--;
+	e->count.in_flight_bytes -= t->length;
+}
+
+/* TRANSFER_OK, or with what r is to be refused. */
+static enum transfer_status check_request(const struct engine *e, const struct redir_request *r)
+{
+	const struct usb_endpoint *endpoint = descriptors_endpoint(&e->descriptors, r->endpoint);
+	static const uint8_t wanted[] = {
+		[TRANSFER_CONTROL] = USB_ENDPOINT_CONTROL,
+		[TRANSFER_BULK] = USB_ENDPOINT_BULK,
+		[TRANSFER_INTERRUPT] = USB_ENDPOINT_INTERRUPT,
+		[TRANSFER_ISO] = USB_ENDPOINT_ISO,
+	};
+
+	if (!endpoint || endpoint->type != wanted[r->type] || r->stream_id != 0 ||
+		r->length > TRANSFER_BYTES_MAX) {
+		return TRANSFER_INVALID;
+	}
+	if (r->type == TRANSFER_INTERRUPT && r->endpoint & 0x80) {
+		return TRANSFER_INVALID; /* those are received, not asked for */
+	}
+	if (r->type == TRANSFER_CONTROL) {
+		uint8_t request = r->setup.request;
+
+		if ((r->endpoint ^ r->setup.request_type) & 0x80) {
+			return TRANSFER_INVALID;
+		}
+		if ((r->setup.request_type & REQUEST_TYPE_MASK) == 0 &&
+			(request == SET_ADDRESS || request == SET_CONFIGURATION ||
+				request == SET_INTERFACE)) {
+			return TRANSFER_STALL;
+		}
+	}
+	return TRANSFER_OK;
+}
+
+struct transfer *engine_data_begin(void *userdata, const struct redir_request *r)
+{
+	struct engine *e = userdata;
+	enum transfer_status status;
+	struct transfer *t = NULL;
+	uint32_t slot;
+
+	if (e->phase != ENGINE_RUNNING) {
+		return NULL; /* the device is gone, and the guest is told so */
+	}
+	status = check_request(e, r);
+	slot = find_slot(e, r->id);
+	if (status == TRANSFER_OK && e->by_id[slot]) {
+		status = TRANSFER_INVALID; /* the id is in use */
+	}
+	if (status == TRANSFER_OK) {
+		t = engine_data_get(e, r->length);
+		status = t ? TRANSFER_OK : TRANSFER_IO_ERROR;
+	}
+	if (!t) {
+		e->count.refused++;
+		redir_refuse(e->redir, r, status);
+		return NULL;
+	}
+	t->id = r->id;
+	t->type = r->type;
+	t->endpoint = r->endpoint;
+	t->stream_id = r->stream_id;
+	t->setup = r->setup;
+	e->by_id[slot] = t;
+	return t;
+}
+
+void engine_data_submit(struct engine *e, struct transfer *t)
+{
+	t->submitted = true;
+	e->backend->ops->submit(e->backend, t);
+}
+
+void engine_data_received(void *userdata, struct transfer *t)
+{
+	struct engine *e = userdata;
+
+	if (e->phase != ENGINE_RUNNING) {
+		engine_data_abandoned(e, t);
+		return;
+	}
+	engine_data_submit(e, t);
+}
+
+void engine_data_abandoned(void *userdata, struct transfer *t)
+{
+	struct engine *e = userdata;
+
+	engine_data_settle(e, t);
+	transfer_put(e->pool, t);
+}
+
+void engine_data_sent(void *userdata, struct transfer *t)
+{
+	struct engine *e = userdata;
+
+	transfer_put(e->pool, t);
+}
+
+static void cancel_one(struct engine *e, struct transfer *t)
+{
+	if (t->submitted && !t->cancelled) {
+		t->cancelled = true;
+		e->backend->ops->cancel(e->backend, t);
+	}
+}
+
+/* An id that isn't in flight was completed meanwhile, or never was: usbredir wants no answer. */
+void engine_data_cancel(void *userdata, uint64_t id)
+{
+	struct engine *e = userdata;
+	struct transfer *t = e->by_id[find_slot(e, id)];
+
+	if (t) {
+		cancel_one(e, t);
+	}
+}
+
+void engine_data_cancel_all(struct engine *e, int interface, int address)
+{
+	struct list todo;
+	struct transfer *t;
+
+	/* A completion from within cancel() takes its transfer out of whichever list it is in. */
+	list_init(&todo);
+	if (!list_empty(&e->in_flight)) {
+		list_insert_after(&e->in_flight, &todo);
+		list_remove(&e->in_flight);
+	}
+	for (t = list_first(&todo, struct transfer, link); t;
+		t = list_first(&todo, struct transfer, link)) {
+		const struct usb_endpoint *endpoint =
+			descriptors_endpoint(&e->descriptors, t->endpoint);
+
+		list_remove(&t->link);
+		list_append(&e->in_flight, &t->link);
+		if ((address < 0 || t->endpoint == address) &&
+			(interface < 0 ||
+				(endpoint && endpoint->type != USB_ENDPOINT_CONTROL &&
+					endpoint->interface == interface))) {
+			cancel_one(e, t);
+		}
+	}
+}
+
+void engine_data_completed(void *userdata, struct transfer *t)
+{
+	struct engine *e = userdata;
+
+	t->submitted = false;
+	t->actual = MIN(t->actual, t->length);
+	engine_data_settle(e, t);
+	if (t->cancelled) {
+		t->status = TRANSFER_CANCELLED;
+		t->actual = 0;
+	}
+	e->count.transfers++;
+	if (t->status == TRANSFER_IO_ERROR) {
+		e->count.errors++;
+	}
+	if (transfer_is_in(t)) {
+		e->count.bytes_in += t->actual;
+	} else {
+		e->count.bytes_out += t->actual;
+	}
+	if (e->phase != ENGINE_RUNNING) {
+		transfer_put(e->pool, t);
+	} else if (t->receiving) {
+		interrupt_completed(e, t);
+	} else {
+		redir_send_transfer(e->redir, t);
+	}
+}

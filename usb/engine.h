@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT
+ * The host side of one lent device: joins a usbredir connection to a backend, within bounds.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "protocol/worker.h"
+#include "usb/backend.h"
+
+struct engine;
+
+struct engine_listener {
+	/* enum worker_state; connect_ns is CLOCK_MONOTONIC when device_connect was written, or 0 */
+	void (*state)(void *userdata, uint32_t state, uint64_t connect_ns);
+	/* All is over, once: enum worker_done_reason, errno or 0, and a few words or "". */
+	void (*finished)(void *userdata, uint32_t reason, int error, const char *detail);
+};
+
+struct engine_options {
+	sd_event *event;         /* borrowed */
+	int stream_fd;           /* taken even on error; a stream socket */
+	struct backend *backend; /* borrowed; its sink is set here; outlives the engine */
+	uint32_t max_transfers;  /* in flight at once, 1 to ENGINE_TRANSFERS_MAX */
+	uint64_t max_bytes;      /* of their buffers, at least TRANSFER_BYTES_MAX for large ones */
+	const struct engine_listener *listener; /* borrowed */
+	void *userdata;
+};
+
+#define ENGINE_TRANSFERS_MAX 1024
+
+struct engine_counters {
+	uint64_t transfers;
+	uint64_t bytes_in;  /* device to guest */
+	uint64_t bytes_out; /* guest to device */
+	uint64_t refused;
+	uint64_t errors;
+	uint32_t in_flight;
+	uint32_t in_flight_bytes;
+	uint32_t in_flight_peak;
+	uint32_t state; /* enum worker_state */
+};
+
+/* 0; -EBADMSG if the backend's device descriptor is none; -errno. Creates the timers that it will
+ * need, so that it may be called before a seccomp filter closes. */
+int engine_create(const struct engine_options *options, struct engine **out) _must_check_;
+/* The backend must have nothing submitted any more (finished was called), or be destroyed first. */
+void engine_destroy(struct engine *e);
+
+/* Ends it: the guest is told at once, what is in flight is cancelled, the backend puts everything
+ * on the disk, then finished() is called. The first reason counts. */
+void engine_stop(struct engine *e, enum worker_done_reason reason, int error, const char *detail);
+
+/* To be called after each turn of the loop: writes what is queued, and goes on with an end that was
+ * begun. May call finished(). */
+void engine_turn(struct engine *e);
+
+void engine_count(const struct engine *e, struct engine_counters *out);

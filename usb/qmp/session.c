@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Every command has a step: what is said, and what a return or an error of it leads to. Failure
+ * after a side effect walks back over the steps that undo it, and the first error is the one that
+ * is reported.
+ *
+ *   probe    capabilities, query-status
+ *   attach   capabilities, query-status, getfd, chardev-add, device_add (port by port)
+ *            device_add failed: chardev-remove; chardev-add failed: closefd
+ *   detach   capabilities, query-status, device_del, DEVICE_DELETED, chardev-remove
+ *
+ * The port is explicit: without one, QEMU (hw/usb/bus.c, usb_claim_port) puts a USB 1.1 hub into
+ * the last free port of a controller, and everything behind it would crawl.
+ */
+#include "usb/qmp/session.h"
+
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PORTS_MAX   15 /* of an xhci controller in QEMU */
+#define COMMAND_MAX 1024
+
+enum step {
+	STEP_GREETING,
+	STEP_CAPABILITIES,
+	STEP_STATUS,
+	STEP_GETFD,
+	STEP_CHARDEV_ADD,
+	STEP_DEVICE_ADD,
+	STEP_CHARDEV_UNDO,
+	STEP_FD_UNDO,
+	STEP_DEVICE_DEL,
+	STEP_DELETED, /* the event is waited for */
+	STEP_CHARDEV_REMOVE,
+	STEP_DONE,
+	STEP_COUNT_,
+};
+
+struct qmp_session {
+	struct qmp_session_options options;
+	enum step step;
+	unsigned int port;
+	unsigned int lines;
+	bool deleted; /* DEVICE_DELETED came, maybe before the return of device_del */
+	uint32_t status;
+	uint32_t vm_state;
+	char text[sizeof(((struct worker_qmp *)NULL)->text)];
+	char out[COMMAND_MAX];
+	size_t out_at;
+	size_t out_size;
+	bool with_fd;
+	size_t line_size;
+	char line[QMP_LINE_MAX];
+};
+
+static void enter(struct qmp_session *s, enum step step);
+
+static void fail(struct qmp_session *s, enum qmp_status status, const char *text)
+{
+	/* The first one counts: what follows is cleaning up. */
+	if (s->status == QMP_STATUS_OK) {
+		s->status = status;
+		worker_msg_text(s->text, sizeof(s->text), text);
+	}
+}
+
+static void finish(struct qmp_session *s)
+{
+	s->step = STEP_DONE;
+}
+
+static void finish_failed(struct qmp_session *s, enum qmp_status status, const char *text)
+{
+	fail(s, status, text);
+	s->out_at = s->out_size = 0;
+	finish(s);
+}
+
+static _printf_(2, 3) void say(struct qmp_session *s, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(s->out, sizeof(s->out), fmt, ap);
+	va_end(ap);
+	/* Ids and buses are bounded by whoever made them. */
+	if (n < 0 || (size_t)n >= sizeof(s->out)) {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "a command is too long");
+		return;
+	}
+	s->out_at = 0;
+	s->out_size = (size_t)n;
+}
+
+static void say_device_add(struct qmp_session *s)
+{
+	say(s,
+		"{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"usb-redir\",\"id\":\"%s\","
+		"\"chardev\":\"%s-c\",\"bus\":\"%s\",\"port\":\"%u\"}}\n",
+		s->options.id, s->options.id, s->options.bus, s->port);
+}
+
+static void enter(struct qmp_session *s, enum step step)
+{
+	const char *id = s->options.id;
+
+	s->step = step;
+	switch (step) {
+	case STEP_CAPABILITIES:
+		say(s, "{\"execute\":\"qmp_capabilities\"}\n");
+		break;
+	case STEP_STATUS:
+		say(s, "{\"execute\":\"query-status\"}\n");
+		break;
+	case STEP_GETFD:
+		say(s, "{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"%s\"}}\n", id);
+		s->with_fd = true;
+		break;
+	case STEP_CHARDEV_ADD:
+		say(s,
+			"{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"%s-c\",\"backend\":"
+			"{\"type\":\"socket\",\"data\":{\"addr\":{\"type\":\"fd\",\"data\":{"
+			"\"str\":"
+			"\"%s\"}},\"server\":false}}}}\n",
+			id, id);
+		break;
+	case STEP_DEVICE_ADD:
+		s->port = 1;
+		say_device_add(s);
+		break;
+	case STEP_CHARDEV_UNDO:
+	case STEP_CHARDEV_REMOVE:
+		say(s, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"%s-c\"}}\n", id);
+		break;
+	case STEP_FD_UNDO:
+		say(s, "{\"execute\":\"closefd\",\"arguments\":{\"fdname\":\"%s\"}}\n", id);
+		break;
+	case STEP_DEVICE_DEL:
+		say(s, "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}\n", id);
+		break;
+	default:
+		break;
+	}
+}
+
+static uint32_t vm_state_of(const char *status)
+{
+	/* RunState of qapi/run-state.json: what goes on by itself or by cont. */
+	static const char *const paused[] = {"paused", "prelaunch", "inmigrate", "suspended",
+		"postmigrate", "finish-migrate", "save-vm", "restore-vm", "colo"};
+
+	if (strcmp(status, "running") == 0) {
+		return QMP_VM_RUNNING;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(paused); i++) {
+		if (strcmp(status, paused[i]) == 0) {
+			return QMP_VM_PAUSED;
+		}
+	}
+	return QMP_VM_STOPPED;
+}
+
+static void on_status(struct qmp_session *s, json_t *value)
+{
+	static const enum step first[] = {
+		[QMP_OP_PROBE] = STEP_DONE,
+		[QMP_OP_ATTACH] = STEP_GETFD,
+		[QMP_OP_DETACH] = STEP_DEVICE_DEL,
+	};
+	const char *status = json_string_value(json_object_get(value, "status"));
+
+	if (!status) {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "query-status returned no status");
+		return;
+	}
+	s->vm_state = vm_state_of(status);
+	enter(s, first[s->options.op]);
+}
+
+static void on_return(struct qmp_session *s, json_t *value)
+{
+	static const enum step next[STEP_COUNT_] = {
+		[STEP_CAPABILITIES] = STEP_STATUS,
+		[STEP_GETFD] = STEP_CHARDEV_ADD,
+		[STEP_CHARDEV_ADD] = STEP_DEVICE_ADD,
+		[STEP_DEVICE_ADD] = STEP_DONE,
+		[STEP_CHARDEV_UNDO] = STEP_DONE,
+		[STEP_FD_UNDO] = STEP_DONE,
+		[STEP_CHARDEV_REMOVE] = STEP_DONE,
+	};
+
+	switch (s->step) {
+	case STEP_STATUS:
+		on_status(s, value);
+		break;
+	case STEP_DEVICE_DEL:
+		enter(s, s->deleted ? STEP_CHARDEV_REMOVE : STEP_DELETED);
+		break;
+	case STEP_GREETING:
+	case STEP_DELETED:
+	case STEP_DONE:
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "a return to no command");
+		break;
+	default:
+		enter(s, next[s->step]);
+	}
+}
+
+static void on_device_add_error(struct qmp_session *s, const char *desc)
+{
+	char text[sizeof(s->text)];
+
+	/* hw/usb/bus.c: "usb port %s (bus %s) not found (in use?)" */
+	if (strstr(desc, "not found (in use?)")) {
+		if (++s->port <= PORTS_MAX) {
+			say_device_add(s);
+			return;
+		}
+		snprintf(text, sizeof(text), "USB controller %.64s has no free port",
+			s->options.bus);
+		desc = text;
+	}
+	fail(s, QMP_STATUS_REFUSED, desc);
+	enter(s, STEP_CHARDEV_UNDO);
+}
+
+static void on_error(struct qmp_session *s, json_t *error)
+{
+	const char *desc = json_string_value(json_object_get(error, "desc"));
+	const char *class = json_string_value(json_object_get(error, "class"));
+
+	if (!desc || !class) {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "an error without class and desc");
+		return;
+	}
+	switch (s->step) {
+	case STEP_CHARDEV_ADD:
+		fail(s, QMP_STATUS_REFUSED, desc);
+		enter(s, STEP_FD_UNDO);
+		break;
+	case STEP_DEVICE_ADD:
+		on_device_add_error(s, desc);
+		break;
+	case STEP_DEVICE_DEL:
+		if (strcmp(class, "DeviceNotFound") == 0) {
+			enter(s, STEP_CHARDEV_REMOVE);
+			break;
+		}
+		if (strstr(desc, "already in the process of unplug")) {
+			enter(s, STEP_DELETED);
+			break;
+		}
+		finish_failed(s, QMP_STATUS_REFUSED, desc);
+		break;
+	case STEP_CHARDEV_UNDO:
+	case STEP_FD_UNDO:
+	case STEP_CHARDEV_REMOVE:
+		/* usb-redir takes its chardev along when it goes: mostly there is none. */
+		finish(s);
+		break;
+	default:
+		finish_failed(s, QMP_STATUS_REFUSED, desc);
+	}
+}
+
+static void on_event(struct qmp_session *s, const char *event, json_t *data)
+{
+	const char *device = json_string_value(json_object_get(data, "device"));
+
+	if (strcmp(event, "DEVICE_DELETED") != 0 || !device || strcmp(device, s->options.id) != 0) {
+		return;
+	}
+	s->deleted = true;
+	if (s->step == STEP_DELETED) {
+		enter(s, STEP_CHARDEV_REMOVE);
+	}
+}
+
+static void on_object(struct qmp_session *s, json_t *o)
+{
+	const char *event = json_string_value(json_object_get(o, "event"));
+	json_t *value = json_object_get(o, "return");
+	json_t *error = json_object_get(o, "error");
+
+	if (s->step == STEP_GREETING) {
+		if (!json_object_get(o, "QMP")) {
+			finish_failed(s, QMP_STATUS_BAD_REPLY, "this is no QMP greeting");
+			return;
+		}
+		enter(s, STEP_CAPABILITIES);
+	} else if (event) {
+		on_event(s, event, json_object_get(o, "data"));
+	} else if (value) {
+		on_return(s, value);
+	} else if (error) {
+		on_error(s, error);
+	} else {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "neither return, error nor event");
+	}
+}
+
+static void on_line(struct qmp_session *s, const char *line, size_t size)
+{
+	json_error_t why;
+	json_t *o;
+
+	if (size == 0 || (size == 1 && line[0] == '\r')) {
+		return;
+	}
+	if (++s->lines > QMP_LINES_MAX) {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "too many lines");
+		return;
+	}
+	o = json_loadb(line, size, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(o)) {
+		finish_failed(s, QMP_STATUS_BAD_REPLY, "a line that is no JSON object");
+	} else {
+		on_object(s, o);
+	}
+	json_decref(o);
+}
+
+void qmp_session_input(struct qmp_session *s, const char *data, size_t size)
+{
+	while (size > 0 && s->step != STEP_DONE) {
+		const char *end = memchr(data, '\n', size);
+		size_t n = end ? (size_t)(end - data) : size;
+
+		if (n > sizeof(s->line) - s->line_size) {
+			finish_failed(s, QMP_STATUS_BAD_REPLY, "a line is too long");
+			return;
+		}
+		memcpy(s->line + s->line_size, data, n);
+		s->line_size += n;
+		data += n;
+		size -= n;
+		if (end) {
+			size_t line_size = s->line_size;
+
+			data++;
+			size--;
+			s->line_size = 0;
+			on_line(s, s->line, line_size);
+		}
+	}
+}
+
+void qmp_session_closed(struct qmp_session *s)
+{
+	if (s->step != STEP_DONE) {
+		finish_failed(s, QMP_STATUS_CLOSED, "the VMM closed the connection");
+	}
+}
+
+void qmp_session_timeout(struct qmp_session *s)
+{
+	if (s->step == STEP_GREETING) {
+		finish_failed(s, QMP_STATUS_NO_GREETING, "no greeting");
+	} else if (s->step != STEP_DONE) {
+		finish_failed(s, QMP_STATUS_TIMEOUT,
+			s->step == STEP_DELETED ? "no DEVICE_DELETED in time"
+						: "no answer in time");
+	}
+}
+
+bool qmp_session_output(
+	const struct qmp_session *s, const char **data_out, size_t *size_out, bool *with_fd_out)
+{
+	if (s->out_at == s->out_size) {
+		return false;
+	}
+	*data_out = s->out + s->out_at;
+	*size_out = s->out_size - s->out_at;
+	*with_fd_out = s->with_fd && s->out_at == 0;
+	return true;
+}
+
+void qmp_session_written(struct qmp_session *s, size_t n)
+{
+	s->out_at += n;
+	if (n > 0) {
+		s->with_fd = false;
+	}
+}
+
+bool qmp_session_finished(const struct qmp_session *s)
+{
+	return s->step == STEP_DONE && s->out_at == s->out_size;
+}
+
+void qmp_session_result(const struct qmp_session *s, union worker_msg *out)
+{
+	worker_msg_init(out, WORKER_MSG_QMP);
+	out->qmp.status = s->status;
+	out->qmp.vm_state = s->vm_state;
+	memcpy(out->qmp.text, s->text, sizeof(s->text));
+}
+
+struct qmp_session *qmp_session_create(const struct qmp_session_options *options)
+{
+	struct qmp_session *s = calloc(1, sizeof(*s));
+
+	if (s) {
+		s->options = *options;
+	}
+	return s;
+}
+
+void qmp_session_destroy(struct qmp_session *s)
+{
+	free(s);
+}

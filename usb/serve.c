@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The order matters: what needs a path or a privilege comes before sandbox_enter, what needs a
+ * thread or a new fd before sandbox_lock, and the guest's first byte after both.
+ */
+#include "usb/serve.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+#include <systemd/sd-id128.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/sandbox.h"
+#include "protocol/worker.h"
+#include "usb/backend-disk.h"
+#include "usb/control-channel.h"
+#include "usb/engine.h"
+
+/* What the sandbox's bound on memory leaves to buffers of transfers without asking for more. */
+#define BUFFERS_WITHIN_BOUND (32 << 20)
+
+struct server {
+	const struct serve_options *o;
+	sd_event *event;
+	struct control_channel *control; // may be NULL: by hand
+	struct backend *backend;
+	struct engine *engine;
+	bool finished;
+	int exit_code;
+};
+
+static void exit_when_told(struct server *s)
+{
+	/* The last words may have to wait for the broker to read. */
+	if (s->finished && (!s->control || !control_channel_pending(s->control))) {
+		sd_event_exit(s->event, s->exit_code);
+	}
+}
+
+static void on_state(void *userdata, uint32_t state, uint64_t connect_ns)
+{
+	struct server *s = userdata;
+	union worker_msg msg;
+
+	log_debug("%s: %s", s->o->name, worker_state_name(state));
+	if (!s->control) {
+		log_info("%s: %s", s->o->name, worker_state_name(state));
+		if (state == WORKER_STATE_EJECTED) {
+			engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "ejected by the guest");
+		}
+		return;
+	}
+	worker_msg_init(&msg, WORKER_MSG_STATE);
+	msg.state.state = state;
+	msg.state.connect_ns = connect_ns;
+	control_channel_send(s->control, &msg);
+}
+
+static int exit_code_of(uint32_t reason)
+{
+	switch (reason) {
+	case WORKER_DONE_DETACHED:
+	case WORKER_DONE_PEER_CLOSED:
+		return EXIT_SUCCESS;
+	case WORKER_DONE_PEER_BAD:
+		return SERVE_EXIT_PEER_BAD;
+	case WORKER_DONE_DEVICE_LOST:
+		return SERVE_EXIT_DEVICE_LOST;
+	case WORKER_DONE_BROKER_GONE:
+		return SERVE_EXIT_BROKER_GONE;
+	default:
+		return SERVE_EXIT_FAILED;
+	}
+}
+
+static void on_finished(void *userdata, uint32_t reason, int error, const char *detail)
+{
+	struct server *s = userdata;
+	union worker_msg msg;
+
+	s->finished = true;
+	s->exit_code = exit_code_of(reason);
+	if (!s->control) {
+		log_info("%s: ends: %s%s%s%s%s", s->o->name, worker_done_name(reason),
+			detail[0] ? ": " : "", detail, error ? ": " : "",
+			error ? strerror(error) : "");
+		return;
+	}
+	worker_msg_init(&msg, WORKER_MSG_DONE);
+	msg.done.reason = reason;
+	msg.done.error = error;
+	worker_msg_text(msg.done.detail, sizeof(msg.done.detail), detail);
+	control_channel_send(s->control, &msg);
+}
+
+static const struct engine_listener listener = {
+	.state = on_state,
+	.finished = on_finished,
+};
+
+static void on_ping(void *userdata, uint64_t seq)
+{
+	struct server *s = userdata;
+	struct engine_counters n;
+	union worker_msg msg;
+
+	engine_count(s->engine, &n);
+	worker_msg_init(&msg, WORKER_MSG_PONG);
+	msg.pong.seq = seq;
+	msg.pong.transfers = n.transfers;
+	msg.pong.bytes_in = n.bytes_in;
+	msg.pong.bytes_out = n.bytes_out;
+	msg.pong.refused = n.refused;
+	msg.pong.errors = n.errors;
+	msg.pong.in_flight = n.in_flight;
+	msg.pong.in_flight_bytes = n.in_flight_bytes;
+	msg.pong.in_flight_peak = n.in_flight_peak;
+	msg.pong.state = n.state;
+	control_channel_send(s->control, &msg);
+}
+
+static void on_detach(void *userdata)
+{
+	struct server *s = userdata;
+
+	engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "");
+}
+
+static void on_broker_gone(void *userdata, int error)
+{
+	struct server *s = userdata;
+
+	log_warn("%s: devbrokerd is gone; taking the device out of its VM", s->o->name);
+	engine_stop(s->engine, WORKER_DONE_BROKER_GONE, error, "");
+}
+
+static const struct control_channel_ops control_ops = {
+	.ping = on_ping,
+	.detach = on_detach,
+	.closed = on_broker_gone,
+};
+
+static int on_turn(sd_event_source *source, void *userdata)
+{
+	struct server *s = userdata;
+
+	engine_turn(s->engine);
+	exit_when_told(s);
+	return 0;
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct server *s = userdata;
+
+	engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "ended by a signal");
+	return 0;
+}
+
+static int watch_signals(struct server *s)
+{
+	static const int signals[] = {SIGTERM, SIGINT};
+	sigset_t set;
+	int r = 0;
+
+	sigemptyset(&set);
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		sigaddset(&set, signals[i]);
+	}
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < ARRAY_SIZE(signals) && r >= 0; i++) {
+		r = sd_event_add_signal(s->event, NULL, signals[i], on_signal, s);
+	}
+	return r;
+}
+
+static int create_backend(struct server *s)
+{
+	const struct backend_disk_options options = {
+		.image_fd = s->o->disk_fd,
+		.read_only = s->o->read_only,
+		.speed = s->o->speed,
+		.serial = s->o->serial,
+		.product = s->o->product,
+		.event = s->event,
+	};
+
+	return backend_disk_create(&options, &s->backend);
+}
+
+static int create_engine(struct server *s)
+{
+	const struct engine_options options = {
+		.event = s->event,
+		.stream_fd = s->o->stream_fd,
+		.backend = s->backend,
+		.max_transfers = s->o->max_transfers,
+		.max_bytes = s->o->max_bytes,
+		.listener = &listener,
+		.userdata = s,
+	};
+
+	return engine_create(&options, &s->engine);
+}
+
+static int set_up(struct server *s)
+{
+	const struct serve_options *o = s->o;
+	int r = sd_event_new(&s->event);
+
+	if (r >= 0) {
+		r = watch_signals(s);
+	}
+	if (r >= 0) {
+		r = create_backend(s);
+	}
+	if (r >= 0) {
+		r = create_engine(s);
+	}
+	if (r >= 0 && o->control_fd >= 0) {
+		r = control_channel_create(s->event, o->control_fd, &control_ops, s, &s->control);
+	}
+	if (r >= 0) {
+		r = sd_event_add_post(s->event, NULL, on_turn, s);
+	}
+	if (r >= 0 && o->stages && o->max_bytes > BUFFERS_WITHIN_BOUND) {
+		r = sandbox_allow_memory(o->max_bytes - BUFFERS_WITHIN_BOUND);
+	}
+	return r < 0 ? r : sandbox_lock(SANDBOX_DISK, o->stages);
+}
+
+static int enter_sandbox(const struct serve_options *o)
+{
+	int keep[3] = {o->stream_fd, o->disk_fd};
+	size_t n = 2;
+	uint32_t failed = 0;
+	sd_id128_t boot;
+	int r;
+
+	if (o->control_fd >= 0) {
+		keep[n++] = o->control_fd;
+	}
+	/* sd-event's timers ask for it; cached from now on. */
+	sd_id128_get_boot(&boot);
+	r = sandbox_enter(SANDBOX_DISK, o->stages, keep, n, &failed);
+	if (r < 0) {
+		log_error("%s: can't close the sandbox, stage %s: %s", o->name,
+			sandbox_stage_name(failed), strerror(-r));
+	}
+	return r;
+}
+
+static void say_ready(struct server *s)
+{
+	union worker_msg msg;
+
+	if (s->control) {
+		worker_msg_init(&msg, WORKER_MSG_READY);
+		msg.ready.version = WORKER_PROTOCOL_VERSION;
+		msg.ready.sandbox_stages = s->o->stages;
+		control_channel_send(s->control, &msg);
+	}
+}
+
+int serve(const struct serve_options *o)
+{
+	struct server s = {.o = o};
+	int r;
+
+	if (enter_sandbox(o) < 0) {
+		return SERVE_EXIT_FAILED;
+	}
+	r = set_up(&s);
+	if (r < 0) {
+		log_error("%s: can't start: %s", o->name, strerror(-r));
+		return SERVE_EXIT_FAILED;
+	}
+	say_ready(&s);
+	/* What was queued before the loop's first turn (our hello). */
+	engine_turn(s.engine);
+	r = sd_event_loop(s.event);
+	/* The process ends, and with it all that is left; sockets close last of all. */
+	return r < 0 ? SERVE_EXIT_FAILED : r;
+}
