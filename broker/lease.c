@@ -219,7 +219,11 @@ static void on_unplugged(
 
 	l->qmp = NULL;
 	l->plugged = false;
-	if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
+	if (outcome != QMP_OK && l->reason == LEASE_REASON_VMM_UNPLUGGED) {
+		/* It was no unplug, but the beginning of the VMM's end. */
+		set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		l->retry = true;
+	} else if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
 		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
 		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
 			text[0] ? text : "no answer");

@@ -198,7 +198,9 @@ void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const
 		retry_later(vm);
 		return;
 	case QMP_CLOSED:
-		/* Its end is being told by the pidfd, or it is between two lives. */
+		/* Its end is being told by the pidfd, or it is between two lives. What it has
+		 * stays until that is known. */
+		set_state(vm, VM_ERROR, "its VMM closed the QMP connection");
 		retry_later(vm);
 		return;
 	case QMP_BUSY:

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT
+ * Commands that change what is known: vm add, vm remove, disk add, disk remove.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+#include "broker/cli/cli.h"
+
+#define BROKER "/org/devbroker", "org.devbroker.Broker1"
+
+static int new_call(struct cli *c, const char *member, sd_bus_message **out)
+{
+	return sd_bus_message_new_method_call(c->bus, out, NULL, BROKER, member);
+}
+
+/* Sends m, and reads the path of the object that was made, if path_out is wanted (to be freed).
+ * m is given up. Returns 0 or the exit code. */
+static int call(struct cli *c, sd_bus_message *m, char **path_out)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	sd_bus_message *reply = NULL;
+	const char *path;
+	int r = sd_bus_call(c->bus, m, 0, &error, &reply);
+
+	if (r >= 0 && path_out) {
+		r = sd_bus_message_read(reply, "o", &path);
+		if (r >= 0) {
+			*path_out = strdup(path);
+			r = *path_out ? 0 : -ENOMEM;
+		}
+	}
+	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
+	sd_bus_error_free(&error);
+	sd_bus_message_unref(reply);
+	sd_bus_message_unref(m);
+	return r;
+}
+
+static int append_text(sd_bus_message *m, const char *key, const char *value)
+{
+	return value ? sd_bus_message_append(m, "{sv}", key, "s", value) : 0;
+}
+
+/* type: 'u' or 't'; value may be NULL. 0; -EINVAL if it is no number. */
+static int append_number(sd_bus_message *m, const char *key, char type, const char *value)
+{
+	uint64_t n;
+
+	if (!value) {
+		return 0;
+	}
+	if (parse_bytes(value, 0, type == 'u' ? UINT32_MAX : UINT64_MAX, &n) < 0) {
+		return -EINVAL;
+	}
+	return type == 'u' ? sd_bus_message_append(m, "{sv}", key, "u", (uint32_t)n)
+			   : sd_bus_message_append(m, "{sv}", key, "t", n);
+}
+
+static int print_object(struct cli *c, json_t *object, const char *key, const char *schema)
+{
+	const char *name = json_string_value(json_object_get(object, "name"));
+
+	if (c->json) {
+		return cli_print_json(json_pack("{s:o}", key, object), schema);
+	}
+	printf("%s added\n", name ? name : "?");
+	json_decref(object);
+	return 0;
+}
+
+/* Sockets are the broker's to open: the path must mean the same there. */
+static char *absolute(const char *path)
+{
+	char cwd[PATH_MAX];
+	char *out = NULL;
+
+	if (path[0] == '/') {
+		return strdup(path);
+	}
+	if (!getcwd(cwd, sizeof(cwd)) || asprintf(&out, "%s/%s", cwd, path) < 0) {
+		return NULL;
+	}
+	return out;
+}
+
+int cmd_vm_add(struct cli *c)
+{
+	const char *qmp = cli_value(c, "qmp");
+	_cleanup_free_ char *path = NULL, *object = NULL;
+	sd_bus_message *m = NULL;
+	json_t *vm;
+	int r;
+
+	if (!qmp) {
+		return cli_fail(c, CLI_EXIT_USAGE, "usage",
+			"Start the VM with -qmp unix:PATH,server=on,wait=off and give that PATH.",
+			"vm add needs --qmp PATH");
+	}
+	path = absolute(qmp);
+	r = path ? new_call(c, "AddVM", &m) : -ENOMEM;
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "s", c->args[0]);
+	}
+	if (r >= 0) {
+		r = sd_bus_message_open_container(m, 'a', "{sv}");
+	}
+	if (r >= 0) {
+		r = append_text(m, "qmp", path);
+	}
+	if (r >= 0) {
+		r = append_text(m, "bus", cli_value(c, "bus"));
+	}
+	if (r >= 0) {
+		r = append_number(m, "devices-max", 'u', cli_value(c, "devices-max"));
+	}
+	if (r >= 0) {
+		r = append_number(
+			m, "bytes-in-flight-max", 't', cli_value(c, "bytes-in-flight-max"));
+	}
+	if (r >= 0) {
+		r = append_number(
+			m, "transfers-in-flight-max", 'u', cli_value(c, "transfers-in-flight-max"));
+	}
+	if (r >= 0) {
+		r = sd_bus_message_close_container(m);
+	}
+	if (r < 0) {
+		sd_bus_message_unref(m);
+		return r == -EINVAL ? cli_fail(c, CLI_EXIT_USAGE, "usage", "",
+					      "a limit has to be a number, or a size as in 8M")
+				    : cli_fail_call(c, r, NULL);
+	}
+	r = call(c, m, &object);
+	if (r == 0) {
+		r = cli_vm(c, object, &vm);
+	}
+	return r == 0 ? print_object(c, vm, "vm", "devbroker.vm-add/1") : r;
+}
+
+static int remove_thing(struct cli *c, const char *member, const char *schema)
+{
+	sd_bus_message *m = NULL;
+	int r = new_call(c, member, &m);
+
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "s", c->args[0]);
+	}
+	r = r < 0 ? cli_fail_call(c, r, NULL) : call(c, m, NULL);
+	if (r != 0) {
+		return r;
+	}
+	if (c->json) {
+		return cli_print_json(json_pack("{s:s}", "removed", c->args[0]), schema);
+	}
+	printf("%s removed\n", c->args[0]);
+	return 0;
+}
+
+int cmd_vm_remove(struct cli *c)
+{
+	return remove_thing(c, "RemoveVM", "devbroker.vm-remove/1");
+}
+
+int cmd_disk_remove(struct cli *c)
+{
+	return remove_thing(c, "RemoveDisk", "devbroker.disk-remove/1");
+}
+
+/* The image's file name without its suffix, made into a name that the broker takes. */
+static void name_from_path(const char *path, char *out, size_t size)
+{
+	const char *base = strrchr(path, '/');
+	size_t n = 0;
+
+	base = base ? base + 1 : path;
+	for (const char *p = base; *p && n + 1 < size; p++) {
+		bool letter = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+			      (*p >= '0' && *p <= '9');
+
+		if (*p == '.' && !strchr(p + 1, '.') && n > 0) {
+			break;
+		}
+		if (letter || (n > 0 && strchr("._-", *p))) {
+			out[n++] = *p;
+		} else if (n > 0) {
+			out[n++] = '-';
+		}
+	}
+	out[n] = '\0';
+}
+
+/* The caller's rights decide: the broker gets the open file. 0 with the fd, or the exit code. */
+static int open_image(const struct cli *c, const char *path, bool read_only, int *fd_out)
+{
+	const int exit_code = refusal_exit_code(REFUSAL_IMAGE_INVALID);
+	struct stat st;
+	int fd;
+
+	if (stat(path, &st) < 0) {
+		return cli_fail(c, exit_code, "image-invalid", "Check the path of the image.",
+			"%s: %s", path, strerror(errno));
+	}
+	if (S_ISDIR(st.st_mode)) {
+		return cli_fail(c, exit_code, "image-invalid",
+			"Give a disk image: a regular file or a block device.", "%s is a directory",
+			path);
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		return cli_fail(c, exit_code, "image-invalid",
+			"Give a disk image: a regular file or a block device.",
+			"%s is neither a regular file nor a block device", path);
+	}
+	fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0) {
+		return cli_fail(c, exit_code, "image-invalid",
+			read_only ? "Check its permissions."
+				  : "Check its permissions, or add --read-only.",
+			"can't open %s for %s: %s", path, read_only ? "reading" : "writing",
+			strerror(errno));
+	}
+	*fd_out = fd;
+	return 0;
+}
+
+int cmd_disk_add(struct cli *c)
+{
+	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *path = absolute(c->args[0]), *object = NULL;
+	bool read_only = cli_value(c, "read-only");
+	const char *name = cli_value(c, "name");
+	sd_bus_message *m = NULL;
+	char made[64];
+	json_t *device;
+	int r = open_image(c, c->args[0], read_only, &fd);
+
+	if (r != 0) {
+		return r;
+	}
+	if (!name) {
+		name_from_path(c->args[0], made, sizeof(made));
+		name = made;
+	}
+	r = new_call(c, "AddDisk", &m);
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "sh", name, fd);
+	}
+	if (r >= 0) {
+		r = sd_bus_message_open_container(m, 'a', "{sv}");
+	}
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "{sv}", "read-only", "b", read_only);
+	}
+	if (r >= 0) {
+		r = append_text(m, "speed", cli_value(c, "speed"));
+	}
+	if (r >= 0) {
+		r = append_text(m, "serial", cli_value(c, "serial"));
+	}
+	if (r >= 0) {
+		r = append_text(m, "path", path);
+	}
+	if (r >= 0) {
+		r = sd_bus_message_close_container(m);
+	}
+	if (r < 0) {
+		sd_bus_message_unref(m);
+		return cli_fail_call(c, r, NULL);
+	}
+	r = call(c, m, &object);
+	if (r == 0) {
+		r = cli_device(c, object, &device);
+	}
+	return r == 0 ? print_object(c, device, "device", "devbroker.disk-add/1") : r;
+}
