@@ -410,6 +410,7 @@ static int load_entry(struct config *c, const struct folder *f, int dir_fd, cons
 	char shown[PATH_MAX], name[NAME_MAX_LENGTH + 1], escaped[200];
 	struct config_place place = {.shown = shown, .text = text};
 	size_t n = strlen(file) - strlen(SUFFIX);
+	int r;
 
 	log_escape(file, strlen(file), escaped, sizeof(escaped));
 	snprintf(shown, sizeof(shown), "%s/%s", f->name, escaped);
@@ -423,7 +424,12 @@ static int load_entry(struct config *c, const struct folder *f, int dir_fd, cons
 		return config_refuse(&place, "the file's name is no name: use letters, digits, "
 					     "'.', '_' and '-', a letter or digit first");
 	}
-	return f->load(c, dir_fd, file, shown, name, text);
+	r = f->load(c, dir_fd, file, shown, name, text);
+	if (r == -ENOENT) {
+		/* The folder named it a moment ago. */
+		r = config_refuse(&place, "it is a link to nothing, or went away");
+	}
+	return r;
 }
 
 static int load_entries(struct config *c, const struct folder *f, int dir_fd,
