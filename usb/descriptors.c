@@ -43,8 +43,8 @@ static struct usb_interface *find_interface(struct descriptors *d, uint8_t numbe
 	return NULL;
 }
 
-/* Returns the altsetting that endpoint descriptors go to, NULL if they are to be ignored: a repeated
- * pair, or an interface beyond what usbredir can tell the guest. */
+/* Returns the altsetting that endpoint descriptors go to, NULL if they are to be ignored: a
+ * repeated pair, or an interface beyond what usbredir can tell the guest. */
 static struct usb_alt *add_interface(struct descriptors *d, const uint8_t *p)
 {
 	uint16_t index;

@@ -59,7 +59,7 @@ struct descriptors {
 	uint8_t protocol;
 	uint16_t vendor;
 	uint16_t product;
-	uint16_t version; /* bcdDevice */
+	uint16_t version;      /* bcdDevice */
 	uint8_t configuration; /* bConfigurationValue, 0: not configured */
 	size_t n_interfaces;
 	struct usb_interface interfaces[USB_INTERFACES_MAX];

@@ -2,8 +2,8 @@
  *
  * Transfers in flight. One is charged (by count and by bytes) when its packet's header is read, and
  * settled when the backend has completed it; until its reply is written its memory counts as unread
- * (usb/redir-write.c), so that the two bounds add up to the worker's memory. What is over a bound is
- * answered at once and never queued. Ids are found in a table of fixed size, at most half full.
+ * (usb/redir-write.c), so that the two bounds add up to the worker's memory. What is over a bound
+ * is answered at once and never queued. Ids are found in a table of fixed size, at most half full.
  */
 #include "usb/engine-internal.h"
 
@@ -241,9 +241,8 @@ void engine_data_cancel_all(struct engine *e, int interface, int address)
 		list_remove(&t->link);
 		list_append(&e->in_flight, &t->link);
 		if ((address < 0 || t->endpoint == address) &&
-			(interface < 0 ||
-				(endpoint && endpoint->type != USB_ENDPOINT_CONTROL &&
-					endpoint->interface == interface))) {
+			(interface < 0 || (endpoint && endpoint->type != USB_ENDPOINT_CONTROL &&
+						  endpoint->interface == interface))) {
 			cancel_one(e, t);
 		}
 	}

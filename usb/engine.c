@@ -6,17 +6,17 @@
  * there, the endpoints, the interfaces and device_connect are sent (in this order: QEMU rejects a
  * device whose interfaces it doesn't know), and the guest's requests are served. STOPPING, whatever
  * the reason: three things go on side by side and FINISHED comes when all are done.
- *   1. The guest is told: replies that aren't on their way yet are dropped, device_disconnect goes to
- *      the head of the queue. That is done when it is written (and acknowledged, where both sides can)
- *      or when a second has passed: a guest that doesn't read can't keep us.
+ *   1. The guest is told: replies that aren't on their way yet are dropped, device_disconnect goes
+ * to the head of the queue. That is done when it is written (and acknowledged, where both sides
+ * can) or when a second has passed: a guest that doesn't read can't keep us.
  *   2. What is in flight is cancelled and comes back.
  *   3. The backend puts everything on the disk. That may take as long as the disk takes.
- * The end is only ever worked on in engine_turn, never from within a backend's call, so that backends
- * needn't be reentrant for it.
+ * The end is only ever worked on in engine_turn, never from within a backend's call, so that
+ * backends needn't be reentrant for it.
  *
  * Trust: the guest's bytes have passed usb/redir's checks; numbers in them (endpoints, interfaces,
- * ids) are looked up here and refused if unknown. Descriptors come from a device and are as hostile;
- * only usb/descriptors reads them.
+ * ids) are looked up here and refused if unknown. Descriptors come from a device and are as
+ * hostile; only usb/descriptors reads them.
  */
 #include "usb/engine.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Interrupt receiving: the guest starts it once per IN endpoint, and from then on every report of
- * the device goes to it unasked. INTERRUPT_DEPTH transfers are kept submitted. While the guest doesn't
- * read they are not submitted again, so that a chatty device can't fill our memory; the device holds
- * its reports back then, as it would for a slow host.
+ * the device goes to it unasked. INTERRUPT_DEPTH transfers are kept submitted. While the guest
+ * doesn't read they are not submitted again, so that a chatty device can't fill our memory; the
+ * device holds its reports back then, as it would for a slow host.
  */
 #include "usb/engine-internal.h"
 

@@ -24,7 +24,7 @@ struct redir_packet {
 	uint8_t mark; /* enum redir_mark */
 	uint32_t payload_size;
 	const uint8_t *payload;
-	uint32_t charge;            /* in redir::unread */
+	uint32_t charge;           /* in redir::unread */
 	struct transfer *transfer; /* owns the payload, or NULL */
 	uint8_t *parser_buffer;    /* owns the payload, or NULL */
 };
@@ -63,7 +63,7 @@ struct redir {
 	struct usbredirparser *parser;
 	const uint8_t *feed; /* the packet that it is given */
 	size_t feed_size;
-	uint8_t next_mark; /* for the packet that it writes next */
+	uint8_t next_mark;  /* for the packet that it writes next */
 	char complaint[64]; /* its last error */
 };
 
@@ -75,7 +75,8 @@ void redir_parse(struct redir *r);
 void redir_abandon(struct redir *r);
 void redir_update_events(struct redir *r);
 
-/* redir-write.c: p from redir_packet_new (NULL when memory is out: the connection is failed then) */
+/* redir-write.c: p from redir_packet_new (NULL when memory is out: the connection is failed then)
+ */
 struct redir_packet *redir_packet_new(struct redir *r);
 void redir_queue(struct redir *r, struct redir_packet *p);
 void redir_write_finish(struct redir *r);

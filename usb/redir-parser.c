@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * libusbredirparser's part: hello, and every packet but the data packets, both ways. It is given
- * exactly one packet at a time, checked before, and what it writes is handed to the queue at once, so
- * its own queue never holds more than one packet.
+ * exactly one packet at a time, checked before, and what it writes is handed to the queue at once,
+ * so its own queue never holds more than one packet.
  */
 #include "usb/redir-internal.h"
 
@@ -58,7 +58,8 @@ static int handle_write(void *priv, uint8_t *data, int count)
 
 static bool negotiated(struct redir *r, int cap)
 {
-	return usbredirparser_have_cap(r->parser, cap) && usbredirparser_peer_has_cap(r->parser, cap);
+	return usbredirparser_have_cap(r->parser, cap) &&
+	       usbredirparser_peer_has_cap(r->parser, cap);
 }
 
 static void handle_hello(void *priv, struct usb_redir_hello_header *hello)
@@ -298,8 +299,8 @@ void redir_send_configuration_status(
 	take_written(r, REDIR_MARK_NONE);
 }
 
-void redir_send_alt_status(struct redir *r, uint64_t id, enum transfer_status status,
-	uint8_t interface, uint8_t alt)
+void redir_send_alt_status(
+	struct redir *r, uint64_t id, enum transfer_status status, uint8_t interface, uint8_t alt)
 {
 	struct usb_redir_alt_setting_status_header h = {
 		.status = (uint8_t)status,

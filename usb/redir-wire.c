@@ -58,8 +58,8 @@ static uint8_t *put_u32(uint8_t *p, uint32_t v)
 	return put_u16(put_u16(p, (uint16_t)v), (uint16_t)(v >> 16));
 }
 
-static uint8_t *put_frame(uint8_t *p, const struct redir_caps *caps, uint32_t type, uint32_t length,
-	uint64_t id)
+static uint8_t *put_frame(
+	uint8_t *p, const struct redir_caps *caps, uint32_t type, uint32_t length, uint64_t id)
 {
 	p = put_u32(put_u32(put_u32(p, type), length), (uint32_t)id);
 	return caps->ids64 ? put_u32(p, (uint32_t)(id >> 32)) : p;

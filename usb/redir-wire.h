@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * usbredir's framing and its data packets as pure decoders and encoders (usbredirproto.h of usbredir
- * 0.13, protocol 0.7), as a host reads and writes them.
+ * usbredir's framing and its data packets as pure decoders and encoders (usbredirproto.h of
+ * usbredir 0.13, protocol 0.7), as a host reads and writes them.
  *
  * Everything is little-endian. Control packets' contents are libusbredirparser's business; this
  * file only knows how large each may be.

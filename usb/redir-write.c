@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Writing. Every packet, whoever made it, goes into one ordered queue; once per turn of the loop the
- * whole queue goes out in one sendmsg, headers and payloads where they lie. A packet's charge is
- * what it costs us in memory, not on the wire: a guest that never reads pays for our bookkeeping,
- * too. The queue's nodes come from a list of spare ones.
+ * Writing. Every packet, whoever made it, goes into one ordered queue; once per turn of the loop
+ * the whole queue goes out in one sendmsg, headers and payloads where they lie. A packet's charge
+ * is what it costs us in memory, not on the wire: a guest that never reads pays for our
+ * bookkeeping, too. The queue's nodes come from a list of spare ones.
  */
 #include "usb/redir-internal.h"
 
@@ -89,8 +89,8 @@ static size_t gather(const struct redir_packet *p, size_t skip, struct iovec *io
 	size_t size = packet_size(p) - skip;
 
 	if (skip < p->header_size) {
-		iov[(*n)++] =
-			(struct iovec){(uint8_t *)(uintptr_t)p->header + skip, p->header_size - skip};
+		iov[(*n)++] = (struct iovec){
+			(uint8_t *)(uintptr_t)p->header + skip, p->header_size - skip};
 		skip = p->header_size;
 	}
 	if (skip < packet_size(p)) {

@@ -2,16 +2,16 @@
  *
  * Reading. Whatever the guest sends passes redir_wire_check before anybody looks at its content:
  * only known types, each with its exact size, and no payload over 1 MiB. Then it takes one of two
- * lanes. Control packets (all of them small) go to libusbredirparser, exactly one at a time, so that
- * it can neither wait for more nor allocate for what isn't there. Data packets are ours: their
+ * lanes. Control packets (all of them small) go to libusbredirparser, exactly one at a time, so
+ * that it can neither wait for more nor allocate for what isn't there. Data packets are ours: their
  * header is decoded from the read buffer, the engine gives the transfer (and charges it), and the
- * payload goes into that transfer's buffer: what is already read is copied, the rest is read straight
- * into it by the next recvmsg, which takes what follows into the read buffer as well.
+ * payload goes into that transfer's buffer: what is already read is copied, the rest is read
+ * straight into it by the next recvmsg, which takes what follows into the read buffer as well.
  *
  * Nothing is looked at while the engine holds us (a request to the device is being done, and what
  * follows must see its result), or while more replies are unread than we are ready to keep. The
- * guest's bytes stay in the socket then, and nothing is lost. Level-triggered: when reading goes on,
- * first what is in the buffer is parsed, then epoll tells of the rest.
+ * guest's bytes stay in the socket then, and nothing is lost. Level-triggered: when reading goes
+ * on, first what is in the buffer is parsed, then epoll tells of the rest.
  */
 #include "usb/redir.h"
 
@@ -238,7 +238,8 @@ static void read_stream(struct redir *r)
 	}
 	if (r->incoming) {
 		direct = r->incoming->length - r->incoming_done;
-		iov[msg.msg_iovlen++] = (struct iovec){r->incoming->data + r->incoming_done, direct};
+		iov[msg.msg_iovlen++] =
+			(struct iovec){r->incoming->data + r->incoming_done, direct};
 	}
 	iov[msg.msg_iovlen++] = (struct iovec){r->in + r->in_end, sizeof(r->in) - r->in_end};
 	n = recvmsg(r->fd, &msg, MSG_DONTWAIT);
@@ -297,8 +298,8 @@ bool redir_has_disconnect_ack(const struct redir *r)
 	return r->disconnect_ack;
 }
 
-int redir_create(sd_event *event, int fd, const struct redir_ops *ops, void *userdata,
-	struct redir **out)
+int redir_create(
+	sd_event *event, int fd, const struct redir_ops *ops, void *userdata, struct redir **out)
 {
 	struct redir *r = calloc(1, sizeof(*r));
 	int e;

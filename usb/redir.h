@@ -78,7 +78,8 @@ bool redir_has_disconnect_ack(const struct redir *r);
 /* Replies to a data packet: its transfer with what the backend set, which redir has until sent();
  * or, without one, with a status and no data. */
 void redir_send_transfer(struct redir *r, struct transfer *t);
-void redir_refuse(struct redir *r, const struct redir_request *request, enum transfer_status status);
+void redir_refuse(
+	struct redir *r, const struct redir_request *request, enum transfer_status status);
 
 void redir_send_ep_info(struct redir *r, const struct descriptors *d);
 void redir_send_interface_info(struct redir *r, const struct descriptors *d);
@@ -86,7 +87,7 @@ void redir_send_device_connect(struct redir *r, const struct descriptors *d);
 void redir_send_device_disconnect(struct redir *r);
 void redir_send_configuration_status(
 	struct redir *r, uint64_t id, enum transfer_status status, uint8_t configuration);
-void redir_send_alt_status(struct redir *r, uint64_t id, enum transfer_status status,
-	uint8_t interface, uint8_t alt);
+void redir_send_alt_status(
+	struct redir *r, uint64_t id, enum transfer_status status, uint8_t interface, uint8_t alt);
 void redir_send_interrupt_status(
 	struct redir *r, uint64_t id, enum transfer_status status, uint8_t endpoint);
