@@ -161,7 +161,7 @@ static int on_remove_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
-	const char *name;
+	const char *name = NULL;
 	struct vm *vm;
 	int r = bus_check_admin(c, error);
 
@@ -216,7 +216,7 @@ static int on_remove_disk(sd_bus_message *m, void *userdata, sd_bus_error *error
 {
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
-	const char *name;
+	const char *name = NULL;
 	struct device *d;
 	int r = bus_check_admin(c, error);
 

@@ -22,9 +22,9 @@ struct image_info {
 };
 
 /* Checks that fd is a regular file or block device of a usable size, opened for reading, and for
- * writing unless read_only. shown is the name for sentences (escaped by the callee). 0, -errno, or
+ * writing unless read_only. name is for sentences (escaped by the callee). 0, -errno, or
  * REFUSAL_IMAGE_INVALID with text. */
-int image_check(int fd, bool read_only, const char *shown, struct image_info *out,
+int image_check(int fd, bool read_only, const char *name, struct image_info *out,
 	struct refusal_text *text) _must_check_;
 bool image_same(const struct image_info *a, const struct image_info *b);
 
@@ -32,10 +32,10 @@ bool image_same(const struct image_info *a, const struct image_info *b);
  * file description. The worker that gets a duplicate of fd keeps them alive; they end with the
  * last duplicate, or by image_unlock. 0, -errno, or REFUSAL_IMAGE_BUSY with text that names the
  * holder where it can be found (pid and program, through /proc/PID/fdinfo). */
-int image_lock(int fd, bool read_only, const char *shown, struct refusal_text *text) _must_check_;
+int image_lock(int fd, bool read_only, const char *name, struct refusal_text *text) _must_check_;
 void image_unlock(int fd);
 /* Only tests for it; nothing stays locked. */
-int image_probe(int fd, bool read_only, const char *shown, struct refusal_text *text) _must_check_;
+int image_probe(int fd, bool read_only, const char *name, struct refusal_text *text) _must_check_;
 /* Opens path as root would for an image in configuration: O_CLOEXEC|O_NOCTTY|O_NONBLOCK, no FIFO or
  * device other than block is ever opened for I/O. 0 with *fd_out, or REFUSAL_IMAGE_INVALID. */
 int image_open(

@@ -127,7 +127,9 @@ static void spawner_lost(struct spawner *s)
 	s->sock = safe_close(s->sock);
 	log_error("spawner: gone; no device can be lent until devbrokerd is started again");
 	while (!list_empty(&s->pending)) {
-		finish(s, list_first(&s->pending, struct pending, link), -EPIPE, 0, -1);
+		struct pending *p = list_first(&s->pending, struct pending, link);
+
+		finish(s, p, -EPIPE, 0, -1); // NOLINT(clang-analyzer-core.*): not empty
 	}
 }
 

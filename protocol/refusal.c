@@ -114,7 +114,8 @@ int refusal_from_dbus_name(const char *name)
 	return REFUSAL_NONE;
 }
 
-static void fill(struct refusal_text *t, const char *remedy, const char *fmt, va_list ap)
+static _printf_(3, 0) void fill(
+	struct refusal_text *t, const char *remedy, const char *fmt, va_list ap)
 {
 	if (!t) {
 		return;

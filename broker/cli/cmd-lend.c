@@ -201,7 +201,7 @@ static int print_lent(struct cli *c, const struct wait *w, const char *schema)
 int cmd_attach(struct cli *c)
 {
 	struct wait w = {.c = c, .until = "configured", .attach = true, .started = now_usec()};
-	uint64_t timeout;
+	uint64_t timeout = 0;
 	int r = parse_timeout(c, WAIT_SECONDS, &timeout);
 
 	if (r == 0) {
@@ -217,7 +217,7 @@ int cmd_attach(struct cli *c)
 int cmd_detach(struct cli *c)
 {
 	struct wait w = {.c = c, .until = "present", .started = now_usec()};
-	uint64_t timeout;
+	uint64_t timeout = 0;
 	int r = parse_timeout(c, DETACH_SECONDS, &timeout);
 
 	if (r == 0) {
