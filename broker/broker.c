@@ -16,6 +16,8 @@
 
 /* Candidates named in a refusal. */
 #define CANDIDATES_MAX 8
+/* µs that the heartbeat may be late; sd-event's own choice is 250 ms. */
+#define TIMER_SLACK 20000
 
 static uint64_t clock_usec(clockid_t id)
 {
@@ -66,7 +68,7 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 		return r;
 	}
 	r = sd_event_add_time(
-		b->event, &b->heartbeat, CLOCK_MONOTONIC, UINT64_MAX, 0, on_heartbeat, b);
+		b->event, &b->heartbeat, CLOCK_MONOTONIC, UINT64_MAX, TIMER_SLACK, on_heartbeat, b);
 	if (r < 0) {
 		return r;
 	}

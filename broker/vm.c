@@ -33,7 +33,7 @@
 /* Calls that wait for one probe. */
 #define WAITERS_MAX 64
 
-static const char *const state_names[] = {"gone", "up", "paused", "busy", "error"};
+static const char *const state_names[] = {"gone", "up", "paused", "busy", "migrating", "error"};
 static_assert(ARRAY_SIZE(state_names) == VM_STATE_COUNT_, "one per state");
 
 const char *vm_state_name(enum vm_state state)
@@ -185,8 +185,13 @@ void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const
 	switch (outcome) {
 	case QMP_OK:
 	case QMP_REFUSED:
-		vm->retries = 0;
+		vm->retries = qmp_state == QMP_VM_MIGRATING ? vm->retries : 0;
 		if (qmp_state == QMP_VM_UNKNOWN) {
+			return;
+		}
+		if (qmp_state == QMP_VM_MIGRATING) {
+			set_state(vm, VM_MIGRATING, "it is being migrated in");
+			retry_later(vm);
 			return;
 		}
 		set_state(vm, qmp_state == QMP_VM_PAUSED ? VM_PAUSED : VM_UP,

@@ -18,11 +18,12 @@
 struct broker;
 
 enum vm_state {
-	VM_GONE,   /* nobody listens on its QMP socket */
-	VM_UP,     /* running */
-	VM_PAUSED, /* it takes devices, its guest sees them when it goes on */
-	VM_BUSY,   /* its QMP socket is somebody else's */
-	VM_ERROR,  /* detail says what */
+	VM_GONE,      /* nobody listens on its QMP socket */
+	VM_UP,        /* running */
+	VM_PAUSED,    /* it takes devices, its guest sees them when it goes on */
+	VM_BUSY,      /* its QMP socket is somebody else's */
+	VM_MIGRATING, /* comes in by migration: takes devices when that is over */
+	VM_ERROR,     /* detail says what */
 	VM_STATE_COUNT_,
 };
 

@@ -75,8 +75,8 @@ void worker_kill(struct worker *w);
  * NULL is fine. */
 void worker_destroy(struct worker *w);
 
-/* A stopped worker is ended within three of these: 2 s. */
-#define WORKER_HEARTBEAT_USEC UINT64_C(600000)
+/* A stopped worker is ended within three of these, and a little. */
+#define WORKER_HEARTBEAT_USEC UINT64_C(500000)
 
 /* Every WORKER_HEARTBEAT_USEC while there are workers: pings them, ends those that hang. */
 void workers_heartbeat(struct broker *b);

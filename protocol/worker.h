@@ -61,7 +61,8 @@ enum qmp_vm_state {
 	QMP_VM_UNKNOWN = 0,
 	QMP_VM_RUNNING = 1,
 	QMP_VM_PAUSED = 2,
-	QMP_VM_STOPPED = 3, /* shutdown, guest-panicked, internal-error, … */
+	QMP_VM_STOPPED = 3,   /* shutdown, guest-panicked, internal-error, … */
+	QMP_VM_MIGRATING = 4, /* incoming: a usb-redir that is plugged now would send no hello */
 	QMP_VM_COUNT_,
 };
 

@@ -150,11 +150,15 @@ static void enter(struct qmp_session *s, enum step step)
 static uint32_t vm_state_of(const char *status)
 {
 	/* RunState of qapi/run-state.json: what goes on by itself or by cont. */
-	static const char *const paused[] = {"paused", "prelaunch", "inmigrate", "suspended",
-		"postmigrate", "finish-migrate", "save-vm", "restore-vm", "colo"};
+	static const char *const paused[] = {"paused", "prelaunch", "suspended", "postmigrate",
+		"finish-migrate", "save-vm", "restore-vm", "colo"};
 
 	if (strcmp(status, "running") == 0) {
 		return QMP_VM_RUNNING;
+	}
+	/* hw/usb/redirect.c, usbredir_create_parser: no hello in RUN_STATE_INMIGRATE. */
+	if (strcmp(status, "inmigrate") == 0) {
+		return QMP_VM_MIGRATING;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(paused); i++) {
 		if (strcmp(status, paused[i]) == 0) {
@@ -178,6 +182,10 @@ static void on_status(struct qmp_session *s, json_t *value)
 		return;
 	}
 	s->vm_state = vm_state_of(status);
+	if (s->vm_state == QMP_VM_MIGRATING && s->options.op == QMP_OP_ATTACH) {
+		finish_failed(s, QMP_STATUS_TIMEOUT, "the VM is being migrated in");
+		return;
+	}
 	enter(s, first[s->options.op]);
 }
 

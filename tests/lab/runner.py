@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Collects and runs end-to-end tests: functions test_* of modules, each with a line that says what it shows."""
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import images
+from broker import Broker
+from guest import Guest
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def build_dir():
+    return Path(os.environ.get("DEVBROKER_BUILD", SOURCE / "build"))
+
+
+class Lab:
+    """What one test has to hand; everything it started is ended afterwards."""
+
+    def __init__(self, name, all_images):
+        self.images = all_images
+        # Short: paths of unix sockets end at 107 bytes.
+        self.work = Path(tempfile.mkdtemp(prefix=f"db-{name[:20]}-"))
+        # Workers and the checks of configuration must be able to reach it.
+        self.work.chmod(0o755)
+        self.broker = None
+        self.guests = []
+
+    def start_broker(self, files=None, **kw):
+        self.broker = Broker(build_dir(), self.work, files, **kw).start()
+        return self.broker
+
+    def guest(self, name="guest", start=True, **kw):
+        g = Guest(self.images, self.work / name, name, **kw)
+        self.guests.append(g)
+        return g.start() if start else g
+
+    def vm(self, name="guest", **kw):
+        """A running guest that the broker knows."""
+        g = self.guest(name, **kw)
+        self.broker.cli("vm", "add", name, "--qmp", g.qmp_path)
+        self.broker.wait_vm(name, "up")
+        return g
+
+    def image(self, name="stick.img", mib=16, random=True):
+        path = self.work / name
+        with open(path, "wb") as f:
+            for _ in range(mib):
+                f.write(os.urandom(1 << 20) if random else bytes(1 << 20))
+        return path
+
+    def note(self, text):
+        print(f"       {text}", flush=True)
+
+    def close(self, keep):
+        if self.broker:
+            self.broker.kill()
+        for g in self.guests:
+            g.kill()
+        if keep:
+            print(f"       logs: {self.work}", flush=True)
+        else:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+def run(modules, only=None):
+    """Runs all test_* of modules; returns (passed, failed)."""
+    passed = failed = 0
+    all_images = images.Images(SOURCE / "build/lab", SOURCE, say=lambda s: print(s, flush=True))
+    for module in modules:
+        for name, test in list(vars(module).items()):
+            if not name.startswith("test_") or (only and only not in name):
+                continue
+            title = (test.__doc__ or name).strip().splitlines()[0]
+            lab = Lab(name[5:], all_images)
+            start = time.monotonic()
+            ok = False
+            try:
+                test(lab)
+                ok = True
+            except Exception:
+                print("".join("       " + l for l in traceback.format_exc().splitlines(True)[-12:]), flush=True)
+                if lab.broker and lab.broker.log.exists():
+                    print("".join("       | " + l for l in lab.broker.log.read_text().splitlines(True)[-15:]), flush=True)
+            finally:
+                lab.close(keep=not ok and not os.environ.get("CI"))
+            passed, failed = passed + ok, failed + (not ok)
+            print(f"{'ok  ' if ok else 'FAIL'}   {title} ({time.monotonic() - start:.1f} s)", flush=True)
+    return passed, failed
+
+
+def main(modules):
+    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
+    passed, failed = run(modules, only)
+    print(f"e2e: {passed} passed, {failed} failed", flush=True)
+    sys.exit(1 if failed or not passed else 0)
