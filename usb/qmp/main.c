@@ -24,7 +24,7 @@
 
 #define EXIT_USAGE    2
 #define GREETING_USEC (5 * UINT64_C(1000000))
-#define DEADLINE_USEC (10 * UINT64_C(1000000))
+#define DEADLINE_USEC (10 * UINT64_C(1000000)) /* of the whole conversation */
 #define NAME_TEXT_MAX 63
 
 struct options {
@@ -41,9 +41,11 @@ struct helper {
 	struct control_channel *control;
 	struct qmp_session *session;
 	sd_event_source *io;
-	sd_event_source *timer;
+	sd_event_source *greeting;
+	sd_event_source *deadline;
 	int qmp_fd;
 	int stream_fd;
+	bool broker_gone;
 	bool reported;
 	int exit_code;
 };
@@ -170,10 +172,15 @@ static void report(struct helper *h)
 		return;
 	}
 	h->reported = true;
+	if (h->broker_gone) {
+		sd_event_exit(h->event, EXIT_FAILURE);
+		return;
+	}
 	qmp_session_result(h->session, &msg);
 	control_channel_send(h->control, &msg);
 	/* Five messages fit any socket's buffer: it is sent. */
-	h->exit_code = control_channel_pending(h->control) ? EXIT_FAILURE : EXIT_SUCCESS;
+	h->exit_code =
+		h->broker_gone || control_channel_pending(h->control) ? EXIT_FAILURE : EXIT_SUCCESS;
 	sd_event_exit(h->event, h->exit_code);
 }
 
@@ -252,8 +259,19 @@ static int on_qmp(sd_event_source *source, int fd, uint32_t revents, void *userd
 	return 0;
 }
 
-/* First the greeting's time, then the rest of the whole's. */
-static int on_time(sd_event_source *source, uint64_t usec, void *userdata)
+/* QEMU serves one client and lets the next one wait without a word. */
+static int on_greeting_time(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct helper *h = userdata;
+
+	if (!qmp_session_greeted(h->session)) {
+		qmp_session_timeout(h->session);
+		report(h);
+	}
+	return 0;
+}
+
+static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct helper *h = userdata;
 
@@ -277,11 +295,20 @@ static void on_detach(void *userdata)
 {
 }
 
+/* What this run has put into the VMM leads nowhere now. */
 static void on_closed(void *userdata, int error)
 {
 	struct helper *h = userdata;
 
-	sd_event_exit(h->event, EXIT_FAILURE);
+	h->broker_gone = true;
+	if (h->reported) {
+		return;
+	}
+	if (!qmp_session_greeted(h->session)) {
+		sd_event_exit(h->event, EXIT_FAILURE);
+		return;
+	}
+	qmp_session_cancel(h->session);
 }
 
 static const struct control_channel_ops control_ops = {
@@ -304,9 +331,12 @@ static int set_up(struct helper *h, const struct options *o)
 		r = sd_event_add_io(h->event, &h->io, h->qmp_fd, EPOLLIN, on_qmp, h);
 	}
 	if (r >= 0) {
-		r = sd_event_add_time_relative(h->event, &h->timer, CLOCK_MONOTONIC,
-			o->session.op == QMP_OP_PROBE ? GREETING_USEC : DEADLINE_USEC, 0, on_time,
-			h);
+		r = sd_event_add_time_relative(h->event, &h->greeting, CLOCK_MONOTONIC,
+			GREETING_USEC, 0, on_greeting_time, h);
+	}
+	if (r >= 0) {
+		r = sd_event_add_time_relative(
+			h->event, &h->deadline, CLOCK_MONOTONIC, DEADLINE_USEC, 0, on_deadline, h);
 	}
 	if (r >= 0) {
 		h->session = qmp_session_create(&o->session);

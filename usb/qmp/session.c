@@ -7,6 +7,7 @@
  *   probe    capabilities, query-status
  *   attach   capabilities, query-status, getfd, chardev-add, device_add (port by port)
  *            device_add failed: chardev-remove; chardev-add failed: closefd
+ *            cancelled: what the step that returns next has made is undone
  *   detach   capabilities, query-status, device_del, DEVICE_DELETED, chardev-remove
  *
  * The port is explicit: without one, QEMU (hw/usb/bus.c, usb_claim_port) puts a USB 1.1 hub into
@@ -44,7 +45,8 @@ struct qmp_session {
 	enum step step;
 	unsigned int port;
 	unsigned int lines;
-	bool deleted; /* DEVICE_DELETED came, maybe before the return of device_del */
+	bool deleted;   /* DEVICE_DELETED came, maybe before the return of device_del */
+	bool cancelled; /* undo what this attach has done, instead of going on */
 	uint32_t status;
 	uint32_t vm_state;
 	char text[sizeof(((struct worker_qmp *)NULL)->text)];
@@ -70,12 +72,13 @@ static void fail(struct qmp_session *s, enum qmp_status status, const char *text
 static void finish(struct qmp_session *s)
 {
 	s->step = STEP_DONE;
+	/* Only a VMM that answers what it has not read leaves something here. */
+	s->out_at = s->out_size = 0;
 }
 
 static void finish_failed(struct qmp_session *s, enum qmp_status status, const char *text)
 {
 	fail(s, status, text);
-	s->out_at = s->out_size = 0;
 	finish(s);
 }
 
@@ -142,6 +145,9 @@ static void enter(struct qmp_session *s, enum step step)
 	case STEP_DEVICE_DEL:
 		say(s, "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}\n", id);
 		break;
+	case STEP_DONE:
+		finish(s);
+		break;
 	default:
 		break;
 	}
@@ -186,7 +192,7 @@ static void on_status(struct qmp_session *s, json_t *value)
 		finish_failed(s, QMP_STATUS_TIMEOUT, "the VM is being migrated in");
 		return;
 	}
-	enter(s, first[s->options.op]);
+	enter(s, s->cancelled ? STEP_DONE : first[s->options.op]);
 }
 
 static void on_return(struct qmp_session *s, json_t *value)
@@ -201,6 +207,16 @@ static void on_return(struct qmp_session *s, json_t *value)
 		[STEP_CHARDEV_REMOVE] = STEP_DONE,
 	};
 
+	static const enum step undo[STEP_COUNT_] = {
+		[STEP_GETFD] = STEP_FD_UNDO,
+		[STEP_CHARDEV_ADD] = STEP_CHARDEV_UNDO,
+		[STEP_DEVICE_ADD] = STEP_DEVICE_DEL,
+	};
+
+	if (s->cancelled && undo[s->step] != STEP_GREETING) {
+		enter(s, undo[s->step]);
+		return;
+	}
 	switch (s->step) {
 	case STEP_STATUS:
 		on_status(s, value);
@@ -373,6 +389,17 @@ void qmp_session_timeout(struct qmp_session *s)
 			s->step == STEP_DELETED ? "no DEVICE_DELETED in time"
 						: "no answer in time");
 	}
+}
+
+void qmp_session_cancel(struct qmp_session *s)
+{
+	/* A detach is what is wanted then anyway. */
+	s->cancelled = s->options.op != QMP_OP_DETACH;
+}
+
+bool qmp_session_greeted(const struct qmp_session *s)
+{
+	return s->step != STEP_GREETING;
 }
 
 bool qmp_session_output(

@@ -36,6 +36,10 @@ void qmp_session_input(struct qmp_session *s, const char *data, size_t size);
 void qmp_session_closed(struct qmp_session *s);
 /* The time allowed is over. */
 void qmp_session_timeout(struct qmp_session *s);
+/* Nobody wants the result any more: an attach is taken back. May take some more turns. */
+void qmp_session_cancel(struct qmp_session *s);
+/* The VMM has said hello, so it is QMP and ours. */
+bool qmp_session_greeted(const struct qmp_session *s);
 
 /* What is to be written now: false if nothing. with_fd: the stream fd goes with the first byte. */
 bool qmp_session_output(
