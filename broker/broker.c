@@ -287,23 +287,24 @@ struct vm *broker_vm_named(struct broker *b, const char *name)
 
 int broker_find_vm(struct broker *b, const char *name, struct vm **out, struct refusal_text *text)
 {
+	struct vm *exact = broker_vm_named(b, name), *vm;
 	struct candidates c = {0};
-	struct vm *vm = broker_vm_named(b, name);
-	void *found = vm;
-	int r = 0;
+	void *found = exact;
+	int r;
 
-	if (!vm) {
+	if (!exact) {
 		list_for_each (vm, &b->vms, link) {
 			if (name[0] && strncmp(vm->name, name, strlen(name)) == 0) {
 				candidate_add(&c, vm, vm->name);
 			}
 		}
 		r = candidate_pick(&c, "VM", name, &found, text);
+		if (r != 0) {
+			return r;
+		}
 	}
-	if (r == 0) {
-		*out = found;
-	}
-	return r;
+	*out = found;
+	return 0;
 }
 
 int broker_take_uid(struct broker *b, uint32_t *slot_out)

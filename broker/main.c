@@ -128,9 +128,8 @@ static int take_run_dir(const char *dir, int *lock_out, struct refusal_text *tex
 			return -errno;
 		}
 		n = pread(fd, pid, sizeof(pid) - 1, 0);
-		pid[n > 0 ? strspn(pid, "0123456789") < (size_t)n ? strspn(pid, "0123456789")
-								  : (size_t)n
-			  : 0] = '\0';
+		pid[n > 0 ? n : 0] = '\0';
+		pid[strspn(pid, "0123456789")] = '\0';
 		return refuse_with(text, REFUSAL_BUSY,
 			"Stop it first, or give this one a --run-dir of its own.",
 			"another devbrokerd (pid %s) serves %s", pid, dir);
@@ -186,7 +185,7 @@ static void choose_worker_uids(struct broker *b)
 	b->uid_count = b->config.worker_uids_set ? b->config.worker_uid_count : DEFAULT_UID_COUNT;
 }
 
-/* What a refusal at start prints; returns its exit code. */
+/* Prints why it does not start: r is what failed (-errno or a refusal). Returns the exit code. */
 static int die(int r, const struct refusal_text *text, const char *what)
 {
 	if (r < 0) {
@@ -222,7 +221,7 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 
 	r = broker_init(b, config, spawner);
 	if (r < 0) {
-		return die(r, NULL, "can't start");
+		return die(r, &text, "can't start");
 	}
 	b->config_dir = o->config_dir;
 	b->run_dir = o->run_dir;
@@ -240,7 +239,7 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 		r = watch_signals(b);
 	}
 	if (r < 0) {
-		return die(r, NULL, "can't start");
+		return die(r, &text, "can't start");
 	}
 	r = take_run_dir(o->run_dir, lock_out, &text);
 	if (r != 0) {
@@ -251,7 +250,7 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 		return die(r, &text, "can't use the configuration");
 	}
 	r = bus_listen(b, &b->bus);
-	return r == 0 ? 0 : die(r, NULL, "can't listen for clients");
+	return r == 0 ? 0 : die(r, &text, "can't listen for clients");
 }
 
 int main(int argc, char **argv)
@@ -289,7 +288,7 @@ int main(int argc, char **argv)
 		sd_notify(false, "READY=1");
 		r = sd_event_loop(b.event);
 		if (r < 0) {
-			r = die(r, NULL, "the event loop failed");
+			r = die(r, &text, "the event loop failed");
 		}
 	}
 	bus_server_destroy(b.bus);

@@ -30,6 +30,7 @@ struct server {
 	struct control_channel *control; // may be NULL: by hand
 	struct backend *backend;
 	struct engine *engine;
+	bool ejected; /* by hand: to be ended when what is queued for the guest is written */
 	bool finished;
 	int exit_code;
 };
@@ -51,7 +52,7 @@ static void on_state(void *userdata, uint32_t state, uint64_t connect_ns)
 	if (!s->control) {
 		log_info("%s: %s", s->o->name, worker_state_name(state));
 		if (state == WORKER_STATE_EJECTED) {
-			engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "ejected by the guest");
+			s->ejected = true;
 		}
 		return;
 	}
@@ -150,6 +151,11 @@ static int on_turn(sd_event_source *source, void *userdata)
 	struct server *s = userdata;
 
 	engine_turn(s->engine);
+	if (s->ejected) {
+		s->ejected = false;
+		engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "ejected by the guest");
+		engine_turn(s->engine);
+	}
 	exit_when_told(s);
 	return 0;
 }

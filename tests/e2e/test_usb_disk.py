@@ -366,9 +366,9 @@ def test_busy_image(lab):
     g.kill()
     lab.vm("guest")
     attach(lab, image)
-    q = subprocess.Popen(["qemu-system-x86_64", "-M", "none", "-S", "-display", "none", "-blockdev",
-                          f"driver=file,filename={image},node-name=x"], stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT, text=True)
+    q = subprocess.Popen(["qemu-system-x86_64", "-M", "q35", "-S", "-display", "none", "-drive",
+                          f"if=virtio,format=raw,file={image}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         text=True)
     try:
         out, _ = q.communicate(timeout=10)
     except subprocess.TimeoutExpired:
