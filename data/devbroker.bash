@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+# bash completion for devbroker: commands from its help, names from the broker.
+
+_devbroker_names() {
+	devbroker list --json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
+}
+
+_devbroker_vms() {
+	devbroker vm list --json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
+}
+
+_devbroker() {
+	local cur=${COMP_WORDS[COMP_CWORD]} words=() i
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-* | :) ;;
+		*) words+=("${COMP_WORDS[i]}") ;;
+		esac
+	done
+	case $cur in
+	-*)
+		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
+			--qmp --bus --name --read-only --speed --serial" -- "$cur")
+		return
+		;;
+	esac
+	case ${words[0]-} in
+	"") mapfile -t COMPREPLY < <(compgen -W "status list attach detach watch vm disk help" -- "$cur") ;;
+	vm)
+		case ${words[1]-} in
+		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
+		show | remove) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
+		esac
+		;;
+	disk)
+		case ${words[1]-} in
+		"") mapfile -t COMPREPLY < <(compgen -W "list add remove" -- "$cur") ;;
+		add) mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+		remove) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^disk://')" -- "$cur") ;;
+		esac
+		;;
+	attach)
+		case ${#words[@]} in
+		1) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^disk://')" -- "$cur") ;;
+		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
+		esac
+		;;
+	detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^disk://')" -- "$cur") ;;
+	esac
+}
+
+complete -F _devbroker devbroker
