@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""What benches share: medians with their spread, CPU time of processes, goals, a table, the raw JSON."""
+import json
+import os
+import platform
+import statistics
+import subprocess
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid):
+    """User and system time of a process with all its threads, those that ended too."""
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def percentile(values, p):
+    """The nearest-rank percentile: of 50 values the 99th is the largest."""
+    ranked = sorted(values)
+    return ranked[max(0, -(-len(ranked) * p // 100) - 1)]
+
+
+def spread(values):
+    """(median, lowest, highest)"""
+    return statistics.median(values), min(values), max(values)
+
+
+def number(x):
+    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.1f}" if abs(x) >= 10 else f"{x:.2f}"
+
+
+def show_spread(values):
+    median, low, high = spread(values)
+    return f"{number(median)} ({number(low)}–{number(high)})"
+
+
+def table(head, rows):
+    """Prints rows of text under head, in columns."""
+    rows = [head, *rows]
+    widths = [max(len(str(r[i])) for r in rows) for i in range(len(head))]
+    for r in rows:
+        print("  " + "  ".join(str(c).ljust(w) if i == 0 else str(c).rjust(w)
+                               for i, (c, w) in enumerate(zip(r, widths))), flush=True)
+
+
+def host(accel):
+    def first_line(*argv):
+        return subprocess.run(argv, stdout=subprocess.PIPE, text=True).stdout.splitlines()[0]
+
+    model = ""
+    with open("/proc/cpuinfo") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "accelerator": accel,
+            "qemu": first_line("qemu-system-x86_64", "--version")}
+
+
+class Goals:
+    """What must hold. Each is printed with what was found."""
+
+    def __init__(self):
+        self.all = []
+
+    def at_most(self, what, found, limit, unit):
+        held = found <= limit
+        self.all.append({"what": what, "found": found, "at_most": limit, "unit": unit, "held": held})
+        print(f"  {'held  ' if held else 'MISSED'}  {what}: {number(found)} {unit}, at most {limit:g}", flush=True)
+
+    def held(self):
+        return all(g["held"] for g in self.all)
+
+
+def write_json(path, data):
+    with open(path, "w") as f:
+        json.dump(data, f, indent=1)
+        f.write("\n")
+    print(f"\nRaw numbers: {path}", flush=True)
