@@ -37,6 +37,9 @@ static void finish(
 	char words[sizeof(q->result.text)];
 
 	snprintf(words, sizeof(words), "%s", text);
+	if (q->op == QMP_PROBE && outcome == QMP_OK && words[0]) {
+		log_info("vm %s: %s", vm->name, words);
+	}
 	vm->qmp_running = NULL;
 	request_free(q);
 	vm_heard(vm, outcome, vm_state, words);

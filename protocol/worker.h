@@ -120,7 +120,8 @@ struct worker_qmp {
 	struct worker_header header;
 	uint32_t status;   /* enum qmp_status */
 	uint32_t vm_state; /* enum qmp_vm_state */
-	char text[240];    /* NUL-terminated, printable ASCII: the VMM's words; empty if none */
+	char text[240];    /* NUL-terminated, printable ASCII: the VMM's words, or with OK what was
+			    * done beside; empty if none */
 };
 static_assert(sizeof(struct worker_qmp) == 256, "wire size");
 

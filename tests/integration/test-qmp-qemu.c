@@ -339,6 +339,31 @@ static void refusals_leave_nothing(void **state)
 	assert_fds(q, before);
 }
 
+static void a_probe_takes_a_dead_brokers_devices_away(void **state)
+{
+	struct qemu *q = *state;
+	struct worker_qmp result;
+	unsigned int before = count_fds(q);
+	int living = attach(q, "devbroker-00112233445566aa");
+
+	for (int i = 0; i < 3; i++) {
+		char id[] = "devbroker-00112233445566b0";
+
+		id[sizeof(id) - 2] = (char)('0' + i);
+		close(attach(q, id));
+	}
+	run(q, "probe", "probe", NULL, -1, &result);
+	expect(&result, QMP_STATUS_OK, "took away 3 USB devices that nobody served any more");
+	assert_null(strstr(devices(q), "5566b"));
+	assert_null(strstr(chardevs(q), "5566b"));
+	assert_non_null(strstr(devices(q), "\"devbroker-00112233445566aa\""));
+	run(q, "probe", "probe", NULL, -1, &result);
+	expect(&result, QMP_STATUS_OK, "");
+	detach(q, "devbroker-00112233445566aa");
+	assert_closed(living);
+	assert_fds(q, before);
+}
+
 static void a_paused_vm_is_told_apart(void **state)
 {
 	struct qemu *q = *state;
@@ -375,6 +400,7 @@ int main(void)
 		cmocka_unit_test(fifty_cycles_leave_nothing),
 		cmocka_unit_test(a_full_controller_is_refused_without_a_hub),
 		cmocka_unit_test(refusals_leave_nothing),
+		cmocka_unit_test(a_probe_takes_a_dead_brokers_devices_away),
 		cmocka_unit_test(a_paused_vm_is_told_apart),
 		cmocka_unit_test(a_second_client_is_busy),
 	};

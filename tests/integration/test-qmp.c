@@ -145,7 +145,8 @@ static void what_is_no_qmp_is_reported(void **state)
 	BEGIN(&r, "probe", {FAKE_VMM_BIG_LINE, NULL});
 	end(&r, 5, QMP_STATUS_BAD_REPLY, "a line is too long", FAKE_VMM_CLOSED);
 
-	BEGIN(&r, "probe", OPENING, EXPECT("x"));
+	BEGIN(&r, "probe", OPENING, EXPECT("query-chardev"), SAY("{\"return\": []}\r\n"),
+		EXPECT("x"));
 	end(&r, 5, QMP_STATUS_OK, "", FAKE_VMM_CLOSED);
 
 	BEGIN(&r, "detach", OPENING, EXPECT("device_del"), {FAKE_VMM_FLOOD_EVENTS, NULL});

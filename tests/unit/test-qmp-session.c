@@ -22,6 +22,14 @@
 
 #define ERROR(class, desc) "{\"error\":{\"class\":\"" class "\",\"desc\":\"" desc "\"}}\r\n"
 
+#define CHARDEV(label, filename)                                                           \
+	"{\"return\":[{\"frontend-open\":true,\"label\":\"serial0\",\"filename\":\"vc\"}," \
+	"{\"frontend-open\":true,\"label\":\"" label "\",\"filename\":\"" filename "\"}]}\r\n"
+#define CHARDEVS       CHARDEV("monitor", "disconnected:unix:/x,server=on")
+#define STALE(label)   CHARDEV(label, "disconnected:fd:" label)
+#define GONE(id)       "{\"event\":\"DEVICE_DELETED\",\"data\":{\"device\":\"" id "\"}}\r\n"
+#define CHARDEV_REMOVE "\"chardev-remove\""
+
 /* What the VMM says, and a part of what must be said to it then (NULL: nothing). */
 struct turn {
 	const char *in;
@@ -125,11 +133,83 @@ static void a_probe_asks_for_the_state(void **state)
 
 		snprintf(answer, sizeof(answer), "{\"return\":{\"status\":\"%s\"}}\n",
 			states[i].status);
-		TALK(s, OPENING, {answer, NULL});
+		if (states[i].vm == QMP_VM_MIGRATING) {
+			TALK(s, OPENING, {answer, NULL});
+		} else {
+			TALK(s, OPENING, {answer, "\"query-chardev\""}, {CHARDEVS, NULL});
+		}
 		qmp_session_result(s, &m);
 		assert_int_equal(m.qmp.vm_state, states[i].vm);
 		expect(s, QMP_STATUS_OK, "");
 	}
+}
+
+/* A killed broker's devices keep their ports until somebody unplugs them. */
+static void a_probe_sweeps_what_nobody_serves(void **state)
+{
+	struct qmp_session *s = begin(QMP_OP_PROBE);
+
+	/* Deleted in two ways, then a chardev without its device. */
+	TALK(s, OPENING, {RUNNING, "\"query-chardev\""},
+		{STALE("devbroker-00112233445566aa-c"),
+			"\"device_del\",\"arguments\":{\"id\":\"devbroker-00112233445566aa\"}"},
+		{DELETED, NULL}, {OK, NULL}, {GONE("devbroker-00112233445566aa"), CHARDEV_REMOVE},
+		{ERROR("GenericError", "no such chardev"), "\"query-chardev\""},
+		{STALE("devbroker-00112233445566ab-c"), "\"device_del\""},
+		{GONE("devbroker-00112233445566ab"), NULL}, {OK, CHARDEV_REMOVE},
+		{OK, "\"query-chardev\""},
+		{STALE("devbroker-00112233445566ac-c"), "\"device_del\""},
+		{NOT_FOUND, CHARDEV_REMOVE}, {OK, "\"query-chardev\""}, {CHARDEVS, NULL});
+	expect(s, QMP_STATUS_OK, "took away 3 USB devices that nobody served any more");
+}
+
+static void a_probe_leaves_what_is_not_stale_or_not_ours(void **state)
+{
+	static const char *const others[] = {
+		CHARDEV("devbroker-00112233445566aa-c", "fd:x"),
+		STALE("devbroker-00112233445566aa"),
+		STALE("devbroker-00112233445566AA-c"),
+		STALE("devbroker-00112233445566aa0-c"),
+		STALE("devbroker-0011223344556-c"),
+		STALE("devbroker-00112233445566aa-c\\\""),
+		STALE("usbredir1-c"),
+		"{\"return\":{\"label\":1}}\r\n",
+		"{\"return\":[[], 7, {\"label\":1,\"filename\":\"disconnected:\"}, {}]}\r\n",
+		ERROR("CommandNotFound", "no"),
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		struct qmp_session *s = begin(QMP_OP_PROBE);
+
+		TALK(s, OPENING, {RUNNING, "\"query-chardev\""}, {others[i], NULL});
+		expect(s, QMP_STATUS_OK, "");
+	}
+}
+
+static void a_sweep_that_fails_is_no_failed_probe(void **state)
+{
+	struct qmp_session *s = begin(QMP_OP_PROBE);
+
+	TALK(s, OPENING, {RUNNING, "\"query-chardev\""},
+		{STALE("devbroker-00112233445566aa-c"), "\"device_del\""},
+		{ERROR("GenericError", "no"), NULL});
+	expect(s, QMP_STATUS_OK, "");
+
+	s = begin(QMP_OP_PROBE);
+	TALK(s, OPENING, {RUNNING, "\"query-chardev\""},
+		{STALE("devbroker-00112233445566aa-c"), "\"device_del\""}, {OK, NULL});
+	qmp_session_timeout(s);
+	expect(s, QMP_STATUS_OK, "");
+
+	/* One that comes back for ever. */
+	s = begin(QMP_OP_PROBE);
+	TALK(s, OPENING, {RUNNING, "\"query-chardev\""});
+	for (int i = 0; i < 32; i++) {
+		TALK(s, {STALE("devbroker-00112233445566aa-c"), "\"device_del\""},
+			{NOT_FOUND, CHARDEV_REMOVE}, {OK, "\"query-chardev\""});
+	}
+	TALK(s, {STALE("devbroker-00112233445566aa-c"), NULL});
+	expect(s, QMP_STATUS_OK, "took away 32 USB devices that nobody served any more");
 }
 
 static void an_attach_plugs(void **state)
@@ -274,7 +354,7 @@ static void time_and_silence(void **state)
 
 	/* Over is over. */
 	s = begin(QMP_OP_PROBE);
-	TALK(s, OPENING, {RUNNING, NULL}, {"garbage\n", NULL});
+	TALK(s, OPENING, {RUNNING, "\"query-chardev\""}, {CHARDEVS, NULL}, {"garbage\n", NULL});
 	qmp_session_closed(s);
 	qmp_session_timeout(s);
 	expect(s, QMP_STATUS_OK, "");
@@ -343,7 +423,7 @@ static void sizes_and_counts_are_bounded(void **state)
 
 static void bytes_may_come_one_by_one(void **state)
 {
-	static const char all[] = GREETING OK RUNNING;
+	static const char all[] = GREETING OK RUNNING CHARDEVS;
 	struct qmp_session *s = begin(QMP_OP_PROBE);
 	char out[2048];
 
@@ -398,7 +478,8 @@ static size_t mutate(const char *good, size_t size, char *out, uint32_t *seed)
 static void ten_thousand_malformed_replies(void **state)
 {
 	static const char *const good[] = {
-		[QMP_OP_PROBE] = GREETING OK EVENT RUNNING,
+		[QMP_OP_PROBE] = GREETING OK EVENT RUNNING STALE("devbroker-00112233445566aa-c")
+			OK GONE("devbroker-00112233445566aa") OK CHARDEVS,
 		[QMP_OP_ATTACH] = GREETING OK RUNNING OK OK NO_PORT EVENT OK,
 		[QMP_OP_DETACH] = GREETING OK RUNNING OK EVENT DELETED NOT_FOUND,
 	};
@@ -444,6 +525,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_probe_asks_for_the_state),
+		cmocka_unit_test(a_probe_sweeps_what_nobody_serves),
+		cmocka_unit_test(a_probe_leaves_what_is_not_stale_or_not_ours),
+		cmocka_unit_test(a_sweep_that_fails_is_no_failed_probe),
 		cmocka_unit_test(an_attach_plugs),
 		cmocka_unit_test(an_attach_takes_the_first_free_port),
 		cmocka_unit_test(a_full_controller_is_refused),

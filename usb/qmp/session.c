@@ -4,11 +4,17 @@
  * after a side effect walks back over the steps that undo it, and the first error is the one that
  * is reported.
  *
- *   probe    capabilities, query-status
+ *   probe    capabilities, query-status, query-chardev; then for each usb-redir device of ours
+ *            whose stream has ended: device_del, DEVICE_DELETED, chardev-remove, query-chardev
  *   attach   capabilities, query-status, getfd, chardev-add, device_add (port by port)
  *            device_add failed: chardev-remove; chardev-add failed: closefd
  *            cancelled: what the step that returns next has made is undone
  *   detach   capabilities, query-status, device_del, DEVICE_DELETED, chardev-remove
+ *
+ * A broker that was killed unplugs nothing: its devices stay in the VMM, each on its port, with a
+ * stream that can't come back (the fd was passed, nothing reconnects it). So a probe takes away
+ * what has our kind of name and a disconnected chardev, whoever plugged it, and asks nobody: a
+ * lease of this broker that is just ending finds its device gone, as after an unplug in the guest.
  *
  * The port is explicit: without one, QEMU (hw/usb/bus.c, usb_claim_port) puts a USB 1.1 hub into
  * the last free port of a controller, and everything behind it would crawl.
@@ -23,6 +29,12 @@
 
 #define PORTS_MAX   15 /* of an xhci controller in QEMU */
 #define COMMAND_MAX 1024
+#define SWEPT_MAX   32 /* in one probe; no controller has more ports */
+
+/* Names that the broker makes (broker/lease.c): of devices, and of their chardevs. */
+#define ID_PREFIX      "devbroker-"
+#define ID_SIZE        (sizeof(ID_PREFIX) - 1 + 16)
+#define CHARDEV_SUFFIX "-c"
 
 enum step {
 	STEP_GREETING,
@@ -36,6 +48,10 @@ enum step {
 	STEP_DEVICE_DEL,
 	STEP_DELETED, /* the event is waited for */
 	STEP_CHARDEV_REMOVE,
+	STEP_CHARDEVS,
+	STEP_STALE_DEL,
+	STEP_STALE_DELETED, /* the event is waited for */
+	STEP_STALE_CHARDEV,
 	STEP_DONE,
 	STEP_COUNT_,
 };
@@ -47,6 +63,8 @@ struct qmp_session {
 	unsigned int lines;
 	bool deleted;   /* DEVICE_DELETED came, maybe before the return of device_del */
 	bool cancelled; /* undo what this attach has done, instead of going on */
+	unsigned int swept;
+	char stale[ID_SIZE + 1]; /* the device that is being swept away */
 	uint32_t status;
 	uint32_t vm_state;
 	char text[sizeof(((struct worker_qmp *)NULL)->text)];
@@ -145,6 +163,16 @@ static void enter(struct qmp_session *s, enum step step)
 	case STEP_DEVICE_DEL:
 		say(s, "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}\n", id);
 		break;
+	case STEP_CHARDEVS:
+		say(s, "{\"execute\":\"query-chardev\"}\n");
+		break;
+	case STEP_STALE_DEL:
+		say(s, "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}\n", s->stale);
+		break;
+	case STEP_STALE_CHARDEV:
+		say(s, "{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"%s-c\"}}\n",
+			s->stale);
+		break;
 	case STEP_DONE:
 		finish(s);
 		break;
@@ -177,7 +205,7 @@ static uint32_t vm_state_of(const char *status)
 static void on_status(struct qmp_session *s, json_t *value)
 {
 	static const enum step first[] = {
-		[QMP_OP_PROBE] = STEP_DONE,
+		[QMP_OP_PROBE] = STEP_CHARDEVS,
 		[QMP_OP_ATTACH] = STEP_GETFD,
 		[QMP_OP_DETACH] = STEP_DEVICE_DEL,
 	};
@@ -192,7 +220,53 @@ static void on_status(struct qmp_session *s, json_t *value)
 		finish_failed(s, QMP_STATUS_TIMEOUT, "the VM is being migrated in");
 		return;
 	}
+	if (s->vm_state == QMP_VM_MIGRATING && s->options.op == QMP_OP_PROBE) {
+		/* What it brings along is not there yet. */
+		finish(s);
+		return;
+	}
 	enter(s, s->cancelled ? STEP_DONE : first[s->options.op]);
+}
+
+/* Whether it is the chardev of a device that some broker plugged and that nobody serves any more.
+ */
+static bool chardev_is_stale(json_t *chardev)
+{
+	const char *label = json_string_value(json_object_get(chardev, "label"));
+	const char *filename = json_string_value(json_object_get(chardev, "filename"));
+
+	/* chardev/char-socket.c, update_disconnected_filename */
+	return label && filename && strncmp(label, ID_PREFIX, strlen(ID_PREFIX)) == 0 &&
+	       strspn(label + strlen(ID_PREFIX), "0123456789abcdef") ==
+		       ID_SIZE - strlen(ID_PREFIX) &&
+	       strcmp(label + ID_SIZE, CHARDEV_SUFFIX) == 0 &&
+	       strncmp(filename, "disconnected:", strlen("disconnected:")) == 0;
+}
+
+/* Begins with the next one that is left over; a sweep that fails is no failure of the probe. */
+static void on_chardevs(struct qmp_session *s, json_t *value)
+{
+	json_t *chardev;
+	size_t i;
+
+	json_array_foreach(value, i, chardev)
+	{
+		const char *label = json_string_value(json_object_get(chardev, "label"));
+
+		if (s->swept < SWEPT_MAX && !s->cancelled && chardev_is_stale(chardev)) {
+			memcpy(s->stale, label, ID_SIZE);
+			s->swept++;
+			s->deleted = false;
+			enter(s, STEP_STALE_DEL);
+			return;
+		}
+	}
+	if (s->swept > 0) {
+		snprintf(s->text, sizeof(s->text),
+			"took away %u USB device%s that nobody served any more", s->swept,
+			s->swept == 1 ? "" : "s");
+	}
+	finish(s);
 }
 
 static void on_return(struct qmp_session *s, json_t *value)
@@ -205,6 +279,7 @@ static void on_return(struct qmp_session *s, json_t *value)
 		[STEP_CHARDEV_UNDO] = STEP_DONE,
 		[STEP_FD_UNDO] = STEP_DONE,
 		[STEP_CHARDEV_REMOVE] = STEP_DONE,
+		[STEP_STALE_CHARDEV] = STEP_CHARDEVS,
 	};
 
 	static const enum step undo[STEP_COUNT_] = {
@@ -224,8 +299,15 @@ static void on_return(struct qmp_session *s, json_t *value)
 	case STEP_DEVICE_DEL:
 		enter(s, s->deleted ? STEP_CHARDEV_REMOVE : STEP_DELETED);
 		break;
+	case STEP_CHARDEVS:
+		on_chardevs(s, value);
+		break;
+	case STEP_STALE_DEL:
+		enter(s, s->deleted ? STEP_STALE_CHARDEV : STEP_STALE_DELETED);
+		break;
 	case STEP_GREETING:
 	case STEP_DELETED:
+	case STEP_STALE_DELETED:
 	case STEP_DONE:
 		finish_failed(s, QMP_STATUS_BAD_REPLY, "a return to no command");
 		break;
@@ -250,6 +332,17 @@ static void on_device_add_error(struct qmp_session *s, const char *desc)
 	}
 	fail(s, QMP_STATUS_REFUSED, desc);
 	enter(s, STEP_CHARDEV_UNDO);
+}
+
+static void on_stale_del_error(struct qmp_session *s, const char *class, const char *desc)
+{
+	if (strcmp(class, "DeviceNotFound") == 0) {
+		enter(s, STEP_STALE_CHARDEV);
+	} else if (strstr(desc, "already in the process of unplug")) {
+		enter(s, STEP_STALE_DELETED);
+	} else {
+		finish(s);
+	}
 }
 
 static void on_error(struct qmp_session *s, json_t *error)
@@ -284,7 +377,14 @@ static void on_error(struct qmp_session *s, json_t *error)
 	case STEP_FD_UNDO:
 	case STEP_CHARDEV_REMOVE:
 		/* usb-redir takes its chardev along when it goes: mostly there is none. */
+	case STEP_CHARDEVS:
 		finish(s);
+		break;
+	case STEP_STALE_DEL:
+		on_stale_del_error(s, class, desc);
+		break;
+	case STEP_STALE_CHARDEV:
+		enter(s, STEP_CHARDEVS);
 		break;
 	default:
 		finish_failed(s, QMP_STATUS_REFUSED, desc);
@@ -294,13 +394,16 @@ static void on_error(struct qmp_session *s, json_t *error)
 static void on_event(struct qmp_session *s, const char *event, json_t *data)
 {
 	const char *device = json_string_value(json_object_get(data, "device"));
+	const char *ours = s->stale[0] ? s->stale : s->options.id;
 
-	if (strcmp(event, "DEVICE_DELETED") != 0 || !device || strcmp(device, s->options.id) != 0) {
+	if (strcmp(event, "DEVICE_DELETED") != 0 || !device || strcmp(device, ours) != 0) {
 		return;
 	}
 	s->deleted = true;
 	if (s->step == STEP_DELETED) {
 		enter(s, STEP_CHARDEV_REMOVE);
+	} else if (s->step == STEP_STALE_DELETED) {
+		enter(s, STEP_STALE_CHARDEV);
 	}
 }
 
@@ -384,6 +487,9 @@ void qmp_session_timeout(struct qmp_session *s)
 {
 	if (s->step == STEP_GREETING) {
 		finish_failed(s, QMP_STATUS_NO_GREETING, "no greeting");
+	} else if (s->step == STEP_STALE_DELETED) {
+		/* It answers; it only keeps what is left over. */
+		finish(s);
 	} else if (s->step != STEP_DONE) {
 		finish_failed(s, QMP_STATUS_TIMEOUT,
 			s->step == STEP_DELETED ? "no DEVICE_DELETED in time"
