@@ -99,7 +99,7 @@ def demo(d):
 
     d.step("What the second VM sees: the kernel's lines, the partition, the file")
     d.show("vm2 kernel:", "\n".join(l for l in second.dmesg().splitlines() if "usb" in l or "sd" in l))
-    d.guest(second, f"fdisk -l /dev/{disk} | tail -2")
+    d.guest(second, f"fdisk -l /dev/{disk} | grep ^/dev")
     d.guest(second, f"mount -t vfat /dev/{disk}1 /mnt && ls -l /mnt")
     got = d.guest(second, "sha256sum /mnt/hello.txt").split()[0]
     if got != wanted:
