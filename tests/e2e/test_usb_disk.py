@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
 from broker import CliError
-from guest import LabError
+from guest import LabError, Qmp
 
 
 def sha256(path):
@@ -139,6 +139,29 @@ def test_detach_in_io(lab):
     assert not g.objects(), g.objects()
 
 
+def test_detach_in_write(lab):
+    """detach in the middle of writes: every block that the guest was told is written is on the host"""
+    b = lab.start_broker()
+    g = lab.vm()
+    image = lab.image(mib=64, random=False)
+    _, disk = attach(lab, image)
+    g.begin(f"i=0; while dd if=/dev/urandom of=/tmp/block bs=4k count=1 2>/dev/null && dd if=/tmp/block "
+            f"of=/dev/{disk} bs=4k seek=$i oflag=direct conv=notrunc 2>/dev/null; do "
+            f"sha256sum </tmp/block; i=$((i + 1)); done; echo ended")
+    time.sleep(1.5)
+    b.cli("detach", "stick")
+    deadline = time.monotonic() + 10
+    while "ended" not in g.run("tail -n 1 /tmp/background"):
+        assert time.monotonic() < deadline, "the guest's write hangs"
+        time.sleep(0.1)
+    sums = [line.split()[0] for line in g.run("cat /tmp/background").splitlines()[:-1]]
+    assert sums
+    with open(image, "rb") as f:
+        for i, wanted in enumerate(sums):
+            assert hashlib.sha256(f.read(4096)).hexdigest() == wanted, f"block {i} of {len(sums)}"
+    lab.note(f"{len(sums)} blocks")
+
+
 def test_four_devices(lab):
     """four devices at once in one guest, all read in parallel with the right contents"""
     b = lab.start_broker()
@@ -238,6 +261,33 @@ def test_worker_stopped(lab):
     b.cli("detach", "stick")
 
 
+def test_broker_killed(lab):
+    """broker killed (SIGKILL), again and again: no worker stays, no port of the guest is lost"""
+    b = lab.start_broker()
+    g = lab.vm()
+    image = lab.image(mib=4)
+    for i in range(3):
+        if i:
+            b.start()
+            b.cli("vm", "add", "guest", "--qmp", g.qmp_path)
+            b.wait_vm("guest", "up")
+            assert not g.objects(), f"left by the killed broker: {g.objects()}"
+        attach(lab, image)
+        workers = [pid for pid, (name, _) in b.children().items() if name != "spawner"]
+        assert workers
+        g.forget_dmesg()
+        b.kill()
+        g.wait_dmesg("USB disconnect", 3)
+        deadline = time.monotonic() + 3
+        while any(Path(f"/proc/{pid}/exe").exists() for pid in workers):
+            assert time.monotonic() < deadline, "a worker outlived its broker"
+            time.sleep(0.02)
+    b.start()
+    b.cli("vm", "add", "guest", "--qmp", g.qmp_path)
+    b.wait_vm("guest", "up")
+    assert not g.objects() and not [c for c in g.chardevs() if c.startswith("devbroker")], g.chardevs()
+
+
 def test_guest_rebooted(lab):
     """the guest reboots: the stick is there again with the same contents"""
     b = lab.start_broker()
@@ -302,6 +352,37 @@ def test_paused_vm(lab):
     b.cli("detach", "stick")
 
 
+def test_stopped_vm(lab):
+    """a VM that is stopped while it has a device is shown as paused, and gives it back even so"""
+    b = lab.start_broker()
+    g = lab.vm()
+    idle = b.idle()
+    attach(lab, lab.image())
+    g.qmp.call("stop")
+    b.wait_vm("guest", "paused")
+    b.cli("detach", "stick")
+    b.check_idle(idle, ["guest"])
+    assert not g.objects(), g.objects()
+    g.qmp.call("cont")
+    g.wait_dmesg("USB disconnect")
+    b.wait_vm("guest", "up")
+
+
+def test_qmp_socket_taken(lab):
+    """a QMP socket that another client holds: the VM is busy, and the device comes when it is free"""
+    b = lab.start_broker()
+    g = lab.guest()
+    other = Qmp(g.qmp_path)
+    b.cli("vm", "add", "guest", "--qmp", g.qmp_path)
+    b.wait_vm("guest", "busy")
+    b.cli("disk", "add", lab.image(), "--name", "stick")
+    d = b.cli("attach", "stick", "guest")["device"]
+    assert d["state"] == "decided" and d["reason"] == "vm-busy", d
+    other.close()
+    b.wait_state("disk:stick", "configured", 60)
+    b.cli("detach", "stick")
+
+
 def test_read_only(lab):
     """a read-only stick refuses writes in the guest, and the image stays as it is"""
     b = lab.start_broker()
@@ -340,6 +421,21 @@ def test_host_disk_full(lab):
     finally:
         b.kill()
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_image_truncated(lab):
+    """an image that somebody cuts off while it is lent: errors in the guest, and the worker lives"""
+    b = lab.start_broker()
+    g = lab.vm()
+    image = lab.image(mib=4)
+    _, disk = attach(lab, image)
+    worker = b.device("disk:stick")["worker_pid"]
+    os.truncate(image, 1 << 20)
+    code, _ = g.run(f"dd if=/dev/{disk} of=/dev/null bs=64k iflag=direct", check=False, timeout=90)
+    assert code != 0
+    assert g.run(f"dd if=/dev/{disk} bs=64k count=16 iflag=direct 2>/dev/null | sha256sum").split()[0] == sha256(image)
+    assert b.device("disk:stick")["worker_pid"] == worker
+    b.cli("detach", "stick")
 
 
 def test_busy_image(lab):
