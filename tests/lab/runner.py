@@ -10,7 +10,7 @@ from pathlib import Path
 
 import images
 from broker import Broker
-from guest import Guest
+from guest import Guest, LabError
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -57,6 +57,18 @@ class Lab:
     def note(self, text):
         print(f"       {text}", flush=True)
 
+    def finish(self):
+        """What must hold after every test that went well: the broker ends cleanly, and no sanitizer spoke."""
+        log = self.broker.log if self.broker else None
+        if self.broker and self.broker.process:
+            code = self.broker.stop()
+            if code != 0:
+                raise LabError(f"devbrokerd ended with {code}")
+        if log and log.exists():
+            for line in log.read_text(errors="replace").splitlines():
+                if "runtime error:" in line or "Sanitizer" in line or "Assertion" in line:
+                    raise LabError(line)
+
     def close(self, keep):
         if self.broker:
             self.broker.kill()
@@ -82,6 +94,7 @@ def run(modules, only=None):
             ok = False
             try:
                 test(lab)
+                lab.finish()
                 ok = True
             except Exception:
                 print("".join("       " + l for l in traceback.format_exc().splitlines(True)[-12:]), flush=True)
