@@ -72,8 +72,6 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 	if (r < 0) {
 		return r;
 	}
-	/* After the messages: an answer that has come counts. */
-	r = sd_event_source_set_priority(b->heartbeat, SD_EVENT_PRIORITY_IDLE);
 	return r < 0 ? r : sd_event_source_set_enabled(b->heartbeat, SD_EVENT_OFF);
 }
 

@@ -85,6 +85,8 @@ static void reconcile(struct vm *vm)
 	}
 }
 
+static void retry_later(struct vm *vm);
+
 static void forget_vmm(struct vm *vm)
 {
 	vm->vmm_source = sd_event_source_disable_unref(vm->vmm_source);
@@ -108,6 +110,9 @@ static int on_vmm_exit(sd_event_source *source, int fd, uint32_t revents, void *
 	struct vm *vm = userdata;
 
 	became_gone(vm, "its VMM has ended");
+	/* The next one's socket may have come before this was known. */
+	vm->retries = 0;
+	retry_later(vm);
 	return 0;
 }
 
@@ -255,11 +260,15 @@ static int on_inotify(sd_event_source *source, const struct inotify_event *event
 	struct vm *vm = userdata;
 	struct stat st;
 
-	/* The directory itself came, went or moved: watch what is there now. */
+	/* Directories like /run and /tmp are busy with other things. */
+	if (event->len > 0 && strcmp(event->name, vm->watched) != 0) {
+		return 0;
+	}
+	/* The directory itself, or one on the way, came, went or moved: watch what is there now. */
 	watch_socket(vm);
 	if (stat(vm->qmp, &st) == 0) {
 		vm->retries = 0;
-		if (vm->state != VM_UP && vm->state != VM_PAUSED) {
+		if (!vm_reachable(vm)) {
 			vm->retry = sd_event_source_disable_unref(vm->retry);
 			_unused_ int r = vm_probe(vm, NULL);
 		}
@@ -267,19 +276,17 @@ static int on_inotify(sd_event_source *source, const struct inotify_event *event
 	return 0;
 }
 
-/* Cuts path to the directory above it; "/" stays. */
-static void parent_of(char *path)
+/* Cuts the last name off path, which becomes the directory above it ("/" at the end), and copies it
+ * to name. */
+static void split_last(char *path, char *name, size_t size)
 {
 	char *slash = strrchr(path, '/');
 
-	if (slash == path) {
-		path[1] = '\0';
-	} else if (slash) {
-		*slash = '\0';
-	}
+	snprintf(name, size, "%s", slash + 1);
+	slash[slash == path] = '\0';
 }
 
-/* Watches the nearest directory above the socket that exists. */
+/* Watches the nearest directory above the socket that exists, for the next name on the way. */
 static void watch_socket(struct vm *vm)
 {
 	const uint32_t mask = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR;
@@ -289,7 +296,7 @@ static void watch_socket(struct vm *vm)
 	snprintf(dir, sizeof(dir), "%s", vm->qmp);
 	vm->watch = sd_event_source_disable_unref(vm->watch);
 	do {
-		parent_of(dir);
+		split_last(dir, vm->watched, sizeof(vm->watched));
 		r = sd_event_add_inotify(vm->broker->event, &vm->watch, dir, mask, on_inotify, vm);
 	} while (r < 0 && strcmp(dir, "/") != 0);
 	if (r < 0) {

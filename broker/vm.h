@@ -46,6 +46,7 @@ struct vm {
 	int vmm_pidfd;
 	sd_event_source *vmm_source;
 	sd_event_source *watch; // inotify on the nearest directory that exists
+	char watched[108];      /* the name that is awaited in it */
 	sd_event_source *retry; // a socket that does not answer yet
 	unsigned int retries;
 	struct list qmp_queue;           // qmp_request::link

@@ -5,9 +5,9 @@
  * its pidfd). The flags destroyed and reaped say which; the struct goes when both are set.
  *
  * Workers are hostile. Each message is checked by worker_msg_decode before it is looked at; a
- * malformed one ends the worker; at most MESSAGES_PER_TURN are taken per turn of the loop, so that
- * a flooding worker slows nobody else; what it sends in numbers is only shown. A worker that does
- * not answer pings, or that stays after it was told to go, is killed.
+ * malformed one ends the worker, and so do too many; at most MESSAGES_PER_TURN are taken per turn
+ * of the loop, so that a flooding worker slows nobody else; what it sends in numbers is only shown.
+ * A worker that does not answer pings, or that stays after it was told to go, is killed.
  */
 #include "broker/worker.h"
 
@@ -24,14 +24,16 @@
 #include "base/log.h"
 #include "broker/broker.h"
 
-#define USEC_PER_SEC       UINT64_C(1000000)
-#define UNANSWERED_MAX     2
-#define READY_WITHIN       (10 * USEC_PER_SEC)
-#define DETACH_WITHIN      (5 * USEC_PER_SEC)
-#define FLUSH_WITHIN       (60 * USEC_PER_SEC)
-#define MESSAGES_PER_TURN  16
-#define WORKER_ARGS_MAX    (SPAWNER_ARGV_MAX - 2)
-#define WORKER_CONTROL_ARG "--control-fd=3"
+#define USEC_PER_SEC      UINT64_C(1000000)
+#define UNANSWERED_MAX    2
+#define READY_WITHIN      (10 * USEC_PER_SEC)
+#define DETACH_WITHIN     (5 * USEC_PER_SEC)
+#define FLUSH_WITHIN      (60 * USEC_PER_SEC)
+#define MESSAGES_PER_TURN 16
+/* An honest worker sends a PONG and now and then a STATE. */
+#define MESSAGES_PER_HEARTBEAT 256
+#define WORKER_ARGS_MAX        (SPAWNER_ARGV_MAX - 2)
+#define WORKER_CONTROL_ARG     "--control-fd=3"
 
 static void worker_free(struct worker *w)
 {
@@ -127,7 +129,8 @@ static int worker_read(struct worker *w)
 	if (n == 0 || n == -ECONNRESET) {
 		return -EPIPE;
 	}
-	if (n < 0 || worker_msg_decode(WORKER_TO_BROKER, buffer, (size_t)n, &m) < 0 ||
+	if (n < 0 || ++w->messages > MESSAGES_PER_HEARTBEAT ||
+		worker_msg_decode(WORKER_TO_BROKER, buffer, (size_t)n, &m) < 0 ||
 		!worker_take_message(w, &m)) {
 		log_warn("%s: worker %d sent a malformed message; ending it", w->name, (int)w->pid);
 		w->killed_bad = true;
@@ -210,20 +213,15 @@ static void worker_on_spawned(void *userdata, int result, pid_t pid, int pidfd)
 
 static int worker_connect(struct worker *w, int *peer_out)
 {
-	int pair[2], r;
+	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		return -errno;
 	}
 	w->control = pair[0];
 	*peer_out = pair[1];
-	r = sd_event_add_io(
+	return sd_event_add_io(
 		w->broker->event, &w->control_source, w->control, EPOLLIN, worker_on_control, w);
-	if (r < 0) {
-		return r;
-	}
-	/* Messages before the end: what a worker said last is read before its death is. */
-	return sd_event_source_set_priority(w->control_source, SD_EVENT_PRIORITY_NORMAL - 1);
 }
 
 static int worker_spawn(struct worker *w, const char *const *args, size_t n_args, int control_peer,
@@ -346,6 +344,7 @@ static void worker_check(struct worker *w, uint64_t now)
 	if (w->spawning || w->killed_hung || w->killed_bad || w->pidfd < 0) {
 		return;
 	}
+	w->messages = 0;
 	if (!late && !silent) {
 		w->unanswered++;
 		worker_send(w, WORKER_MSG_PING, w->broker->ping_seq);

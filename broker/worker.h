@@ -47,6 +47,7 @@ struct worker {
 	sd_event_source *control_source;
 	sd_event_source *pidfd_source;
 	uint32_t unanswered;   /* pings since its last message */
+	uint32_t messages;     /* since the last ping */
 	uint64_t end_deadline; /* µs; 0: none. After it, it is killed */
 	bool ready;
 	bool spawning;  /* the spawner has not answered yet */
