@@ -165,6 +165,9 @@ static int carry_out(struct disk_io *io, struct disk_io_request *r, uint64_t pos
 {
 	switch (r->op) {
 	case DISK_IO_READ:
+		if (r->progress == r->length) { /* nothing, into no buffer */
+			return 0;
+		}
 		return read_full(io->fd, r->data + r->progress, r->length - r->progress,
 			r->offset + r->progress);
 	case DISK_IO_WRITE:
