@@ -88,16 +88,11 @@ static int load_disk(struct broker *b, const struct config_disk *c, struct refus
 	};
 	struct refusal_text why = {0};
 	struct device *d;
-	struct vm *vm;
+	struct vm *vm = c->vm ? broker_vm_named(b, c->vm) : NULL;
 	int r = device_add_disk(b, &o, &d, text);
 
-	if (r != 0 || !c->vm) {
+	if (r != 0 || !vm) {
 		return r;
-	}
-	vm = broker_vm_named(b, c->vm);
-	if (!vm) {
-		return refuse(
-			text, REFUSAL_CONFIG, "%s: there is no VM %s in vms.d", c->where_vm, c->vm);
 	}
 	r = lease_create(d, vm, &why);
 	if (r > 0) {
@@ -107,12 +102,35 @@ static int load_disk(struct broker *b, const struct config_disk *c, struct refus
 	return r;
 }
 
+/* Before anything is done: a configuration with an error changes nothing. */
+static int check_disks(struct broker *b, struct refusal_text *text)
+{
+	const struct config_disk *d;
+
+	list_for_each (d, &b->config.disks, link) {
+		const struct config_vm *vm;
+		bool found = !d->vm;
+
+		list_for_each (vm, &b->config.vms, link) {
+			found = found || strcmp(vm->name, d->vm) == 0;
+		}
+		if (!found) {
+			return refuse(text, REFUSAL_CONFIG, "%s: there is no VM %s in vms.d",
+				d->where_vm, d->vm);
+		}
+	}
+	return 0;
+}
+
 int broker_load(struct broker *b, struct refusal_text *text)
 {
 	const struct config_disk *disk;
 	const struct config_vm *c;
-	int r;
+	int r = check_disks(b, text);
 
+	if (r != 0) {
+		return r;
+	}
 	list_for_each (c, &b->config.vms, link) {
 		const struct vm_options o = {
 			.name = c->name,
@@ -159,8 +177,6 @@ void broker_stop(struct broker *b)
 	if (b->stopping) {
 		return;
 	}
-	log_info("devbrokerd: stopping; %u worker%s to end", b->n_workers,
-		b->n_workers == 1 ? "" : "s");
 	b->stopping = true;
 	list_for_each_safe (d, next, &b->devices, link) {
 		if (d->lease) {

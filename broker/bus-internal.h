@@ -20,6 +20,7 @@
 
 struct bus_server {
 	struct broker *broker;
+	gid_t admin_gid; /* of group devbroker; -1: there is none */
 	int listen_fd;
 	int reserve_fd; /* given up for a moment when the broker is out of fds */
 	sd_event_source *listen_source;

@@ -29,6 +29,8 @@
 #define CONNECTIONS_MAX     128
 #define CONNECTIONS_PER_UID 32
 #define QUEUED_MAX          2048 /* messages that a client has not read */
+#define UNREAD_ANSWERS_MAX  64   /* of them, when it calls again: answers may be large */
+#define SEND_BUFFER         (128 << 10)
 #define GROUPS_MAX          256
 #define HELLO_WITHIN        (10 * UINT64_C(1000000))
 #define PAUSE               (100 * UINT64_C(1000))
@@ -67,6 +69,24 @@ static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *erro
 	return 0;
 }
 
+/* Before any handler: one that only asks would be answered into memory. */
+static int on_incoming(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	uint64_t queued = 0;
+
+	if (c->dying) {
+		return 1;
+	}
+	if (sd_bus_get_n_queued_write(c->bus, &queued) >= 0 && queued > UNREAD_ANSWERS_MAX) {
+		log_warn(
+			"bus: uid %u pid %d asks, but does not read; dropped", c->uid, (int)c->pid);
+		connection_drop(c);
+		return 1;
+	}
+	return 0;
+}
+
 static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct bus_connection *c = userdata;
@@ -79,23 +99,22 @@ static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
-static bool in_admin_group(int fd, gid_t primary)
+static bool in_admin_group(const struct bus_server *s, int fd, gid_t primary)
 {
 	gid_t groups[GROUPS_MAX];
 	socklen_t len = sizeof(groups);
-	const struct group *g = getgrnam(ADMIN_GROUP);
 
-	if (!g) {
+	if (s->admin_gid == (gid_t)-1) {
 		return false;
 	}
-	if (g->gr_gid == primary) {
+	if (s->admin_gid == primary) {
 		return true;
 	}
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0) {
 		return false;
 	}
 	for (size_t i = 0; i < len / sizeof(*groups); i++) {
-		if (groups[i] == g->gr_gid) {
+		if (groups[i] == s->admin_gid) {
 			return true;
 		}
 	}
@@ -115,7 +134,7 @@ static int connection_identify(struct bus_connection *c, int fd)
 	c->uid = peer.uid;
 	c->pid = peer.pid;
 	c->may_add_vm = peer.uid == 0 || peer.uid == geteuid();
-	c->may_change = c->may_add_vm || in_admin_group(fd, peer.gid);
+	c->may_change = c->may_add_vm || in_admin_group(c->server, fd, peer.gid);
 	return 0;
 }
 
@@ -132,6 +151,18 @@ static int connection_check_quota(struct bus_server *s, const struct bus_connect
 		return -EAGAIN;
 	}
 	return 0;
+}
+
+/* sd-bus asks for 8 MiB: so much of the kernel's memory for one that does not read is too much. */
+static int connection_bound_sending(struct bus_connection *c)
+{
+	const int size = SEND_BUFFER;
+	int fd = sd_bus_get_fd(c->bus);
+
+	if (fd < 0) {
+		return fd;
+	}
+	return setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0 ? -errno : 0;
 }
 
 /* fd is taken even on error. */
@@ -162,7 +193,13 @@ static int connection_start(struct bus_connection *c, int fd)
 		r = bus_export(c);
 	}
 	if (r >= 0) {
+		r = sd_bus_add_filter(c->bus, NULL, on_incoming, c);
+	}
+	if (r >= 0) {
 		r = sd_bus_start(c->bus);
+	}
+	if (r >= 0) {
+		r = connection_bound_sending(c);
 	}
 	if (r >= 0) {
 		r = sd_bus_attach_event(c->bus, c->server->broker->event, SD_EVENT_PRIORITY_NORMAL);
@@ -249,11 +286,11 @@ static int on_accept(sd_event_source *source, int listen_fd, uint32_t revents, v
 	return 0;
 }
 
-static int listen_on(const char *path)
+/* admin_gid -1: of nobody but the broker's user. */
+static int listen_on(const char *path, gid_t admin_gid)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = -1;
-	const struct group *g = getgrnam(ADMIN_GROUP);
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
 		return -ENAMETOOLONG;
@@ -269,7 +306,7 @@ static int listen_on(const char *path)
 	if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		return -errno;
 	}
-	if (g && geteuid() == 0 && chown(path, 0, g->gr_gid) < 0) {
+	if (admin_gid != (gid_t)-1 && geteuid() == 0 && chown(path, 0, admin_gid) < 0) {
 		return -errno;
 	}
 	if (chmod(path, 0660) < 0 || listen(fd, SOMAXCONN) < 0) {
@@ -281,6 +318,7 @@ static int listen_on(const char *path)
 int bus_listen(struct broker *b, struct bus_server **out)
 {
 	struct bus_server *s = calloc(1, sizeof(*s));
+	const struct group *g;
 	char path[512];
 	int r;
 
@@ -291,7 +329,10 @@ int bus_listen(struct broker *b, struct bus_server **out)
 	s->listen_fd = s->reserve_fd = -1;
 	list_init(&s->connections);
 	snprintf(path, sizeof(path), "%s/bus", b->run_dir);
-	r = listen_on(path);
+	/* Once: a group database on a network must not stop the loop at an accept. */
+	g = getgrnam(ADMIN_GROUP);
+	s->admin_gid = g ? g->gr_gid : (gid_t)-1;
+	r = listen_on(path, s->admin_gid);
 	if (r >= 0) {
 		s->listen_fd = r;
 		s->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);

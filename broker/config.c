@@ -236,11 +236,16 @@ static int set_qmp(void *target, const char *value, const struct config_place *p
 		sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, place);
 }
 
+bool config_bus_ok(const char *bus)
+{
+	return word_ok(bus, "._-/", BUS_MAX);
+}
+
 static int set_bus(void *target, const char *value, const struct config_place *place)
 {
 	struct shown s;
 
-	if (!word_ok(value, "._-/", BUS_MAX)) {
+	if (!config_bus_ok(value)) {
 		return config_refuse(place, "bus=%s is no name of a bus in QEMU (as in xhci.0)",
 			show(value, &s));
 	}

@@ -22,6 +22,8 @@
 
 /* Names of VMs and disks: [A-Za-z0-9][A-Za-z0-9._-]*, at most NAME_MAX_LENGTH bytes. */
 bool config_name_ok(const char *name);
+/* Names of buses in QEMU, as "xhci.0": letters, digits, '.', '_', '-' and '/', at most 63 bytes. */
+bool config_bus_ok(const char *bus);
 
 /* Bounds of what configuration and requests may set. A worker needs room for one transfer of the
  * largest size; its memory is bounded whatever the quota (sandbox_allow_memory). */

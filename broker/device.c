@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,19 @@ int device_open(struct device *d, struct refusal_text *text)
 	return r == 0 ? check_image(d, text) : r;
 }
 
+/* It is only shown, but as one line, and kept. */
+static bool path_ok(const char *path)
+{
+	size_t n = strnlen(path, PATH_MAX);
+
+	for (size_t i = 0; i < n; i++) {
+		if ((unsigned char)path[i] < 0x20 || path[i] == 0x7f) {
+			return false;
+		}
+	}
+	return n < PATH_MAX;
+}
+
 static int check_options(
 	struct broker *b, const struct device_disk_options *o, struct refusal_text *text)
 {
@@ -122,6 +136,11 @@ static int check_options(
 		return refuse_with(text, REFUSAL_INVALID,
 			"Use at most 60 letters, digits, '.', '_' and '-'.",
 			"disk:%s: that is no serial number", o->name);
+	}
+	if (o->path && !path_ok(o->path)) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Use a path without control characters, at most 4095 bytes long.",
+			"disk:%s: that is no path that can be shown", o->name);
 	}
 	if (strcmp(o->speed, "high") != 0 && strcmp(o->speed, "super") != 0) {
 		return refuse_with(text, REFUSAL_INVALID, "Use high or super.",

@@ -152,6 +152,8 @@ static int on_stop_signal(
 			b->n_workers == 1 ? "" : "s");
 		return 0;
 	}
+	log_info("devbrokerd: stopping; %u worker%s to end", b->n_workers,
+		b->n_workers == 1 ? "" : "s");
 	sd_notify(false, "STOPPING=1");
 	broker_stop(b);
 	return 0;
@@ -288,8 +290,12 @@ int main(int argc, char **argv)
 		sd_notify(false, "READY=1");
 		r = sd_event_loop(b.event);
 		if (r < 0) {
-			r = die(r, &text, "the event loop failed");
+			/* Nothing can be waited for; workers end when their sockets close. */
+			return die(r, &text, "the event loop failed");
 		}
+	} else if (b.event) {
+		/* What configuration lends is decided, and no more than that yet. */
+		broker_stop(&b);
 	}
 	bus_server_destroy(b.bus);
 	b.bus = NULL;

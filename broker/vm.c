@@ -321,6 +321,11 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 			"Give the absolute path of a unix socket, at most 107 bytes long.",
 			"vm %s: that is no path of a QMP socket", o->name);
 	}
+	if (o->bus && !config_bus_ok(o->bus)) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Give the name of a USB controller's bus in QEMU, as in xhci.0.",
+			"vm %s: that is no name of a bus", o->name);
+	}
 	if (b->n_vms >= BROKER_VMS_MAX) {
 		return refuse(text, REFUSAL_QUOTA, "there are %u VMs, and more are not allowed",
 			b->n_vms);
