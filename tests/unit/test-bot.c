@@ -450,13 +450,19 @@ static void io_errors(void **state)
 {
 	uint8_t d[1024] = {0};
 	struct stick s;
+	struct csw csw;
 	uint32_t n;
 
 	open_ready(&s, USB_SPEED_HIGH);
 	/* Reading behind the end of what has become a shorter file. */
 	assert_int_equal(ftruncate(s.image, 4 * 512 + 512), 0);
-	assert_int_equal(stick_command(&s, read10, 10, true, d, 1024, &n), 1);
+	send_cbw(&s, 1024, true, read10, 10);
+	assert_int_equal(stick_bulk_in(&s, d, 1024, &n), TRANSFER_STALL);
 	assert_int_equal(n, 0);
+	assert_int_equal(stick_bulk_in(&s, d, 13, &n), TRANSFER_STALL); /* a halt, no accident */
+	csw = stick_csw(&s);
+	assert_int_equal(csw.status, 1);
+	assert_int_equal(csw.residue, 1024);
 	assert_int_equal(stick_sense(&s), SENSE_READ_ERROR);
 	assert_int_equal(stick_sense(&s), SENSE_NONE);
 	assert_int_equal(fcntl(s.image, F_ADD_SEALS, F_SEAL_GROW), 0);
