@@ -7,6 +7,7 @@
  */
 #include "usb/engine-internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -33,10 +34,11 @@ static uint32_t find_slot(const struct engine *e, uint64_t id)
 }
 
 /* Linear probing needs no gaps: what stands behind moves up where it may. */
-static void remove_id(struct engine *e, uint64_t id)
+static void remove_id(struct engine *e, const struct transfer *t)
 {
-	uint32_t gap = find_slot(e, id);
+	uint32_t gap = find_slot(e, t->id);
 
+	assert(e->by_id[gap] == t);
 	e->by_id[gap] = NULL;
 	for (uint32_t i = (gap + 1) & e->by_id_mask; e->by_id[i]; i = (i + 1) & e->by_id_mask) {
 		uint32_t home = hash(e, e->by_id[i]->id);
@@ -98,7 +100,7 @@ struct transfer *engine_data_get(struct engine *e, uint32_t length)
 void engine_data_settle(struct engine *e, struct transfer *t)
 {
 	if (!t->receiving) {
-		remove_id(e, t->id);
+		remove_id(e, t);
 	}
 	list_remove(&t->link);
 	e->count.in_flight--;
