@@ -236,6 +236,9 @@ static void on_plugged(
 	}
 	switch (outcome) {
 	case QMP_OK:
+		if (!l->worker) {
+			begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
+		}
 		break;
 	case QMP_GONE:
 	case QMP_CLOSED:
@@ -352,6 +355,11 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 {
 	switch (done->reason) {
 	case WORKER_DONE_PEER_CLOSED:
+		if (l->qmp) {
+			/* A VMM that refuses closes the stream before it has said why: on_plugged
+			 * goes on. */
+			break;
+		}
 		/* The VMM died (its pidfd will say so), or somebody unplugged the device. */
 		begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
 		break;
