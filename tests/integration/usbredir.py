@@ -248,7 +248,7 @@ class Worker:
     def inner_pid(self):
         """The jailed process: the only child of the one that was started."""
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
             if text:
                 return int(text[0])
