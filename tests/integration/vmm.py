@@ -83,6 +83,9 @@ class Server:
             if arguments["id"] not in self.chardevs:
                 raise Refused(f"Chardev '{arguments['id']}' not found")
             self.chardevs.pop(arguments["id"]).close()
+            if self.options.refuse:
+                # The worker sees the end of its stream well before the broker hears of the refusal.
+                time.sleep(0.3)
         elif name == "device_add":
             if self.options.refuse:
                 raise Refused(self.options.refuse)
