@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The soak suite: 200 attach/detach cycles in one guest, with every measure flat."""
+"""The soak suite: 200 attach/detach cycles in one guest with every measure flat, and random faults (soak_faults)."""
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
+import soak_faults
 from guest import LabError
 
 CYCLES = 200
@@ -52,4 +53,4 @@ def test_200_cycles(lab):
 
 
 if __name__ == "__main__":
-    runner.main([sys.modules[__name__]])
+    runner.main([sys.modules[__name__], soak_faults])
