@@ -33,6 +33,9 @@ sfdisk:fdisk
 mkfs.vfat:dosfstools
 mcopy:mtools
 setpriv:util-linux
+busctl:systemd
+mount:mount
+losetup:mount
 clang-format:clang-format
 clang-tidy:clang-tidy
 run-clang-tidy:clang-tidy
