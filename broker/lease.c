@@ -17,19 +17,18 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/device.h"
+#include "broker/lease-internal.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 
@@ -40,14 +39,14 @@
 
 static void release_step(struct lease *l);
 
-static void set_reason(struct lease *l, enum lease_reason reason, const char *detail)
+void lease_set_reason(struct lease *l, enum lease_reason reason, const char *detail)
 {
 	l->reason = reason;
 	snprintf(l->detail, sizeof(l->detail), "%s",
 		detail && detail[0] ? detail : lease_reason_sentence(reason));
 }
 
-static void set_state(struct lease *l, enum lease_state state)
+void lease_set_state(struct lease *l, enum lease_state state)
 {
 	l->state = state;
 	l->device->since = wall_usec();
@@ -137,7 +136,7 @@ static void released(struct lease *l)
 		lease_end(l);
 		return;
 	}
-	set_state(l, LEASE_DECIDED);
+	lease_set_state(l, LEASE_DECIDED);
 	if (l->reason != LEASE_REASON_VM_GONE && l->tries > 0) {
 		start_timer(l, USEC_PER_SEC << (l->tries - 1), on_retry);
 	} else {
@@ -154,7 +153,7 @@ static void on_unplugged(
 	l->plugged = false;
 	if (outcome != QMP_OK && l->reason == LEASE_REASON_VMM_UNPLUGGED) {
 		/* It was no unplug, but the beginning of the VMM's end. */
-		set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		l->retry = true;
 	} else if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
 		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
@@ -188,14 +187,14 @@ static void begin_release(struct lease *l, enum lease_reason reason, const char 
 		/* A user's or the broker's word stands over what the worker says on its way out. */
 		if (!retry && l->retry) {
 			l->retry = false;
-			set_reason(l, reason, detail);
+			lease_set_reason(l, reason, detail);
 		}
 		return;
 	}
-	set_reason(l, reason, detail);
+	lease_set_reason(l, reason, detail);
 	l->retry = retry;
 	stop_timer(l);
-	set_state(l, LEASE_RELEASING);
+	lease_set_state(l, LEASE_RELEASING);
 	if (l->worker) {
 		if (l->worker->ready) {
 			worker_detach(l->worker);
@@ -206,7 +205,7 @@ static void begin_release(struct lease *l, enum lease_reason reason, const char 
 	release_step(l);
 }
 
-static void failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
+void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
 {
 	/* One that worked for a while has earned all its tries again. */
 	if (l->configured_at > 0 && now_usec() - l->configured_at > STEADY_AFTER) {
@@ -245,13 +244,13 @@ static void on_plugged(
 		begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
 		break;
 	case QMP_BUSY:
-		failed(l, LEASE_REASON_VM_BUSY, NULL, true);
+		lease_failed(l, LEASE_REASON_VM_BUSY, NULL, true);
 		break;
 	case QMP_REFUSED:
-		failed(l, LEASE_REASON_VMM_REFUSED, text, false);
+		lease_failed(l, LEASE_REASON_VMM_REFUSED, text, false);
 		break;
 	default:
-		failed(l, LEASE_REASON_QMP_FAILED, text, true);
+		lease_failed(l, LEASE_REASON_QMP_FAILED, text, true);
 	}
 }
 
@@ -275,13 +274,14 @@ static void on_ready(void *userdata, uint32_t stages)
 	}
 	if (stages != l->device->broker->config.sandbox_stages) {
 		safe_close(fd);
-		failed(l, LEASE_REASON_WORKER_FAILED, "its sandbox is not as configured", false);
+		lease_failed(
+			l, LEASE_REASON_WORKER_FAILED, "its sandbox is not as configured", false);
 		return;
 	}
 	make_qmp_id(l);
-	set_state(l, LEASE_CONNECTING);
+	lease_set_state(l, LEASE_CONNECTING);
 	if (qmp_run(l->vm, QMP_ATTACH, l->qmp_id, fd, on_plugged, l, &l->qmp) < 0) {
-		failed(l, LEASE_REASON_QMP_FAILED, "out of memory", true);
+		lease_failed(l, LEASE_REASON_QMP_FAILED, "out of memory", true);
 	}
 }
 
@@ -307,7 +307,7 @@ static void on_attached(struct lease *l, uint64_t connect_ns)
 	}
 	l->connect_usec = l->connected_at - l->asked_usec;
 	start_timer(l, NOT_CONFIGURED_AFTER, on_not_configured);
-	set_state(l, LEASE_ATTACHED);
+	lease_set_state(l, LEASE_ATTACHED);
 }
 
 static void on_configured(struct lease *l)
@@ -318,7 +318,7 @@ static void on_configured(struct lease *l)
 	}
 	l->detail[0] = '\0';
 	stop_timer(l);
-	set_state(l, LEASE_CONFIGURED);
+	lease_set_state(l, LEASE_CONFIGURED);
 	if (l->vm->state == VM_PAUSED) {
 		/* A paused guest configures nothing: it goes on. */
 		vm_heard(l->vm, QMP_OK, QMP_VM_RUNNING, "");
@@ -364,14 +364,14 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 		begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
 		break;
 	case WORKER_DONE_PEER_BAD:
-		failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
+		lease_failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
 		break;
 	case WORKER_DONE_DEVICE_LOST:
-		failed(l, LEASE_REASON_IO_ERROR,
+		lease_failed(l, LEASE_REASON_IO_ERROR,
 			done->detail[0] ? done->detail : strerror(done->error), false);
 		break;
 	default:
-		failed(l, LEASE_REASON_WORKER_DIED, done->detail, true);
+		lease_failed(l, LEASE_REASON_WORKER_DIED, done->detail, true);
 	}
 }
 
@@ -388,7 +388,7 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 		log_error(
 			"%s: flushing its image failed: %s", l->device->name, strerror(done.error));
 		if (l->state == LEASE_RELEASING) {
-			set_reason(l, LEASE_REASON_IO_ERROR,
+			lease_set_reason(l, LEASE_REASON_IO_ERROR,
 				"Flushing its image failed: what the guest "
 				"wrote last may be lost.");
 		}
@@ -402,13 +402,13 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 		on_done_by_itself(l, &done);
 		break;
 	case WORKER_END_HUNG:
-		failed(l, LEASE_REASON_WORKER_HUNG, NULL, true);
+		lease_failed(l, LEASE_REASON_WORKER_HUNG, NULL, true);
 		break;
 	case WORKER_END_SPAWN:
-		failed(l, LEASE_REASON_WORKER_FAILED, strerror(status), true);
+		lease_failed(l, LEASE_REASON_WORKER_FAILED, strerror(status), true);
 		break;
 	case WORKER_END_BAD:
-		failed(l, LEASE_REASON_WORKER_DIED, "It sent a malformed message.", true);
+		lease_failed(l, LEASE_REASON_WORKER_DIED, "It sent a malformed message.", true);
 		break;
 	default:
 		snprintf(detail, sizeof(detail),
@@ -416,159 +416,21 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 				   : "Its worker ended with status %d.",
 			abs(status));
 		/* A worker that can't even close its sandbox will not do so the next time. */
-		failed(l, was_ready ? LEASE_REASON_WORKER_DIED : LEASE_REASON_WORKER_FAILED, detail,
-			was_ready);
+		lease_failed(l, was_ready ? LEASE_REASON_WORKER_DIED : LEASE_REASON_WORKER_FAILED,
+			detail, was_ready);
 	}
 }
 
-static const struct worker_ops ops = {
+const struct worker_ops lease_worker_ops = {
 	.ready = on_ready,
 	.message = on_message,
 	.ended = on_ended,
 };
 
-static int start_worker(struct lease *l)
-{
-	struct device *d = l->device;
-	struct broker *b = d->broker;
-	char speed[32], serial[160], product[128], transfers[48], bytes[48], sandbox[96], name[96];
-	const char *args[12] = {"--stream-fd=4", "--disk-fd=5", speed, serial, product, transfers,
-		bytes, sandbox, name};
-	size_t n_args = 9;
-	_cleanup_close_ int ours = -1;
-	int pair[2];
-
-	snprintf(speed, sizeof(speed), "--speed=%s", d->disk.speed);
-	snprintf(serial, sizeof(serial), "--serial=%s", d->serial);
-	snprintf(product, sizeof(product), "--product=%s", d->name + strlen("disk:"));
-	snprintf(transfers, sizeof(transfers), "--max-transfers=%" PRIu64, l->transfers.amount);
-	snprintf(bytes, sizeof(bytes), "--max-bytes=%" PRIu64, l->bytes.amount);
-	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
-	snprintf(name, sizeof(name), "--name=%s", d->name);
-	if (d->disk.read_only) {
-		args[n_args++] = "--read-only";
-	}
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
-		return -errno;
-	}
-	ours = pair[0];
-	l->stream_fd = pair[1];
-	return worker_start(b, SPAWNER_USB, d->name, args, n_args,
-		(const int[]){ours, d->disk.image_fd}, 2, &ops, l, &l->worker);
-}
-
-/* Takes what the worker will use, in the order in which it can be refused. */
-static int take(struct lease *l, struct refusal_text *text)
-{
-	struct device *d = l->device;
-	struct vm *vm = l->vm;
-	int r = device_open(d, text);
-
-	if (r == 0) {
-		r = charge_take(&l->bytes, &vm->bytes, vm->limits.bytes_in_flight, vm->name, text);
-	}
-	if (r == 0) {
-		r = charge_take(&l->transfers, &vm->transfers, vm->limits.transfers_in_flight,
-			vm->name, text);
-	}
-	if (r == 0) {
-		r = image_lock(d->disk.image_fd, d->disk.read_only,
-			d->disk.path ? d->disk.path : d->name, text);
-		l->locked = r == 0;
-	}
-	return r;
-}
-
-static void claim(struct lease *l)
-{
-	struct refusal_text text = {0};
-	int r = take(l, &text);
-
-	l->detail[0] = '\0';
-	l->reason = LEASE_REASON_NONE;
-	set_state(l, LEASE_CLAIMING);
-	if (r == 0) {
-		r = start_worker(l);
-	}
-	if (r < 0) {
-		failed(l, LEASE_REASON_WORKER_FAILED, strerror(-r), true);
-	} else if (r == REFUSAL_IMAGE_BUSY) {
-		failed(l, LEASE_REASON_IMAGE_BUSY, text.sentence, true);
-	} else if (r == REFUSAL_QUOTA) {
-		failed(l, LEASE_REASON_QUOTA, text.sentence, false);
-	} else if (r > 0) {
-		failed(l, LEASE_REASON_IMAGE_INVALID, text.sentence, false);
-	}
-}
-
-void lease_reconcile(struct lease *l)
-{
-	if (l->state != LEASE_DECIDED || l->timer || l->device->broker->stopping) {
-		return;
-	}
-	if (vm_reachable(l->vm)) {
-		claim(l);
-	}
-}
-
-int lease_create(struct device *d, struct vm *vm, struct refusal_text *text)
-{
-	struct broker *b = d->broker;
-	struct lease *l;
-	int r;
-
-	if (d->lease) {
-		if (d->lease->vm == vm && d->lease->state != LEASE_RELEASING) {
-			return 0;
-		}
-		return refuse(text, REFUSAL_BUSY, "%s is %s, vm %s", d->name,
-			lease_state_name(d->lease->state), d->lease->vm->name);
-	}
-	if (b->stopping) {
-		return refuse_with(
-			text, REFUSAL_BUSY, "Start it again first.", "devbrokerd is stopping");
-	}
-	/* What is wrong with the image now is told now, not when the VM comes. */
-	r = device_open(d, text);
-	if (r == 0) {
-		r = image_probe(d->disk.image_fd, d->disk.read_only,
-			d->disk.path ? d->disk.path : d->name, text);
-	}
-	if (r != 0) {
-		return r;
-	}
-	l = calloc(1, sizeof(*l));
-	if (!l) {
-		return -ENOMEM;
-	}
-	r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
-	if (r != 0) {
-		free(l);
-		return r;
-	}
-	l->device = d;
-	l->vm = vm;
-	l->stream_fd = -1;
-	l->asked_usec = now_usec();
-	list_append(&vm->leases, &l->link);
-	vm->n_leases++;
-	d->lease = l;
-	d->reason = LEASE_REASON_NONE;
-	d->detail[0] = '\0';
-	if (!vm_reachable(vm)) {
-		set_reason(l, vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE,
-			NULL);
-	}
-	set_state(l, LEASE_DECIDED);
-	vm_changed(vm);
-	lease_reconcile(l);
-	return 0;
-}
-
 void lease_release(struct lease *l, enum lease_reason reason)
 {
 	if (l->state == LEASE_DECIDED) {
-		set_reason(l, reason, NULL);
+		lease_set_reason(l, reason, NULL);
 		lease_end(l);
 		return;
 	}
@@ -579,14 +441,14 @@ void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;
 	if (l->state == LEASE_DECIDED) {
-		set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		device_changed(l->device);
 		return;
 	}
 	if (l->state == LEASE_RELEASING) {
-		/* It was the VMM's death that looked like an unplug. */
-		if (l->reason == LEASE_REASON_VMM_UNPLUGGED) {
-			set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		/* It was the VMM's death that looked like an unplug, or made a try fail. */
+		if (l->reason == LEASE_REASON_VMM_UNPLUGGED || l->retry) {
+			lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 			l->retry = true;
 		}
 		release_step(l);

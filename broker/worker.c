@@ -209,7 +209,7 @@ static void worker_on_spawned(void *userdata, int result, pid_t pid, int pidfd)
 		worker_report_end(w, WORKER_END_SPAWN, -r);
 		return;
 	}
-	if (w->destroyed) {
+	if (w->destroyed || w->kill_spawned) {
 		worker_signal(w, SIGKILL);
 	}
 }
@@ -237,8 +237,12 @@ static int worker_spawn(struct worker *w, const char *const *args, size_t n_args
 	if (n_args + 1 > ARRAY_SIZE(all_args) || n_fds + 1 > ARRAY_SIZE(all_fds)) {
 		return -E2BIG;
 	}
-	memcpy(all_args + 1, args, n_args * sizeof(*args));
-	memcpy(all_fds + 1, fds, n_fds * sizeof(*fds));
+	for (size_t i = 0; i < n_args; i++) {
+		all_args[i + 1] = args[i];
+	}
+	for (size_t i = 0; i < n_fds; i++) {
+		all_fds[i + 1] = fds[i];
+	}
 	return spawner_spawn(b->spawner, w->program, all_args, n_args + 1, all_fds, n_fds + 1,
 		w->uid_slot, worker_on_spawned, w, &w->spawn_id);
 }
@@ -319,10 +323,7 @@ void worker_detach(struct worker *w)
 void worker_kill(struct worker *w)
 {
 	worker_signal(w, SIGKILL);
-	if (w->spawning) {
-		/* worker_on_spawned sees to it. */
-		w->end_deadline = now_usec();
-	}
+	w->kill_spawned = w->spawning;
 }
 
 void worker_destroy(struct worker *w)

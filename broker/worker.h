@@ -50,9 +50,10 @@ struct worker {
 	uint32_t messages;     /* since the last ping */
 	uint64_t end_deadline; /* µs; 0: none. After it, it is killed */
 	bool ready;
-	bool spawning;  /* the spawner has not answered yet */
-	bool flushing;  /* said so: the deadline of DETACH does not hold */
-	bool done_seen; /* done holds its last words */
+	bool spawning;     /* the spawner has not answered yet */
+	bool flushing;     /* said so: the deadline of DETACH does not hold */
+	bool done_seen;    /* done holds its last words */
+	bool kill_spawned; /* killed before there was a process */
 	bool killed_hung;
 	bool killed_bad;
 	bool destroyed; /* nobody cares any more; freed when reaped */

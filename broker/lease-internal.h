@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ * What the way in (lease-claim.c) and the way on and out (lease.c) share.
+ */
+#pragma once
+
+#include "broker/lease.h"
+
+struct worker_ops;
+
+/* Of the worker of a lease; its userdata is the lease. */
+extern const struct worker_ops lease_worker_ops;
+
+/* detail may be NULL or empty: the reason's own sentence. */
+void lease_set_reason(struct lease *l, enum lease_reason reason, const char *detail);
+void lease_set_state(struct lease *l, enum lease_state state);
+/* It can't go on: says so, counts the try and releases; retry: then tries again, later. l may be
+ * gone when it returns. */
+void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry);
