@@ -36,6 +36,7 @@ setpriv:util-linux
 busctl:systemd
 mount:mount
 losetup:mount
+mkfs.ext4:e2fsprogs
 clang-format:clang-format
 clang-tidy:clang-tidy
 run-clang-tidy:clang-tidy
