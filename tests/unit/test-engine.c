@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "tests/unit/test.h"
+#include "usb/bytes.h"
 
 enum {
 	HELLO = 0,
@@ -200,25 +201,13 @@ static void turn(struct fixture *f)
 	}
 }
 
-static void put32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++) {
-		p[i] = (uint8_t)(v >> 8 * i);
-	}
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 static void say(struct fixture *f, uint32_t type, uint32_t id, const void *body, size_t size)
 {
 	uint8_t packet[HEAD + 4096] = {0};
 
-	put32(packet, type);
-	put32(packet + 4, (uint32_t)size);
-	put32(packet + 8, id);
+	put_le32(packet, type);
+	put_le32(packet + 4, (uint32_t)size);
+	put_le32(packet + 8, id);
 	memcpy(packet + HEAD, body, size);
 	assert_int_equal(write(f->guest, packet, HEAD + size), HEAD + size);
 	turn(f);
@@ -233,10 +222,10 @@ static int heard(struct fixture *f, uint32_t *id_out, uint8_t *body, size_t *siz
 	if (f->n_in < HEAD) {
 		return -1;
 	}
-	type = (int)get32(f->in);
-	size = get32(f->in + 4);
+	type = (int)get_le32(f->in);
+	size = get_le32(f->in + 4);
 	assert_true(f->n_in >= HEAD + size && size <= 4096);
-	*id_out = get32(f->in + 8);
+	*id_out = get_le32(f->in + 8);
 	memcpy(body, f->in + HEAD, size);
 	*size_out = size;
 	f->n_in -= HEAD + size;
@@ -270,8 +259,8 @@ static void greet(struct fixture *f)
 {
 	uint8_t hello[12 + 68] = {0};
 
-	put32(hello + 4, 68);
-	put32(hello + 12 + 64, CAPS);
+	put_le32(hello + 4, 68);
+	put_le32(hello + 12 + 64, CAPS);
 	assert_int_equal(write(f->guest, hello, sizeof(hello)), sizeof(hello));
 	turn(f);
 	/* Its hello has a 32-bit id. */
