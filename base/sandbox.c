@@ -39,7 +39,7 @@
 struct kind_limits {
 	rlim_t nofile;
 	rlim_t nproc; /* threads of this worker, counted per user namespace since Linux 5.14 */
-	rlim_t data;  /* bytes of private writable mappings; see sandbox_allow_memory */
+	rlim_t data;  /* bytes of private writable mappings */
 	rlim_t fsize; /* of every file, an image written in place included; not if stderr is one */
 };
 
@@ -50,16 +50,15 @@ static const struct kind_limits limits[] = {
 };
 _Static_assert(ARRAY_SIZE(limits) == SANDBOX_KIND_COUNT_, "one per kind");
 
-/* The hard limit becomes value + extra, or stays where it is lower already. */
-static int set_limit(int resource, rlim_t value, rlim_t extra)
+/* Soft and hard limit become value, or stay where they are lower already. */
+static int set_limit(int resource, rlim_t value)
 {
 	struct rlimit l;
 
 	if (getrlimit((__rlimit_resource_t)resource, &l) < 0) {
 		return -errno;
 	}
-	l.rlim_max = MIN(l.rlim_max, value == RLIM_INFINITY ? value : value + extra);
-	l.rlim_cur = MIN(l.rlim_max, value);
+	l.rlim_cur = l.rlim_max = MIN(l.rlim_max, value);
 	return setrlimit((__rlimit_resource_t)resource, &l) < 0 ? -errno : 0;
 }
 
@@ -72,22 +71,22 @@ static int close_fds(enum sandbox_kind kind, uint32_t stages, const int *keep, s
 	int r = close_all_except(3, keep, n_keep);
 
 	if (r == 0) {
-		r = set_limit(RLIMIT_CORE, 0, 0);
+		r = set_limit(RLIMIT_CORE, 0);
 	}
 	if (r == 0) {
-		r = set_limit(RLIMIT_NOFILE, l->nofile, 0);
+		r = set_limit(RLIMIT_NOFILE, l->nofile);
 	}
 	/* Without a user namespace the count is that of the whole host uid, which may run much
 	 * more than this worker. */
 	if (r == 0 && stages & SANDBOX_NAMESPACES) {
-		r = set_limit(RLIMIT_NPROC, l->nproc, 0);
+		r = set_limit(RLIMIT_NPROC, l->nproc);
 	}
 	/* ASan's shadow is terabytes of address space. */
 	if (r == 0 && !SANDBOX_SANITIZERS) {
-		r = set_limit(RLIMIT_DATA, l->data, SANDBOX_MEMORY_EXTRA_MAX);
+		r = set_limit(RLIMIT_DATA, l->data);
 	}
 	if (r == 0 && fstat(STDERR_FILENO, &log) == 0 && !S_ISREG(log.st_mode)) {
-		r = set_limit(RLIMIT_FSIZE, l->fsize, 0);
+		r = set_limit(RLIMIT_FSIZE, l->fsize);
 	}
 	return r;
 }
@@ -327,43 +326,8 @@ int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size
 	return 0;
 }
 
-int sandbox_allow_memory(uint64_t bytes)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_DATA, &l) < 0) {
-		return -errno;
-	}
-	/* Not closed (off, sanitizers): nothing is in the way. */
-	if (l.rlim_cur == RLIM_INFINITY) {
-		return 0;
-	}
-	if (bytes > l.rlim_max - l.rlim_cur) {
-		return -ERANGE;
-	}
-	l.rlim_cur += bytes;
-	return setrlimit(RLIMIT_DATA, &l) < 0 ? -errno : 0;
-}
-
-/* The room that sandbox_allow_memory had is gone from here on. */
-static int fix_memory(void)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_DATA, &l) < 0) {
-		return -errno;
-	}
-	l.rlim_max = l.rlim_cur;
-	return setrlimit(RLIMIT_DATA, &l) < 0 ? -errno : 0;
-}
-
 int sandbox_lock(enum sandbox_kind kind, uint32_t stages)
 {
-	int r = stages & SANDBOX_FDS ? fix_memory() : 0;
-
-	if (r < 0) {
-		return r;
-	}
 	if (!(stages & SANDBOX_SECCOMP)) {
 		return 0;
 	}

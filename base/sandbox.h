@@ -50,15 +50,8 @@ const char *sandbox_stage_name(uint32_t stage);
 int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep,
 	uint32_t *failed_out) _must_check_;
 
-/* Between the two: allows bytes of private memory more than the kind has (64 MiB disk, 16 MiB qmp),
- * for a worker whose quota of bytes in flight is large. -ERANGE if that is more than
- * SANDBOX_MEMORY_EXTRA_MAX on top; -errno. */
-int sandbox_allow_memory(uint64_t bytes) _must_check_;
-#define SANDBOX_MEMORY_EXTRA_MAX (64 << 20)
-
-/* Makes the bound on memory final, and closes SECCOMP on all threads, as far as they are in stages.
- * Last; nothing but serving comes after it: an open or a stat of a path fails with ENOENT, most
- * other calls that serving does not need kill the process (SIGSYS), among them fork, exec, new
- * threads and executable mappings. The program is pid 1: a SIGTERM that it has no handler or
- * signalfd for does nothing. 0 or -errno. */
+/* Closes SECCOMP on all threads, if it is in stages. Last; nothing but serving comes after it: an
+ * open or a stat of a path fails with ENOENT, most other calls that serving does not need kill the
+ * process (SIGSYS), among them fork, exec, new threads and executable mappings. The program is pid
+ * 1: a SIGTERM that it has no handler or signalfd for does nothing. 0 or -errno. */
 int sandbox_lock(enum sandbox_kind kind, uint32_t stages) _must_check_;

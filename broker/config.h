@@ -26,17 +26,17 @@ bool config_name_ok(const char *name);
 bool config_bus_ok(const char *bus);
 
 /* Bounds of what configuration and requests may set. A worker needs room for one transfer of the
- * largest size; its memory is bounded whatever the quota (sandbox_allow_memory). */
+ * largest size, and stays under 64 MiB of memory in all. */
 #define QUOTA_DEVICES_MAX   64
 #define QUOTA_BYTES_MIN     (1 << 20)
-#define QUOTA_BYTES_MAX     (64 << 20)
+#define QUOTA_BYTES_MAX     (32 << 20)
 #define QUOTA_TRANSFERS_MAX 1024
 
 /* Limits of one VM. A worker's own limits are these divided by nothing: each device may use up to
  * the per-device part, and the VM's sum is charged when it is attached. */
 struct quota_limits {
 	uint32_t devices;             /* lent to the VM at once; default 16 */
-	uint64_t bytes_in_flight;     /* per device; default 8 MiB, 1 MiB to 64 MiB */
+	uint64_t bytes_in_flight;     /* per device; default 8 MiB, 1 MiB to 32 MiB */
 	uint32_t transfers_in_flight; /* per device; default 64, 1 to 1024 */
 };
 

@@ -32,7 +32,7 @@
 #define DEFAULT_TRANSFERS 64
 #define DEFAULT_BYTES     (8 << 20)
 #define BYTES_MIN         (1 << 20)
-#define BYTES_MAX         (64 << 20)
+#define BYTES_MAX         (32 << 20)
 
 struct options {
 	struct serve_options serve;
@@ -51,7 +51,7 @@ static const char help[] =
 	"  --serial S            serial number of the stick\n"
 	"  --product P           its name\n"
 	"  --max-transfers N     in flight at once, 1 to 1024, default 64\n"
-	"  --max-bytes N         of their buffers, 1M to 64M, default 8M\n"
+	"  --max-bytes N         of their buffers, 1M to 32M, default 8M\n"
 	"  --sandbox S           full (default), reduced:STAGE,... or off\n"
 	"  --name NAME           for the log\n"
 	"  --log-level L         error, warn, info or debug\n"

@@ -21,9 +21,6 @@
 #include "usb/control-channel.h"
 #include "usb/engine.h"
 
-/* What the sandbox's bound on memory leaves to buffers of transfers without asking for more. */
-#define BUFFERS_WITHIN_BOUND (32 << 20)
-
 struct server {
 	const struct serve_options *o;
 	sd_event *event;
@@ -234,9 +231,6 @@ static int set_up(struct server *s)
 	}
 	if (r >= 0) {
 		r = sd_event_add_post(s->event, NULL, on_turn, s);
-	}
-	if (r >= 0 && o->stages && o->max_bytes > BUFFERS_WITHIN_BOUND) {
-		r = sandbox_allow_memory(o->max_bytes - BUFFERS_WITHIN_BOUND);
 	}
 	return r < 0 ? r : sandbox_lock(SANDBOX_DISK, o->stages);
 }

@@ -108,7 +108,7 @@ class Requests(BrokerCase):
                               (("qmp", "s", qmp, "bus", "s", "x" * 5000), "no name of a bus"),
                               (("qmp", "s", qmp, "devices-max", "u", "65"), "at most 64"),
                               (("qmp", "s", qmp, "transfers-in-flight-max", "u", "0"), "between 1 and"),
-                              (("qmp", "s", qmp, "bytes-in-flight-max", "t", "1"), "between 1 and 64 MiB")):
+                              (("qmp", "s", qmp, "bytes-in-flight-max", "t", "1"), "between 1 and 32 MiB")):
             with self.subTest(options=[o[:20] for o in options]):
                 self.assertIn(word, add_vm(*options))
         self.assertEqual(self.broker.cli("vm", "list")["vms"], [])

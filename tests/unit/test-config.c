@@ -227,9 +227,9 @@ static const struct {
 	{VM, VM_START "[quota]\ntransfers-in-flight=0\n",
 		VM ":4: transfers-in-flight=0 is not a number from 1 to 1024"},
 	{VM, VM_START "[quota]\nbytes-in-flight=1023K\n",
-		VM ":4: bytes-in-flight=1023K is not a size from 1M to 64M"},
+		VM ":4: bytes-in-flight=1023K is not a size from 1M to 32M"},
 	{VM, VM_START "[quota]\nbytes-in-flight=99999999999999999999T\n",
-		VM ":4: bytes-in-flight=99999999999999999999T is not a size from 1M to 64M"},
+		VM ":4: bytes-in-flight=99999999999999999999T is not a size from 1M to 32M"},
 	{"vms.d/-x.conf", VM_START,
 		"vms.d/-x.conf: the file's name is no name: use letters, digits, '.', '_' and '-', "
 		"a letter or digit first"},
