@@ -8,6 +8,10 @@ with the lowest and highest are printed, and the ratio of each round's pair (its
 while slows both. The image lies on the disk of the build folder, read from the page cache: on a tmpfs there is no
 RWF_NOWAIT before Linux 6.6, and each read would take the way of one that has to wait for its disk.
 
+QEMU 7.2 reads its end of a usbredir connection 4 KiB at a time (CHR_READ_BUF_LEN; strace shows 256 calls for a read of
+1 MiB), one turn of its main loop each. That is most of the distance to usb-storage, which is inside of QEMU; the
+worker's share of the CPU time is printed by itself.
+
 Without QEMU: redir-bench plays the guest's usb-storage against the sandboxed worker, one command in flight, and beside it
 two processes pass messages of the same sizes over the same kind of socket: the limit of this machine for such a path.
 
