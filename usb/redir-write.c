@@ -168,9 +168,13 @@ void redir_flush(struct redir *r)
 	bool was = r->congested;
 
 	write_queue(r);
-	if (was && !r->congested && !r->dead) {
+	/* What was read before the guest fell behind lies in our buffer, where no event tells of
+	 * it: as often as the guest catches up within this turn, go on there. Each time takes at
+	 * least one packet from the buffer, and nothing is read meanwhile. */
+	while (was && !r->congested && !r->dead) {
 		r->ops->drained(r->userdata);
 		redir_parse(r);
+		was = r->congested;
 		write_queue(r);
 	}
 	redir_update_events(r);
