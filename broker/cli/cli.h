@@ -10,42 +10,23 @@
 #include <systemd/sd-bus.h>
 
 #include "base/cleanup.h"
+#include "broker/cli/options.h"
+#include "broker/cli/text.h"
 #include "protocol/refusal.h"
 
-#define CLI_EXIT_FAILED      1
-#define CLI_EXIT_USAGE       2
-#define CLI_EXIT_UNREACHABLE 3
-
-#define CLI_ARGS_MAX 4
-
-struct cli;
-
-/* --NAME or --NAME VALUE. */
-struct cli_option {
-	const char *name;  /* without the dashes */
-	const char *value; /* what it takes, for the help ("PATH"); NULL: nothing */
-	const char *help;
-};
-
-#define CLI_OPTIONS_MAX 8
-
-struct cli_command {
-	const char *group; /* "vm" of "vm list"; NULL: none */
-	const char *name;
-	const char *args; /* for the help ("DEVICE VM") */
-	int n_args;
-	const char *help;
-	struct cli_option options[CLI_OPTIONS_MAX]; /* up to the first without a name */
-	/* Returns the exit code. */
-	int (*run)(struct cli *c);
-};
+#define CLI_PATH_BROKER      "/org/devbroker"
+#define CLI_PATH_DEVICE      "/org/devbroker/device"
+#define CLI_PATH_VM          "/org/devbroker/vm"
+#define CLI_IFACE_BROKER     "org.devbroker.Broker1"
+#define CLI_IFACE_DEVICE     "org.devbroker.Device1"
+#define CLI_IFACE_VM         "org.devbroker.VM1"
+#define CLI_IFACE_MANAGER    "org.freedesktop.DBus.ObjectManager"
+#define CLI_IFACE_PROPERTIES "org.freedesktop.DBus.Properties"
 
 struct cli {
-	const struct cli_command *command;
-	const char *args[CLI_ARGS_MAX];
-	const char *values[CLI_OPTIONS_MAX]; /* of command->options; "" without a value */
-	bool json;
-	char socket[512];
+	struct options o;
+	bool colour_out;
+	bool colour_err;
 	sd_bus *bus; // may be NULL: before cli_connect
 };
 
@@ -60,27 +41,41 @@ int cli_fail(const struct cli *c, int exit_code, const char *code, const char *r
 	const char *fmt, ...) _printf_(5, 6);
 /* The same for what a call returned: r is its -errno. Returns the exit code. */
 int cli_fail_call(const struct cli *c, int r, const sd_bus_error *error);
-/* The same for a lease that ended: reason is its code. Returns the exit code. */
+/* The same for a lease that ended: its reason is the code. Returns the exit code. */
 int cli_fail_lease(const struct cli *c, const json_t *device);
 
-/* The broker's objects as JSON objects with the names of the documented schema. 0, or the exit
- * code; the error is printed. The caller owns what comes out. */
-int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out) _must_check_;
-/* One device by its object's path. */
-int cli_device(struct cli *c, const char *path, json_t **out) _must_check_;
-int cli_vm(struct cli *c, const char *path, json_t **out) _must_check_;
-/* All properties of one interface of one object, under their documented names. */
-int cli_properties(
-	struct cli *c, const char *path, const char *interface, json_t **out) _must_check_;
-/* What a PropertiesChanged message says, under documented names. 0 or -errno. */
+/* The broker's objects as JSON objects with the names of the documented schema, sorted by name.
+ * 0, or the exit code; the error is printed. The caller owns what comes out. *serial_out (may be
+ * NULL) is the serial number of the broker's answer on this connection: what has a lower one was
+ * said before it. */
+int cli_objects(
+	struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out) _must_check_;
+/* All properties of one interface of one object, in the same way. */
+int cli_properties(struct cli *c, const char *path, const char *interface, json_t **out,
+	uint64_t *serial_out) _must_check_;
+/* What a PropertiesChanged message says, behind its interface, under documented names. 0 or
+ * -errno. */
 int cli_changed(sd_bus_message *m, const char *interface, json_t **out) _must_check_;
+/* What an InterfacesAdded message says of interface, behind its path. 0, -errno, -ENOENT if the
+ * message is about other interfaces. */
+int cli_added(sd_bus_message *m, const char *interface, json_t **out) _must_check_;
 
-/* Prints doc with its schema ("devbroker.list/1") in front, and drops doc. Returns the exit code.
- */
+/* Text of a field; "" if it is none. */
+const char *cli_text(const json_t *object, const char *key);
+uint64_t cli_number(const json_t *object, const char *key);
+
+/* Prints doc with its schema ("devbroker.list/1") in front, and drops doc (NULL: out of memory).
+ * Returns the exit code. */
 int cli_print_json(json_t *doc, const char *schema);
 
-extern const struct cli_command cli_commands[];
+/* How a device's or a VM's state is shown. */
+enum text_style cli_state_style(const char *state);
+
+extern const struct cli_command *const cli_commands;
 extern const size_t cli_n_commands;
+
+/* Help about all commands (first NULL), a group, a command. Returns the exit code. */
+int cli_help(const struct cli *c, const char *first, const char *second);
 
 int cmd_status(struct cli *c);
 int cmd_list(struct cli *c);
@@ -94,3 +89,4 @@ int cmd_disk_add(struct cli *c);
 int cmd_disk_remove(struct cli *c);
 int cmd_attach(struct cli *c);
 int cmd_detach(struct cli *c);
+int cmd_help(struct cli *c);

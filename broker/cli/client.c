@@ -11,29 +11,27 @@
 
 #include "base/fd.h"
 #include "broker/cli/cli.h"
-#include "broker/cli/table.h"
 
 static void print_error(const struct cli *c, int exit_code, const char *code, const char *message,
 	const char *remedy)
 {
-	_cleanup_free_ char *shown = NULL, *hint = NULL;
+	/* A message may hold what somebody typed: JSON takes nothing but UTF-8. */
+	_cleanup_free_ char *shown = text_harmless(message), *hint = text_harmless(remedy);
 
-	if (c->json) {
+	if (c->o.json) {
 		json_t *doc = json_pack("{s:s, s:s, s:s, s:s, s:i}", "schema", "devbroker.error/1",
-			"code", code, "message", message, "remedy", remedy, "exit_code", exit_code);
+			"code", code, "message", shown ? shown : "", "remedy", hint ? hint : "",
+			"exit_code", exit_code);
 
-		if (doc) {
-			json_dumpf(doc, stderr, JSON_COMPACT);
-			fputc('\n', stderr);
-			json_decref(doc);
-			return;
-		}
+		json_dumpf(doc, stderr, JSON_COMPACT);
+		fputc('\n', stderr);
+		json_decref(doc);
+		return;
 	}
-	shown = text_harmless(message);
-	hint = text_harmless(remedy);
-	fprintf(stderr, "devbroker: %s\n", shown ? shown : "out of memory");
+	text_line(stderr, c->colour_err ? TEXT_BAD : TEXT_PLAIN, "devbroker: %s",
+		shown ? shown : "out of memory");
 	if (hint && hint[0]) {
-		fprintf(stderr, "  hint: %s\n", hint);
+		text_line(stderr, TEXT_PLAIN, "  hint: %s", hint);
 	}
 }
 
@@ -100,20 +98,19 @@ static const struct {
 
 int cli_fail_lease(const struct cli *c, const json_t *device)
 {
-	const char *reason = json_string_value(json_object_get(device, "reason"));
-	const char *detail = json_string_value(json_object_get(device, "detail"));
-	const char *name = json_string_value(json_object_get(device, "name"));
+	const char *reason = cli_text(device, "reason"), *detail = cli_text(device, "detail");
+	const char *name = cli_text(device, "name");
 
-	for (size_t i = 0; reason && i < ARRAY_SIZE(lease_exits); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(lease_exits); i++) {
 		if (strcmp(lease_exits[i].reason, reason) == 0) {
 			enum refusal r = lease_exits[i].refusal;
 
 			return cli_fail(c, refusal_exit_code(r), reason, refusal_remedy(r),
-				"%s: %s", name ? name : "?", detail ? detail : reason);
+				"%s: %s", name, detail[0] ? detail : reason);
 		}
 	}
-	return cli_fail(c, CLI_EXIT_FAILED, "failed", "See devbroker list.", "%s: %s",
-		name ? name : "?", detail && detail[0] ? detail : "it ended");
+	return cli_fail(c, CLI_EXIT_FAILED, "failed", "See devbroker list.", "%s: %s", name,
+		detail[0] ? detail : "it ended");
 }
 
 static int fail_connect(const struct cli *c, int error)
@@ -122,15 +119,15 @@ static int fail_connect(const struct cli *c, int error)
 		return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
 			"Start it: systemctl start devbrokerd; or name its run directory with "
 			"--run-dir.",
-			"devbrokerd does not run: nobody answers on %s", c->socket);
+			"devbrokerd does not run: nobody answers on %s", c->o.socket);
 	}
 	if (error == EACCES || error == EPERM) {
 		return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
 			"Run it as root or as a member of the group devbroker.",
-			"you may not connect to %s", c->socket);
+			"you may not connect to %s", c->o.socket);
 	}
 	return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable", "Check --socket and --run-dir.",
-		"can't connect to %s: %s", c->socket, strerror(error));
+		"can't connect to %s: %s", c->o.socket, strerror(error));
 }
 
 int cli_connect(struct cli *c)
@@ -139,10 +136,10 @@ int cli_connect(struct cli *c)
 	_cleanup_close_ int fd = -1;
 	int r;
 
-	if (strlen(c->socket) >= sizeof(addr.sun_path)) {
+	if (strlen(c->o.socket) >= sizeof(addr.sun_path)) {
 		return fail_connect(c, ENAMETOOLONG);
 	}
-	memcpy(addr.sun_path, c->socket, strlen(c->socket) + 1);
+	memcpy(addr.sun_path, c->o.socket, strlen(c->o.socket) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
 		return fail_connect(c, errno);

@@ -14,11 +14,10 @@
 #include "base/fd.h"
 #include "broker/cli/cli.h"
 
-#define BROKER "/org/devbroker", "org.devbroker.Broker1"
-
 static int new_call(struct cli *c, const char *member, sd_bus_message **out)
 {
-	return sd_bus_message_new_method_call(c->bus, out, NULL, BROKER, member);
+	return sd_bus_message_new_method_call(
+		c->bus, out, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, member);
 }
 
 /* Sends m, and reads the path of the object that was made, if path_out is wanted (to be freed).
@@ -49,29 +48,46 @@ static int append_text(sd_bus_message *m, const char *key, const char *value)
 	return value ? sd_bus_message_append(m, "{sv}", key, "s", value) : 0;
 }
 
-/* type: 'u' or 't'; value may be NULL. 0; -EINVAL if it is no number. */
-static int append_number(sd_bus_message *m, const char *key, char type, const char *value)
-{
-	uint64_t n;
+/* Options that are numbers, with their D-Bus types. */
+static const struct {
+	const char *name;
+	char type;
+} limits[] = {
+	{"devices-max", 'u'},
+	{"bytes-in-flight-max", 't'},
+	{"transfers-in-flight-max", 'u'},
+};
 
-	if (!value) {
-		return 0;
+/* 0; -errno; -ERANGE with *bad_out if that option is no number, or one that can't be sent. */
+static int append_limits(const struct cli *c, sd_bus_message *m, const char **bad_out)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(limits); i++) {
+		const char *value = cli_value(c, limits[i].name);
+		bool small = limits[i].type == 'u';
+		uint64_t n;
+
+		if (!value) {
+			continue;
+		}
+		if (parse_bytes(value, 0, small ? UINT32_MAX : UINT64_MAX, &n) < 0) {
+			*bad_out = limits[i].name;
+			return -ERANGE;
+		}
+		r = small ? sd_bus_message_append(m, "{sv}", limits[i].name, "u", (uint32_t)n)
+			  : sd_bus_message_append(m, "{sv}", limits[i].name, "t", n);
 	}
-	if (parse_bytes(value, 0, type == 'u' ? UINT32_MAX : UINT64_MAX, &n) < 0) {
-		return -EINVAL;
-	}
-	return type == 'u' ? sd_bus_message_append(m, "{sv}", key, "u", (uint32_t)n)
-			   : sd_bus_message_append(m, "{sv}", key, "t", n);
+	return r;
 }
 
 static int print_object(struct cli *c, json_t *object, const char *key, const char *schema)
 {
-	const char *name = json_string_value(json_object_get(object, "name"));
-
-	if (c->json) {
+	if (c->o.json) {
 		return cli_print_json(json_pack("{s:o}", key, object), schema);
 	}
-	printf("%s added\n", name ? name : "?");
+	text_line(stdout, TEXT_PLAIN, "%s%s added", strcmp(key, "vm") == 0 ? "vm " : "",
+		cli_text(object, "name"));
 	json_decref(object);
 	return 0;
 }
@@ -91,9 +107,27 @@ static char *absolute(const char *path)
 	return out;
 }
 
+/* The options of AddVM behind its name. Errors as append_limits. */
+static int append_vm_options(
+	const struct cli *c, sd_bus_message *m, const char *qmp, const char **bad_out)
+{
+	int r = sd_bus_message_open_container(m, 'a', "{sv}");
+
+	if (r >= 0) {
+		r = append_text(m, "qmp", qmp);
+	}
+	if (r >= 0) {
+		r = append_text(m, "bus", cli_value(c, "bus"));
+	}
+	if (r >= 0) {
+		r = append_limits(c, m, bad_out);
+	}
+	return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 int cmd_vm_add(struct cli *c)
 {
-	const char *qmp = cli_value(c, "qmp");
+	const char *qmp = cli_value(c, "qmp"), *bad = NULL;
 	_cleanup_free_ char *path = NULL, *object = NULL;
 	sd_bus_message *m = NULL;
 	json_t *vm;
@@ -105,42 +139,26 @@ int cmd_vm_add(struct cli *c)
 			"vm add needs --qmp PATH");
 	}
 	path = absolute(qmp);
+	if (path && !text_is_utf8(path)) {
+		return cli_fail(c, CLI_EXIT_USAGE, "usage", "Give it a path that is UTF-8.",
+			"the path of the QMP socket is not UTF-8: %s", path);
+	}
 	r = path ? new_call(c, "AddVM", &m) : -ENOMEM;
 	if (r >= 0) {
-		r = sd_bus_message_append(m, "s", c->args[0]);
+		r = sd_bus_message_append(m, "s", c->o.args[0]);
 	}
 	if (r >= 0) {
-		r = sd_bus_message_open_container(m, 'a', "{sv}");
-	}
-	if (r >= 0) {
-		r = append_text(m, "qmp", path);
-	}
-	if (r >= 0) {
-		r = append_text(m, "bus", cli_value(c, "bus"));
-	}
-	if (r >= 0) {
-		r = append_number(m, "devices-max", 'u', cli_value(c, "devices-max"));
-	}
-	if (r >= 0) {
-		r = append_number(
-			m, "bytes-in-flight-max", 't', cli_value(c, "bytes-in-flight-max"));
-	}
-	if (r >= 0) {
-		r = append_number(
-			m, "transfers-in-flight-max", 'u', cli_value(c, "transfers-in-flight-max"));
-	}
-	if (r >= 0) {
-		r = sd_bus_message_close_container(m);
+		r = append_vm_options(c, m, path, &bad);
 	}
 	if (r < 0) {
 		sd_bus_message_unref(m);
-		return r == -EINVAL ? cli_fail(c, CLI_EXIT_USAGE, "usage", "",
-					      "a limit has to be a number, or a size as in 8M")
-				    : cli_fail_call(c, r, NULL);
+		return bad ? cli_fail(c, CLI_EXIT_USAGE, "usage", "",
+				     "--%s takes a number, or a size as in 8M", bad)
+			   : cli_fail_call(c, r, NULL);
 	}
 	r = call(c, m, &object);
 	if (r == 0) {
-		r = cli_vm(c, object, &vm);
+		r = cli_properties(c, object, CLI_IFACE_VM, &vm, NULL);
 	}
 	return r == 0 ? print_object(c, vm, "vm", "devbroker.vm-add/1") : r;
 }
@@ -151,16 +169,16 @@ static int remove_thing(struct cli *c, const char *member, const char *schema)
 	int r = new_call(c, member, &m);
 
 	if (r >= 0) {
-		r = sd_bus_message_append(m, "s", c->args[0]);
+		r = sd_bus_message_append(m, "s", c->o.args[0]);
 	}
 	r = r < 0 ? cli_fail_call(c, r, NULL) : call(c, m, NULL);
 	if (r != 0) {
 		return r;
 	}
-	if (c->json) {
-		return cli_print_json(json_pack("{s:s}", "removed", c->args[0]), schema);
+	if (c->o.json) {
+		return cli_print_json(json_pack("{s:s}", "removed", c->o.args[0]), schema);
 	}
-	printf("%s removed\n", c->args[0]);
+	text_line(stdout, TEXT_PLAIN, "%s removed", c->o.args[0]);
 	return 0;
 }
 
@@ -233,19 +251,19 @@ static int open_image(const struct cli *c, const char *path, bool read_only, int
 int cmd_disk_add(struct cli *c)
 {
 	_cleanup_close_ int fd = -1;
-	_cleanup_free_ char *path = absolute(c->args[0]), *object = NULL;
+	_cleanup_free_ char *path = absolute(c->o.args[0]), *object = NULL, *shown = NULL;
 	bool read_only = cli_value(c, "read-only");
 	const char *name = cli_value(c, "name");
 	sd_bus_message *m = NULL;
 	char made[64];
 	json_t *device;
-	int r = open_image(c, c->args[0], read_only, &fd);
+	int r = open_image(c, c->o.args[0], read_only, &fd);
 
 	if (r != 0) {
 		return r;
 	}
 	if (!name) {
-		name_from_path(c->args[0], made, sizeof(made));
+		name_from_path(c->o.args[0], made, sizeof(made));
 		name = made;
 	}
 	r = new_call(c, "AddDisk", &m);
@@ -265,7 +283,9 @@ int cmd_disk_add(struct cli *c)
 		r = append_text(m, "serial", cli_value(c, "serial"));
 	}
 	if (r >= 0) {
-		r = append_text(m, "path", path);
+		/* Only shown; D-Bus takes nothing but UTF-8. */
+		shown = path ? text_harmless(path) : NULL;
+		r = append_text(m, "path", shown);
 	}
 	if (r >= 0) {
 		r = sd_bus_message_close_container(m);
@@ -276,7 +296,7 @@ int cmd_disk_add(struct cli *c)
 	}
 	r = call(c, m, &object);
 	if (r == 0) {
-		r = cli_device(c, object, &device);
+		r = cli_properties(c, object, CLI_IFACE_DEVICE, &device, NULL);
 	}
 	return r == 0 ? print_object(c, device, "device", "devbroker.disk-add/1") : r;
 }

@@ -8,25 +8,36 @@
 #include "broker/cli/cli.h"
 #include "broker/cli/table.h"
 
-static const char *text_of(const json_t *o, const char *key)
+enum text_style cli_state_style(const char *state)
 {
-	const char *text = json_string_value(json_object_get(o, key));
+	static const struct {
+		const char *state;
+		enum text_style style;
+	} styles[] = {
+		{"configured", TEXT_GOOD},
+		{"up", TEXT_GOOD},
+		{"present", TEXT_PLAIN},
+		{"gone", TEXT_PLAIN},
+		{"", TEXT_PLAIN},
+		{"busy", TEXT_BAD},
+		{"error", TEXT_BAD},
+	};
 
-	return text ? text : "";
+	for (size_t i = 0; i < ARRAY_SIZE(styles); i++) {
+		if (strcmp(styles[i].state, state) == 0) {
+			return styles[i].style;
+		}
+	}
+	return TEXT_WAITING;
 }
 
-static uint64_t number_of(const json_t *o, const char *key)
-{
-	return (uint64_t)json_integer_value(json_object_get(o, key));
-}
-
-static int print_table(struct table *t)
+static int print_table(const struct cli *c, struct table *t)
 {
 	if (!t) {
 		return CLI_EXIT_FAILED;
 	}
-	table_print(t, stdout, terminal_width());
-	return fflush(stdout) == EOF ? CLI_EXIT_FAILED : 0;
+	table_print(t, stdout, terminal_width(), c->colour_out);
+	return 0;
 }
 
 static struct table *devices_table(const json_t *devices)
@@ -42,14 +53,14 @@ static struct table *devices_table(const json_t *devices)
 		if (!t) {
 			break;
 		}
-		table_cell(t, text_of(d, "name"));
-		table_cell(t, text_of(d, "state"));
-		table_cell(t, text_of(d, "vm"));
-		table_cell_bytes(t, number_of(d, "size_bytes"));
-		table_cell(t, text_of(d, "speed"));
+		table_cell(t, cli_text(d, "name"));
+		table_cell_style(t, cli_text(d, "state"), cli_state_style(cli_text(d, "state")));
+		table_cell(t, cli_text(d, "vm"));
+		table_cell_bytes(t, cli_number(d, "size_bytes"));
+		table_cell(t, cli_text(d, "speed"));
 		table_cell(t,
 			json_is_true(json_object_get(d, "read_only")) ? "read-only" : "read-write");
-		table_cell(t, text_of(d, "detail"));
+		table_cell(t, cli_text(d, "detail"));
 	}
 	return t;
 }
@@ -58,7 +69,7 @@ static int print_devices(struct cli *c, json_t *devices, const char *schema)
 {
 	_cleanup_(table_destroyp) struct table *t = NULL;
 
-	if (c->json) {
+	if (c->o.json) {
 		return cli_print_json(json_pack("{s:o}", "devices", devices), schema);
 	}
 	if (json_array_size(devices) == 0) {
@@ -68,13 +79,13 @@ static int print_devices(struct cli *c, json_t *devices, const char *schema)
 	}
 	t = devices_table(devices);
 	json_decref(devices);
-	return print_table(t);
+	return print_table(c, t);
 }
 
 int cmd_list(struct cli *c)
 {
 	json_t *devices, *vms;
-	int r = cli_objects(c, &devices, &vms);
+	int r = cli_objects(c, &devices, &vms, NULL);
 
 	if (r != 0) {
 		return r;
@@ -87,14 +98,14 @@ int cmd_disk_list(struct cli *c)
 {
 	json_t *devices, *vms;
 	size_t i = 0;
-	int r = cli_objects(c, &devices, &vms);
+	int r = cli_objects(c, &devices, &vms, NULL);
 
 	if (r != 0) {
 		return r;
 	}
 	json_decref(vms);
 	while (i < json_array_size(devices)) {
-		if (strcmp(text_of(json_array_get(devices, i), "kind"), "disk") == 0) {
+		if (strcmp(cli_text(json_array_get(devices, i), "kind"), "disk") == 0) {
 			i++;
 		} else {
 			json_array_remove(devices, i);
@@ -103,12 +114,13 @@ int cmd_disk_list(struct cli *c)
 	return print_devices(c, devices, "devbroker.disk-list/1");
 }
 
-/* Every VM is asked how it is first. */
-static int refresh(struct cli *c)
+/* Has one VM (its object's path) or all of them (NULL) asked how they are. 0 or the exit code. */
+static int refresh(struct cli *c, const char *vm)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	int r = sd_bus_call_method(c->bus, NULL, "/org/devbroker", "org.devbroker.Broker1",
-		"RefreshVMs", &error, NULL, NULL);
+	int r = sd_bus_call_method(c->bus, NULL, vm ? vm : CLI_PATH_BROKER,
+		vm ? CLI_IFACE_VM : CLI_IFACE_BROKER, vm ? "Refresh" : "RefreshVMs", &error, NULL,
+		NULL);
 
 	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
 	sd_bus_error_free(&error);
@@ -123,8 +135,8 @@ static void join(const json_t *list, char *out, size_t size)
 	out[0] = '\0';
 	json_array_foreach(list, i, item)
 	{
-		int n = snprintf(
-			out + at, size - at, "%s%s", i ? ", " : "", json_string_value(item));
+		const char *text = json_string_value(item);
+		int n = snprintf(out + at, size - at, "%s%s", i ? ", " : "", text ? text : "");
 
 		at = n < 0 || at + (size_t)n >= size ? size - 1 : at + (size_t)n;
 	}
@@ -138,16 +150,16 @@ int cmd_vm_list(struct cli *c)
 	const json_t *vm;
 	char joined[512];
 	size_t i;
-	int r = refresh(c);
+	int r = refresh(c, NULL);
 
 	if (r == 0) {
-		r = cli_objects(c, &devices, &vms);
+		r = cli_objects(c, &devices, &vms, NULL);
 	}
 	if (r != 0) {
 		return r;
 	}
 	json_decref(devices);
-	if (c->json) {
+	if (c->o.json) {
 		return cli_print_json(json_pack("{s:o}", "vms", vms), "devbroker.vm-list/1");
 	}
 	if (json_array_size(vms) == 0) {
@@ -160,20 +172,21 @@ int cmd_vm_list(struct cli *c)
 				break;
 			}
 			join(json_object_get(vm, "devices"), joined, sizeof(joined));
-			table_cell(t, text_of(vm, "name"));
-			table_cell(t, text_of(vm, "state"));
+			table_cell(t, cli_text(vm, "name"));
+			table_cell_style(
+				t, cli_text(vm, "state"), cli_state_style(cli_text(vm, "state")));
 			table_cell(t, joined);
-			table_cell(t, text_of(vm, "qmp"));
-			table_cell(t, text_of(vm, "bus"));
-			table_cell(t, text_of(vm, "detail"));
+			table_cell(t, cli_text(vm, "qmp"));
+			table_cell(t, cli_text(vm, "bus"));
+			table_cell(t, cli_text(vm, "detail"));
 		}
-		r = print_table(t);
+		r = print_table(c, t);
 	}
 	json_decref(vms);
 	return r;
 }
 
-/* The one VM that name means: exactly, or as the only one that begins so. */
+/* The one VM that name means: exactly, or as the only one that begins so. Borrowed from vms. */
 static json_t *find_vm(struct cli *c, json_t *vms, const char *name, int *exit_out)
 {
 	json_t *vm, *found = NULL;
@@ -182,7 +195,7 @@ static json_t *find_vm(struct cli *c, json_t *vms, const char *name, int *exit_o
 
 	json_array_foreach(vms, i, vm)
 	{
-		const char *full = text_of(vm, "name");
+		const char *full = cli_text(vm, "name");
 
 		if (strcmp(full, name) == 0) {
 			return vm;
@@ -208,7 +221,7 @@ static json_t *find_vm(struct cli *c, json_t *vms, const char *name, int *exit_o
 	return NULL;
 }
 
-static void print_vm(const json_t *vm)
+static void print_vm(const struct cli *c, const json_t *vm)
 {
 	static const struct {
 		const char *title;
@@ -221,115 +234,156 @@ static void print_vm(const json_t *vm)
 		{"USB bus", "bus"},
 		{"Known from", "source"},
 	};
+	char used[32], limit[32];
 	const char *key;
 	json_t *quota;
 
 	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
-		_cleanup_free_ char *text = text_harmless(text_of(vm, lines[i].key));
+		const char *text = cli_text(vm, lines[i].key);
+		enum text_style style = strcmp(lines[i].key, "state") == 0 && c->colour_out
+						? cli_state_style(text)
+						: TEXT_PLAIN;
 
-		if (text && text[0]) {
-			printf("%-12s %s\n", lines[i].title, text);
+		if (text[0]) {
+			text_line(stdout, style, "%-12s %s", lines[i].title, text);
 		}
 	}
-	if (number_of(vm, "vmm_pid") > 0) {
-		printf("%-12s %" PRIu64 "\n", "VMM's pid", number_of(vm, "vmm_pid"));
+	if (cli_number(vm, "vmm_pid") > 0) {
+		printf("%-12s %" PRIu64 "\n", "VMM's pid", cli_number(vm, "vmm_pid"));
 	}
 	json_object_foreach(json_object_get(vm, "quota"), key, quota)
 	{
-		printf("%-12s %s: %" PRIu64 " of %" PRIu64 "\n", "Quota", key,
-			number_of(quota, "used"), number_of(quota, "limit"));
+		bool bytes = strncmp(key, "bytes", 5) == 0;
+		uint64_t u = cli_number(quota, "used"), l = cli_number(quota, "limit");
+
+		snprintf(used, sizeof(used), "%" PRIu64, u);
+		snprintf(limit, sizeof(limit), "%" PRIu64, l);
+		text_line(stdout, TEXT_PLAIN, "%-12s %s: %s of %s", "Quota", key,
+			bytes ? text_bytes(u, used, sizeof(used)) : used,
+			bytes ? text_bytes(l, limit, sizeof(limit)) : limit);
 	}
+}
+
+/* Asks vm (given up) how it is, and puts its answer in its place. 0 or the exit code. */
+static int ask_vm(struct cli *c, json_t **vm)
+{
+	_cleanup_free_ char *path = NULL;
+	json_t *fresh;
+	int r = sd_bus_path_encode(CLI_PATH_VM, cli_text(*vm, "name"), &path);
+
+	r = r < 0 ? cli_fail_call(c, r, NULL) : refresh(c, path);
+	if (r == 0) {
+		r = cli_properties(c, path, CLI_IFACE_VM, &fresh, NULL);
+	}
+	if (r == 0) {
+		json_decref(*vm);
+		*vm = fresh;
+	}
+	return r;
+}
+
+static int print_vm_and_devices(struct cli *c, json_t *vm, const json_t *devices)
+{
+	json_t *own = json_array(), *d;
+	size_t i;
+	int r = 0;
+
+	json_array_foreach(devices, i, d)
+	{
+		if (strcmp(cli_text(d, "vm"), cli_text(vm, "name")) == 0) {
+			json_array_append(own, d);
+		}
+	}
+	if (c->o.json) {
+		r = cli_print_json(
+			json_pack("{s:O, s:O}", "vm", vm, "devices", own), "devbroker.vm-show/1");
+	} else {
+		print_vm(c, vm);
+		if (json_array_size(own) > 0) {
+			putchar('\n');
+			r = print_devices(c, json_incref(own), "");
+		}
+	}
+	json_decref(own);
+	return r;
 }
 
 int cmd_vm_show(struct cli *c)
 {
-	json_t *devices, *vms, *vm, *own = json_array(), *d;
-	size_t i;
-	int r = refresh(c);
+	json_t *devices, *vms, *vm;
+	int r = cli_objects(c, &devices, &vms, NULL);
 
-	if (r == 0) {
-		r = cli_objects(c, &devices, &vms);
-	}
 	if (r != 0) {
-		json_decref(own);
 		return r;
 	}
-	vm = find_vm(c, vms, c->args[0], &r);
+	vm = json_incref(find_vm(c, vms, c->o.args[0], &r));
 	if (vm) {
-		json_array_foreach(devices, i, d)
-		{
-			if (strcmp(text_of(d, "vm"), text_of(vm, "name")) == 0) {
-				json_array_append(own, d);
-			}
-		}
-		if (c->json) {
-			r = cli_print_json(json_pack("{s:O, s:O}", "vm", vm, "devices", own),
-				"devbroker.vm-show/1");
-		} else {
-			print_vm(vm);
-			if (json_array_size(own) > 0) {
-				putchar('\n');
-				r = print_devices(c, json_incref(own), "");
-			}
-		}
+		r = ask_vm(c, &vm);
 	}
-	json_decref(own);
+	if (r == 0) {
+		r = print_vm_and_devices(c, vm, devices);
+	}
+	json_decref(vm);
 	json_decref(devices);
 	json_decref(vms);
 	return r;
 }
 
-static void print_status(const json_t *status, const json_t *devices, const json_t *vms)
+static void print_status(
+	const struct cli *c, const json_t *status, const json_t *devices, const json_t *vms)
 {
 	size_t lent = 0, up = 0, i;
 	const json_t *o;
 
 	json_array_foreach(devices, i, o)
 	{
-		lent += text_of(o, "vm")[0] != '\0';
+		lent += cli_text(o, "vm")[0] != '\0';
 	}
 	json_array_foreach(vms, i, o)
 	{
-		up += strcmp(text_of(o, "state"), "up") == 0 ||
-		      strcmp(text_of(o, "state"), "paused") == 0;
+		up += strcmp(cli_text(o, "state"), "up") == 0 ||
+		      strcmp(cli_text(o, "state"), "paused") == 0;
 	}
-	printf("devbrokerd   %s, pid %" PRIu64 "\n", text_of(status, "version"),
-		number_of(status, "pid"));
-	printf("Sandbox      %s\n", text_of(status, "sandbox"));
+	text_line(stdout, TEXT_PLAIN, "devbrokerd   %s, pid %" PRIu64, cli_text(status, "version"),
+		cli_number(status, "pid"));
+	text_line(stdout, TEXT_PLAIN, "Sandbox      %s", cli_text(status, "sandbox"));
 	printf("Devices      %zu, %zu of them lent\n", json_array_size(devices), lent);
 	printf("VMs          %zu, %zu of them up\n", json_array_size(vms), up);
-	printf("Workers      %" PRIu64 "\n", number_of(status, "workers"));
+	printf("Workers      %" PRIu64 "\n", cli_number(status, "workers"));
 	printf("USB bus      %s\n", json_is_true(json_object_get(status, "usb_bus"))
 					    ? "yes"
 					    : "none on this host (disk images work all the same)");
-	printf("Config       %s\n", text_of(status, "config_directory"));
-	printf("Sockets      %s\n", text_of(status, "run_directory"));
+	text_line(stdout, TEXT_PLAIN, "Config       %s", cli_text(status, "config_directory"));
+	text_line(stdout, TEXT_PLAIN, "Sockets      %s", cli_text(status, "run_directory"));
 	json_array_foreach(json_object_get(status, "warnings"), i, o)
 	{
-		printf("Warning      %s\n", json_string_value(o));
+		const char *warning = json_string_value(o);
+
+		text_line(stdout, c->colour_out ? TEXT_BAD : TEXT_PLAIN, "Warning      %s",
+			warning ? warning : "");
 	}
 }
 
 int cmd_status(struct cli *c)
 {
 	json_t *status, *devices, *vms;
-	int r = cli_properties(c, "/org/devbroker", "org.devbroker.Broker1", &status);
+	int r = cli_properties(c, CLI_PATH_BROKER, CLI_IFACE_BROKER, &status, NULL);
 
 	if (r != 0) {
 		return r;
 	}
-	r = cli_objects(c, &devices, &vms);
+	r = cli_objects(c, &devices, &vms, NULL);
 	if (r != 0) {
 		json_decref(status);
 		return r;
 	}
-	if (c->json) {
+	if (c->o.json) {
 		json_object_set_new(
 			status, "devices", json_integer((json_int_t)json_array_size(devices)));
 		json_object_set_new(status, "vms", json_integer((json_int_t)json_array_size(vms)));
 		r = cli_print_json(status, "devbroker.status/1");
 	} else {
-		print_status(status, devices, vms);
+		print_status(c, status, devices, vms);
 		json_decref(status);
 	}
 	json_decref(devices);

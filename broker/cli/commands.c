@@ -1,39 +1,166 @@
 /* SPDX-License-Identifier: MIT
- * Every command of devbroker with its arguments, options and help.
+ * Every command of devbroker with its arguments, options and help; and the help itself.
  */
-#include "broker/cli/cli.h"
+#include <stdio.h>
+#include <string.h>
 
-const struct cli_command cli_commands[] = {
-	{NULL, "status", "", 0, "how devbrokerd is, and what this host weakens", {{0}}, cmd_status},
-	{NULL, "list", "", 0, "every device, where it is and why", {{0}}, cmd_list},
-	{NULL, "attach", "DEVICE VM", 2, "lend a device to a VM, now or when the VM comes",
-		{{"wait", NULL, "return when the guest has configured it"},
-			{"timeout", "SECONDS", "how long --wait waits, default 30"}},
-		cmd_attach},
-	{NULL, "detach", "DEVICE", 1,
-		"take a device out of its VM; returns when all is on the disk",
-		{{"no-wait", NULL, "return at once"},
-			{"timeout", "SECONDS", "how long to wait, default 90"}},
-		cmd_detach},
-	{NULL, "watch", "", 0, "print every change as it comes, until Ctrl-C", {{0}}, cmd_watch},
-	{"vm", "list", "", 0, "every VM, how it is and what it has", {{0}}, cmd_vm_list},
-	{"vm", "show", "VM", 1, "one VM with its quotas and devices", {{0}}, cmd_vm_show},
-	{"vm", "add", "NAME", 1, "make a running or future VM known",
-		{{"qmp", "PATH", "its QMP socket, for devbroker alone"},
+#include "broker/cli/cli.h"
+#include "build-config.h"
+
+#define HELP_WIDTH 34
+
+static const struct cli_command commands[] = {
+	{.name = "status",
+		.args = "",
+		.help = "how devbrokerd is, and what this host weakens",
+		.run = cmd_status},
+	{.name = "list", .args = "", .help = "every device, where it is and why", .run = cmd_list},
+	{.name = "attach",
+		.args = "DEVICE VM",
+		.n_args = 2,
+		.help = "lend a device to a VM, now or when the VM comes",
+		.options = {{"wait", NULL, "return when the guest has configured it"},
+			{"timeout", "SECONDS", "wait at most so long, default 30"}},
+		.run = cmd_attach},
+	{.name = "detach",
+		.args = "DEVICE",
+		.n_args = 1,
+		.help = "take a device out of its VM; returns when all is on the disk",
+		.options = {{"no-wait", NULL, "return at once"},
+			{"timeout", "SECONDS", "wait at most so long, default 90"}},
+		.run = cmd_detach},
+	{.name = "watch",
+		.args = "",
+		.help = "what is there, then every change as it comes, until Ctrl-C",
+		.run = cmd_watch},
+	{.group = "vm",
+		.name = "list",
+		.args = "",
+		.help = "every VM, how it is and what it has",
+		.run = cmd_vm_list},
+	{.group = "vm",
+		.name = "show",
+		.args = "VM",
+		.n_args = 1,
+		.help = "one VM with its quotas and devices",
+		.run = cmd_vm_show},
+	{.group = "vm",
+		.name = "add",
+		.args = "NAME",
+		.n_args = 1,
+		.help = "make a running or future VM known",
+		.options = {{"qmp", "PATH", "its QMP socket, for devbroker alone"},
 			{"bus", "BUS", "USB controller to plug into, default xhci.0"},
 			{"devices-max", "N", "devices that it may have at once"},
 			{"bytes-in-flight-max", "SIZE", "per device, as in 8M"},
 			{"transfers-in-flight-max", "N", "per device"}},
-		cmd_vm_add},
-	{"vm", "remove", "VM", 1, "forget a VM that has no devices", {{0}}, cmd_vm_remove},
-	{"disk", "list", "", 0, "every disk image that is known", {{0}}, cmd_disk_list},
-	{"disk", "add", "IMAGE", 1, "make a disk image known, as a USB stick",
-		{{"name", "NAME", "default: the file's name"},
+		.run = cmd_vm_add},
+	{.group = "vm",
+		.name = "remove",
+		.args = "VM",
+		.n_args = 1,
+		.help = "forget a VM that has no devices",
+		.run = cmd_vm_remove},
+	{.group = "disk",
+		.name = "list",
+		.args = "",
+		.help = "every disk image that is known",
+		.run = cmd_disk_list},
+	{.group = "disk",
+		.name = "add",
+		.args = "IMAGE",
+		.n_args = 1,
+		.help = "make a disk image known, as a USB stick",
+		.options = {{"name", "NAME", "default: the file's name"},
 			{"read-only", NULL, "the guest sees a write-protected stick"},
 			{"speed", "high|super", "USB speed, default super"},
 			{"serial", "SERIAL", "default: made from the name"}},
-		cmd_disk_add},
-	{"disk", "remove", "DISK", 1, "forget a disk image that no VM has", {{0}}, cmd_disk_remove},
+		.run = cmd_disk_add,
+		.path = true},
+	{.group = "disk",
+		.name = "remove",
+		.args = "DISK",
+		.n_args = 1,
+		.help = "forget a disk image that no VM has",
+		.run = cmd_disk_remove},
+	{.name = "help",
+		.args = "[COMMAND [SUBCOMMAND]]",
+		.n_args = 2,
+		.n_optional = 2,
+		.help = "this, or about one command",
+		.run = cmd_help,
+		.offline = true},
 };
 
-const size_t cli_n_commands = ARRAY_SIZE(cli_commands);
+const struct cli_command *const cli_commands = commands;
+const size_t cli_n_commands = ARRAY_SIZE(commands);
+
+static void help_line(const char *left, const char *right)
+{
+	printf("  %-*s %s\n", HELP_WIDTH, left, right);
+}
+
+static void help_command(const struct cli_command *cmd)
+{
+	char left[128];
+
+	snprintf(left, sizeof(left), "%s%s%s%s%s", cmd->group ? cmd->group : "",
+		cmd->group ? " " : "", cmd->name, cmd->args[0] ? " " : "", cmd->args);
+	help_line(left, cmd->help);
+	for (size_t i = 0; i < CLI_OPTIONS_MAX && cmd->options[i].name; i++) {
+		const struct cli_option *o = &cmd->options[i];
+
+		snprintf(left, sizeof(left), "    --%s%s%s", o->name, o->value ? " " : "",
+			o->value ? o->value : "");
+		help_line(left, o->help);
+	}
+}
+
+static void help_globals(void)
+{
+	printf("\n");
+	help_line("--json", "for programs; the schemas are in devbroker(1)");
+	help_line("--no-color", "no colours, as with NO_COLOR in the environment");
+	help_line("--run-dir DIR", "of devbrokerd, default " DEVBROKER_RUN_DIR);
+	help_line("--socket PATH", "default RUN-DIR/bus");
+	help_line("-h, --help", "");
+	help_line("-V, --version", "");
+	printf("\nDEVICE and VM may be shortened as long as they are unambiguous.\n");
+}
+
+static bool matches(const struct cli_command *cmd, const char *first, const char *second)
+{
+	const char *word = cmd->group ? cmd->group : cmd->name;
+
+	return strcmp(word, first) == 0 &&
+	       (!second || (cmd->group && strcmp(cmd->name, second) == 0));
+}
+
+int cli_help(const struct cli *c, const char *first, const char *second)
+{
+	bool any = !first;
+
+	for (size_t i = 0; first && i < cli_n_commands; i++) {
+		any |= matches(&commands[i], first, second);
+	}
+	if (!any) {
+		return cli_fail(c, CLI_EXIT_USAGE, "usage",
+			"See devbroker --help, or devbroker(1).", "there is no command %s%s%s",
+			first, second ? " " : "", second ? second : "");
+	}
+	printf("Usage: devbroker [--json] [--run-dir DIR | --socket PATH] COMMAND ...\n\n");
+	for (size_t i = 0; i < cli_n_commands; i++) {
+		if (!first || matches(&commands[i], first, second)) {
+			help_command(&commands[i]);
+		}
+	}
+	if (!first) {
+		help_globals();
+	}
+	return 0;
+}
+
+int cmd_help(struct cli *c)
+{
+	return cli_help(c, c->o.args[0], c->o.args[1]);
+}

@@ -7,10 +7,7 @@
 
 #include "broker/cli/cli.h"
 
-#define IFACE_BROKER "org.devbroker.Broker1"
-#define IFACE_DEVICE "org.devbroker.Device1"
-#define IFACE_VM     "org.devbroker.VM1"
-#define DEPTH_MAX    4
+#define DEPTH_MAX 4
 
 struct name {
 	const char *interface;
@@ -20,43 +17,43 @@ struct name {
 
 /* What is not here is not shown: a newer broker's additions change no schema. */
 static const struct name names[] = {
-	{IFACE_DEVICE, "Name", "name"},
-	{IFACE_DEVICE, "Kind", "kind"},
-	{IFACE_DEVICE, "Source", "source"},
-	{IFACE_DEVICE, "State", "state"},
-	{IFACE_DEVICE, "Reason", "reason"},
-	{IFACE_DEVICE, "Detail", "detail"},
-	{IFACE_DEVICE, "VM", "vm"},
-	{IFACE_DEVICE, "Description", "description"},
-	{IFACE_DEVICE, "Serial", "serial"},
-	{IFACE_DEVICE, "Speed", "speed"},
-	{IFACE_DEVICE, "ReadOnly", "read_only"},
-	{IFACE_DEVICE, "Size", "size_bytes"},
-	{IFACE_DEVICE, "Path", "path"},
-	{IFACE_DEVICE, "WorkerPid", "worker_pid"},
-	{IFACE_DEVICE, "Since", "since_usec"},
-	{IFACE_DEVICE, "ConnectUsec", "connect_usec"},
-	{IFACE_DEVICE, "ConfigureUsec", "configure_usec"},
-	{IFACE_DEVICE, "Statistics", "statistics"},
-	{IFACE_VM, "Name", "name"},
-	{IFACE_VM, "Source", "source"},
-	{IFACE_VM, "State", "state"},
-	{IFACE_VM, "Detail", "detail"},
-	{IFACE_VM, "Qmp", "qmp"},
-	{IFACE_VM, "Bus", "bus"},
-	{IFACE_VM, "VmmPid", "vmm_pid"},
-	{IFACE_VM, "Devices", "devices"},
-	{IFACE_VM, "Quota", "quota"},
-	{IFACE_BROKER, "Version", "version"},
-	{IFACE_BROKER, "ApiVersion", "api_version"},
-	{IFACE_BROKER, "Sandbox", "sandbox"},
-	{IFACE_BROKER, "Warnings", "warnings"},
-	{IFACE_BROKER, "ConfigDirectory", "config_directory"},
-	{IFACE_BROKER, "RunDirectory", "run_directory"},
-	{IFACE_BROKER, "UsbBus", "usb_bus"},
-	{IFACE_BROKER, "Workers", "workers"},
-	{IFACE_BROKER, "Pid", "pid"},
-	{IFACE_BROKER, "OpenFds", "open_fds"},
+	{CLI_IFACE_DEVICE, "Name", "name"},
+	{CLI_IFACE_DEVICE, "Kind", "kind"},
+	{CLI_IFACE_DEVICE, "Source", "source"},
+	{CLI_IFACE_DEVICE, "State", "state"},
+	{CLI_IFACE_DEVICE, "Reason", "reason"},
+	{CLI_IFACE_DEVICE, "Detail", "detail"},
+	{CLI_IFACE_DEVICE, "VM", "vm"},
+	{CLI_IFACE_DEVICE, "Description", "description"},
+	{CLI_IFACE_DEVICE, "Serial", "serial"},
+	{CLI_IFACE_DEVICE, "Speed", "speed"},
+	{CLI_IFACE_DEVICE, "ReadOnly", "read_only"},
+	{CLI_IFACE_DEVICE, "Size", "size_bytes"},
+	{CLI_IFACE_DEVICE, "Path", "path"},
+	{CLI_IFACE_DEVICE, "WorkerPid", "worker_pid"},
+	{CLI_IFACE_DEVICE, "Since", "since_usec"},
+	{CLI_IFACE_DEVICE, "ConnectUsec", "connect_usec"},
+	{CLI_IFACE_DEVICE, "ConfigureUsec", "configure_usec"},
+	{CLI_IFACE_DEVICE, "Statistics", "statistics"},
+	{CLI_IFACE_VM, "Name", "name"},
+	{CLI_IFACE_VM, "Source", "source"},
+	{CLI_IFACE_VM, "State", "state"},
+	{CLI_IFACE_VM, "Detail", "detail"},
+	{CLI_IFACE_VM, "Qmp", "qmp"},
+	{CLI_IFACE_VM, "Bus", "bus"},
+	{CLI_IFACE_VM, "VmmPid", "vmm_pid"},
+	{CLI_IFACE_VM, "Devices", "devices"},
+	{CLI_IFACE_VM, "Quota", "quota"},
+	{CLI_IFACE_BROKER, "Version", "version"},
+	{CLI_IFACE_BROKER, "ApiVersion", "api_version"},
+	{CLI_IFACE_BROKER, "Sandbox", "sandbox"},
+	{CLI_IFACE_BROKER, "Warnings", "warnings"},
+	{CLI_IFACE_BROKER, "ConfigDirectory", "config_directory"},
+	{CLI_IFACE_BROKER, "RunDirectory", "run_directory"},
+	{CLI_IFACE_BROKER, "UsbBus", "usb_bus"},
+	{CLI_IFACE_BROKER, "Workers", "workers"},
+	{CLI_IFACE_BROKER, "Pid", "pid"},
+	{CLI_IFACE_BROKER, "OpenFds", "open_fds"},
 };
 
 static const char *key_of(const char *interface, const char *property)
@@ -71,6 +68,12 @@ static const char *key_of(const char *interface, const char *property)
 }
 
 static json_t *read_value(sd_bus_message *m, int depth);
+
+/* JSON's integers are signed here: what is beyond them becomes the largest. */
+static json_int_t number(uint64_t n)
+{
+	return n > INT64_MAX ? INT64_MAX : (json_int_t)n;
+}
 
 static json_t *read_basic(sd_bus_message *m, char type)
 {
@@ -98,7 +101,7 @@ static json_t *read_basic(sd_bus_message *m, char type)
 	case 'i':
 		return json_integer(v.i);
 	case 't':
-		return json_integer((json_int_t)v.t);
+		return json_integer(number(v.t));
 	case 'x':
 		return json_integer(v.x);
 	default:
@@ -114,7 +117,7 @@ static json_t *read_struct(sd_bus_message *m, const char *contents)
 	if (strcmp(contents, "tt") != 0 || sd_bus_message_read(m, "(tt)", &used, &limit) < 0) {
 		return NULL;
 	}
-	return json_pack("{s:I, s:I}", "used", (json_int_t)used, "limit", (json_int_t)limit);
+	return json_pack("{s:I, s:I}", "used", number(used), "limit", number(limit));
 }
 
 static json_t *read_array(sd_bus_message *m, const char *contents, int depth)
@@ -226,9 +229,9 @@ static int read_interfaces(sd_bus_message *m, json_t *devices, json_t *vms)
 		if (r < 0) {
 			return r;
 		}
-		list = strcmp(interface, IFACE_DEVICE) == 0 ? devices
-		       : strcmp(interface, IFACE_VM) == 0   ? vms
-							    : NULL;
+		list = strcmp(interface, CLI_IFACE_DEVICE) == 0 ? devices
+		       : strcmp(interface, CLI_IFACE_VM) == 0   ? vms
+								: NULL;
 		if (!list) {
 			r = sd_bus_message_skip(m, "a{sv}");
 		} else {
@@ -263,10 +266,7 @@ static int read_objects(sd_bus_message *m, json_t *devices, json_t *vms)
 
 static int by_name(const void *a, const void *b)
 {
-	const char *x = json_string_value(json_object_get(*(json_t *const *)a, "name"));
-	const char *y = json_string_value(json_object_get(*(json_t *const *)b, "name"));
-
-	return strcmp(x ? x : "", y ? y : "");
+	return strcmp(cli_text(*(json_t *const *)a, "name"), cli_text(*(json_t *const *)b, "name"));
 }
 
 static json_t *sorted(json_t *list)
@@ -289,62 +289,77 @@ static json_t *sorted(json_t *list)
 	return out;
 }
 
-int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out)
+/* Calls a method of reading and gives its answer, or prints why there is none. 0 or the exit code.
+ */
+static int ask(struct cli *c, const char *path, const char *interface, const char *member,
+	const char *arg, sd_bus_message **reply_out, uint64_t *serial_out)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	sd_bus_message *reply = NULL;
-	json_t *devices = json_array(), *vms = json_array();
-	int r = sd_bus_call_method(c->bus, NULL, "/org/devbroker",
-		"org.freedesktop.DBus.ObjectManager", "GetManagedObjects", &error, &reply, NULL);
+	uint64_t serial = 0;
+	int r = sd_bus_call_method(
+		c->bus, NULL, path, interface, member, &error, &reply, arg ? "s" : NULL, arg);
 
 	if (r >= 0) {
-		r = read_objects(reply, devices, vms);
+		r = sd_bus_message_get_cookie(reply, &serial);
 	}
 	if (r < 0) {
 		r = cli_fail_call(c, r, &error);
+		sd_bus_message_unref(reply);
+	} else {
+		r = 0;
+		*reply_out = reply;
+		if (serial_out) {
+			*serial_out = serial;
+		}
+	}
+	sd_bus_error_free(&error);
+	return r;
+}
+
+int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out)
+{
+	json_t *devices = NULL, *vms = NULL;
+	sd_bus_message *reply = NULL;
+	int r = ask(c, CLI_PATH_BROKER, CLI_IFACE_MANAGER, "GetManagedObjects", NULL, &reply,
+		serial_out);
+
+	if (r != 0) {
+		return r;
+	}
+	devices = json_array();
+	vms = json_array();
+	r = read_objects(reply, devices, vms);
+	sd_bus_message_unref(reply);
+	if (r < 0) {
 		json_decref(devices);
 		json_decref(vms);
-	} else {
-		r = 0;
-		*devices_out = sorted(devices);
-		*vms_out = sorted(vms);
+		return cli_fail_call(c, r, NULL);
 	}
-	sd_bus_error_free(&error);
-	sd_bus_message_unref(reply);
-	return r;
+	*devices_out = sorted(devices);
+	*vms_out = sorted(vms);
+	return 0;
 }
 
-int cli_properties(struct cli *c, const char *path, const char *interface, json_t **out)
+int cli_properties(
+	struct cli *c, const char *path, const char *interface, json_t **out, uint64_t *serial_out)
 {
-	sd_bus_error error = SD_BUS_ERROR_NULL;
 	sd_bus_message *reply = NULL;
-	json_t *object = json_object();
-	int r = sd_bus_call_method(c->bus, NULL, path, "org.freedesktop.DBus.Properties", "GetAll",
-		&error, &reply, "s", interface);
+	json_t *object;
+	int r = ask(c, path, CLI_IFACE_PROPERTIES, "GetAll", interface, &reply, serial_out);
 
-	if (r >= 0) {
-		r = read_properties(reply, interface, object);
+	if (r != 0) {
+		return r;
 	}
-	if (r < 0) {
-		r = cli_fail_call(c, r, &error);
-		json_decref(object);
-	} else {
-		r = 0;
-		*out = object;
-	}
-	sd_bus_error_free(&error);
+	object = json_object();
+	r = read_properties(reply, interface, object);
 	sd_bus_message_unref(reply);
-	return r;
-}
-
-int cli_device(struct cli *c, const char *path, json_t **out)
-{
-	return cli_properties(c, path, IFACE_DEVICE, out);
-}
-
-int cli_vm(struct cli *c, const char *path, json_t **out)
-{
-	return cli_properties(c, path, IFACE_VM, out);
+	if (r < 0) {
+		json_decref(object);
+		return cli_fail_call(c, r, NULL);
+	}
+	*out = object;
+	return 0;
 }
 
 int cli_changed(sd_bus_message *m, const char *interface, json_t **out)
@@ -360,9 +375,38 @@ int cli_changed(sd_bus_message *m, const char *interface, json_t **out)
 	return 0;
 }
 
+int cli_added(sd_bus_message *m, const char *interface, json_t **out)
+{
+	json_t *devices = json_array(), *vms = json_array(), *found;
+	int r = read_interfaces(m, devices, vms);
+
+	found = json_array_get(strcmp(interface, CLI_IFACE_VM) == 0 ? vms : devices, 0);
+	if (r >= 0) {
+		r = found ? 0 : -ENOENT;
+	}
+	if (r == 0) {
+		*out = json_incref(found);
+	}
+	json_decref(devices);
+	json_decref(vms);
+	return r;
+}
+
+const char *cli_text(const json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "";
+}
+
+uint64_t cli_number(const json_t *object, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
 int cli_print_json(json_t *doc, const char *schema)
 {
-	json_t *whole = json_pack("{s:s}", "schema", schema);
+	json_t *whole = doc ? json_pack("{s:s}", "schema", schema) : NULL;
 	int r = 0;
 
 	if (!whole || json_object_update(whole, doc) < 0 ||

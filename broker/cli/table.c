@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/cli/table.h"
 
-#include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +9,16 @@
 
 #define GAP 2
 
+struct cell {
+	char *text; // may be NULL: out of memory
+	enum text_style style;
+};
+
 struct table {
 	size_t n_columns;
 	size_t n_cells;
 	size_t allocated;
-	char **cells; /* the titles first */
+	struct cell *cells; /* the titles first */
 };
 
 struct table *table_create(const char *const *columns, size_t n_columns)
@@ -26,7 +30,7 @@ struct table *table_create(const char *const *columns, size_t n_columns)
 	}
 	t->n_columns = n_columns;
 	for (size_t i = 0; i < n_columns; i++) {
-		table_cell(t, columns[i]);
+		table_cell_style(t, columns[i], TEXT_TITLE);
 	}
 	return t;
 }
@@ -37,71 +41,19 @@ void table_destroy(struct table *t)
 		return;
 	}
 	for (size_t i = 0; i < t->n_cells; i++) {
-		free(t->cells[i]);
+		free(t->cells[i].text);
 	}
 	free(t->cells);
 	free(t);
 }
 
-/* Bytes of the UTF-8 sequence that starts here; 0 if it is broken. */
-static size_t sequence_length(const unsigned char *p)
+void table_cell_style(struct table *t, const char *text, enum text_style style)
 {
-	size_t n = p[0] < 0x80                   ? 1
-		   : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
-		   : (p[0] & 0xf0) == 0xe0       ? 3
-		   : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
-						 : 0;
+	struct cell *cell;
 
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80) {
-			return 0;
-		}
-	}
-	return n;
-}
-
-char *text_harmless(const char *text)
-{
-	const unsigned char *p = (const unsigned char *)text;
-	char *out = malloc(strlen(text) + 1), *to = out;
-
-	if (!out) {
-		return NULL;
-	}
-	while (*p) {
-		size_t n = sequence_length(p);
-		/* C0, DEL and C1 are what terminals obey. */
-		bool control = (n == 1 && (*p < 0x20 || *p == 0x7f)) ||
-			       (n == 2 && p[0] == 0xc2 && p[1] < 0xa0);
-
-		if (n == 0 || control) {
-			*to++ = '?';
-			p += n ? n : 1;
-			continue;
-		}
-		memcpy(to, p, n);
-		to += n;
-		p += n;
-	}
-	*to = '\0';
-	return out;
-}
-
-size_t text_width(const char *text)
-{
-	size_t n = 0;
-
-	for (const char *p = text; *p; p++) {
-		n += ((unsigned char)*p & 0xc0) != 0x80;
-	}
-	return n;
-}
-
-void table_cell(struct table *t, const char *text)
-{
 	if (t->n_cells == t->allocated) {
 		size_t n = t->allocated ? 2 * t->allocated : 64;
-		char **cells = realloc(t->cells, n * sizeof(*cells));
+		struct cell *cells = realloc(t->cells, n * sizeof(*cells));
 
 		if (!cells) {
 			return;
@@ -109,31 +61,21 @@ void table_cell(struct table *t, const char *text)
 		t->cells = cells;
 		t->allocated = n;
 	}
-	t->cells[t->n_cells++] = text_harmless(text && text[0] ? text : "-");
+	cell = &t->cells[t->n_cells++];
+	cell->text = text_harmless(text && text[0] ? text : "-");
+	cell->style = style;
 }
 
-const char *format_bytes(uint64_t bytes, char *out, size_t out_size)
+void table_cell(struct table *t, const char *text)
 {
-	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	double n = (double)bytes;
-	size_t unit = 0;
-
-	if (bytes < 1024) {
-		snprintf(out, out_size, "%" PRIu64 " B", bytes);
-		return out;
-	}
-	for (n /= 1024; n >= 1023.95 && unit + 1 < ARRAY_SIZE(units); n /= 1024) {
-		unit++;
-	}
-	snprintf(out, out_size, n == (double)(uint64_t)n ? "%.0f %s" : "%.1f %s", n, units[unit]);
-	return out;
+	table_cell_style(t, text, TEXT_PLAIN);
 }
 
 void table_cell_bytes(struct table *t, uint64_t bytes)
 {
 	char text[32];
 
-	table_cell(t, format_bytes(bytes, text, sizeof(text)));
+	table_cell(t, text_bytes(bytes, text, sizeof(text)));
 }
 
 static size_t column_width(const struct table *t, size_t column)
@@ -141,52 +83,51 @@ static size_t column_width(const struct table *t, size_t column)
 	size_t widest = 0;
 
 	for (size_t i = column; i < t->n_cells; i += t->n_columns) {
-		size_t n = t->cells[i] ? text_width(t->cells[i]) : 0;
+		size_t n = t->cells[i].text ? text_width(t->cells[i].text) : 0;
 
 		widest = n > widest ? n : widest;
 	}
 	return widest;
 }
 
-/* The first n characters of text. */
-static void print_cut(FILE *out, const char *text, size_t n)
+/* Into width columns (SIZE_MAX: all of it); true if something is left over. */
+static bool print_cell(const struct cell *cell, FILE *out, size_t width, bool colour)
 {
-	const char *p = text;
+	const char *text = cell->text ? cell->text : "";
+	enum text_style style = colour ? cell->style : TEXT_PLAIN;
+	bool cut = text_width(text) > width;
+	size_t n = cut ? text_fit(text, width ? width - 1 : 0) : strlen(text);
 
-	while (*p) {
-		if (((unsigned char)*p & 0xc0) != 0x80 && n-- == 0) {
-			break;
-		}
-		p++;
+	if (cut && width == 0) {
+		return true;
 	}
-	fwrite(text, 1, (size_t)(p - text), out);
+	fputs(text_style_on(style), out);
+	fwrite(text, 1, n, out);
+	fputs(cut ? "…" : "", out);
+	fputs(text_style_off(style), out);
+	return cut;
 }
 
-static void print_row(
-	const struct table *t, size_t first, const size_t *widths, FILE *out, size_t width)
+static void print_row(const struct table *t, const struct cell *row, const size_t *widths,
+	FILE *out, size_t width, bool colour)
 {
-	size_t at = 0;
+	size_t left = width ? width : SIZE_MAX;
 
 	for (size_t i = 0; i < t->n_columns; i++) {
-		const char *text = t->cells[first + i] ? t->cells[first + i] : "";
-		size_t n = text_width(text);
-		bool last = i + 1 == t->n_columns;
+		size_t n = row[i].text ? text_width(row[i].text) : 0, pad = widths[i] - n + GAP;
 
-		if (width && at + n > width) {
-			print_cut(out, text, width > at ? width - at : 0);
+		/* No blanks at the end of a line, and none beyond its edge. */
+		if (print_cell(&row[i], out, left, colour) || i + 1 == t->n_columns ||
+			left <= n + pad) {
 			break;
 		}
-		fputs(text, out);
-		at += n;
-		if (!last) {
-			fprintf(out, "%*s", (int)(widths[i] - n + GAP), "");
-			at += widths[i] - n + GAP;
-		}
+		fprintf(out, "%*s", (int)pad, "");
+		left -= left == SIZE_MAX ? 0 : n + pad;
 	}
 	fputc('\n', out);
 }
 
-void table_print(const struct table *t, FILE *out, size_t width)
+void table_print(const struct table *t, FILE *out, size_t width, bool colour)
 {
 	size_t *widths = calloc(t->n_columns, sizeof(*widths));
 
@@ -197,7 +138,7 @@ void table_print(const struct table *t, FILE *out, size_t width)
 		widths[i] = column_width(t, i);
 	}
 	for (size_t i = 0; i + t->n_columns <= t->n_cells; i += t->n_columns) {
-		print_row(t, i, widths, out, width);
+		print_row(t, &t->cells[i], widths, out, width, colour);
 	}
 	free(widths);
 }
