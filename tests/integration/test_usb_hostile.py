@@ -19,24 +19,6 @@ SANITIZED = b"__asan_init" in open(os.environ["DEVBROKER_USB"], "rb").read()
 MUTATIONS = 10000 if not SANITIZED else 2000
 
 
-def flood(peer, data):
-    """Sends until it is told to stop by the worker not reading. Returns the bytes that went."""
-    peer.sock.setblocking(False)
-    sent = 0
-    deadline = time.monotonic() + 20
-    while sent < len(data) and time.monotonic() < deadline:
-        if not select.select([], [peer.sock], [], 1)[1]:
-            break
-        try:
-            sent += peer.sock.send(data[sent:sent + (1 << 20)])
-        except BlockingIOError:
-            continue
-        except (BrokenPipeError, ConnectionResetError):
-            break
-    peer.sock.setblocking(True)
-    return sent
-
-
 class Hostile(unittest.TestCase):
     def setUp(self):
         # A second device, with a polite guest, at work during all of it.

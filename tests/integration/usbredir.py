@@ -227,6 +227,24 @@ class Stick(Peer):
         return self.scsi_out(struct.pack(">BBIBHB", 0x2a, 0, lba, 0, len(data) // 512, 0), data) == 0
 
 
+def flood(peer, data):
+    """Sends until it is told to stop by the worker not reading. Returns the bytes that went."""
+    peer.sock.setblocking(False)
+    sent = 0
+    deadline = time.monotonic() + 20
+    while sent < len(data) and time.monotonic() < deadline:
+        if not select.select([], [peer.sock], [], 1)[1]:
+            break
+        try:
+            sent += peer.sock.send(data[sent:sent + (1 << 20)])
+        except BlockingIOError:
+            continue
+        except (BrokenPipeError, ConnectionResetError):
+            break
+    peer.sock.setblocking(True)
+    return sent
+
+
 class Worker:
     """devbroker-usb in its full sandbox, with a socketpair to speak usbredir over, and no broker."""
 
