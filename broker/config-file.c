@@ -21,6 +21,7 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/utf8.h"
 
 struct parse {
 	const char *next; /* unread bytes */
@@ -68,53 +69,15 @@ int config_check_trust(const struct stat *st, const struct config_place *place)
 	return 0;
 }
 
-/* Length of the UTF-8 sequence at p (RFC 3629: no overlong forms, no surrogates), 0 if bad. */
-static size_t utf8_length(const unsigned char *p, size_t left)
-{
-	static const struct {
-		unsigned char first_min, first_max, second_min, second_max;
-		size_t length;
-	} forms[] = {
-		{0x00, 0x7f, 0, 0, 1},
-		{0xc2, 0xdf, 0x80, 0xbf, 2},
-		{0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},
-		{0xed, 0xed, 0x80, 0x9f, 3},
-		{0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4},
-		{0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		if (p[0] < forms[i].first_min || p[0] > forms[i].first_max) {
-			continue;
-		}
-		if (forms[i].length > left) {
-			return 0;
-		}
-		if (forms[i].length > 1 &&
-			(p[1] < forms[i].second_min || p[1] > forms[i].second_max)) {
-			return 0;
-		}
-		for (size_t k = 2; k < forms[i].length; k++) {
-			if (p[k] < 0x80 || p[k] > 0xbf) {
-				return 0;
-			}
-		}
-		return forms[i].length;
-	}
-	return 0;
-}
-
 static int check_bytes(const char *data, size_t size, struct config_place place)
 {
 	const unsigned char *p = (const unsigned char *)data;
 	size_t at = 0;
+	uint32_t c;
 
 	place.line = 1;
 	while (at < size) {
-		size_t n = utf8_length(p + at, size - at);
+		size_t n = utf8_decode(p + at, size - at, &c);
 
 		if (n == 0) {
 			return config_refuse(&place, "byte 0x%02x here is not UTF-8 text", p[at]);

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <wchar.h>
 
+#include "base/utf8.h"
+
 static const struct {
 	const char *on;
 	const char *off;
@@ -30,45 +32,9 @@ const char *text_style_off(enum text_style style)
 	return styles[style].off;
 }
 
-/* Reads the character at p into *c. Its bytes, or 0 if there is none in good form (RFC 3629, 4:
- * what the second byte may be depends on the first). A NUL ends every sequence, so nothing is read
- * beyond it. */
 static size_t decode(const unsigned char *p, uint32_t *c)
 {
-	static const struct {
-		unsigned char first, last, low, high;
-		size_t bytes;
-	} forms[] = {
-		{0x00, 0x7f, 0, 0, 1},
-		{0xc2, 0xdf, 0x80, 0xbf, 2},
-		{0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},
-		{0xed, 0xed, 0x80, 0x9f, 3},
-		{0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},
-		{0xf1, 0xf3, 0x80, 0xbf, 4},
-		{0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-		size_t n = forms[i].bytes;
-
-		if (p[0] < forms[i].first || p[0] > forms[i].last) {
-			continue;
-		}
-		*c = n == 1 ? p[0] : p[0] & (0xffu >> (n + 1));
-		for (size_t k = 1; k < n; k++) {
-			unsigned char low = k == 1 ? forms[i].low : 0x80;
-			unsigned char high = k == 1 ? forms[i].high : 0xbf;
-
-			if (p[k] < low || p[k] > high) {
-				return 0;
-			}
-			*c = *c << 6 | (p[k] & 0x3fu);
-		}
-		return n;
-	}
-	return 0;
+	return utf8_decode(p, SIZE_MAX, c);
 }
 
 /* Control characters (C0, DEL, C1), line and paragraph separators, and what reorders a line. */
