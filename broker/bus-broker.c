@@ -16,6 +16,7 @@
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/device.h"
+#include "broker/spawner.h"
 #include "broker/vm.h"
 #include "build-config.h"
 
@@ -367,6 +368,11 @@ static int get_warnings(sd_bus *bus, const char *path, const char *interface, co
 		r = sd_bus_message_append(reply, "s",
 			"Workers run under the broker's own uid, because it is not root or "
 			"worker-uids=none: they are told apart by their namespaces only.");
+	}
+	if (r >= 0 && !spawner_alive(b->spawner)) {
+		r = sd_bus_message_append(reply, "s",
+			"The spawner of workers has died: what is lent stays so, but nothing more "
+			"can be lent until devbrokerd is started again.");
 	}
 	if (r >= 0) {
 		r = sd_bus_message_append(reply, "s",

@@ -146,7 +146,9 @@ static int connection_check_quota(struct bus_server *s, const struct bus_connect
 	list_for_each (other, &s->connections, link) {
 		n += other->uid == c->uid;
 	}
-	if (s->n_connections >= CONNECTIONS_MAX || n >= CONNECTIONS_PER_UID) {
+	/* The last ones are for root and the broker's own user, whoever else crowds in. */
+	if (s->n_connections + (c->may_add_vm ? 0 : CONNECTIONS_PER_UID) >= CONNECTIONS_MAX ||
+		n >= CONNECTIONS_PER_UID) {
 		log_debug("bus: uid %u has %u connections: no more", c->uid, n);
 		return -EAGAIN;
 	}
@@ -183,7 +185,8 @@ static int connection_start(struct bus_connection *c, int fd)
 		r = sd_bus_set_server(c->bus, true, id);
 	}
 	if (r >= 0) {
-		r = sd_bus_negotiate_fds(c->bus, true);
+		/* Images: who may not add one has no business with our fds. */
+		r = sd_bus_negotiate_fds(c->bus, c->may_change);
 	}
 	if (r >= 0) {
 		r = sd_bus_negotiate_creds(
@@ -355,8 +358,9 @@ void bus_server_destroy(struct bus_server *s)
 	if (!s) {
 		return;
 	}
+	/* Not flushed: what a client that reads is told is in its socket already, and for one that
+	 * does not read, or has not authenticated, sd_bus_flush would wait without end. */
 	list_for_each_safe (c, next, &s->connections, link) {
-		sd_bus_flush(c->bus);
 		connection_destroy(c);
 	}
 	if (s->listen_fd >= 0) {

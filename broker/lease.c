@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
@@ -137,10 +138,18 @@ static void released(struct lease *l)
 		return;
 	}
 	lease_set_state(l, LEASE_DECIDED);
-	if (l->reason != LEASE_REASON_VM_GONE && l->tries > 0) {
-		start_timer(l, USEC_PER_SEC << (l->tries - 1), on_retry);
+	if (l->tries > 0) {
+		start_timer(l, USEC_PER_SEC << (MIN(l->tries, TRIES_MAX) - 1), on_retry);
 	} else {
 		lease_reconcile(l);
+	}
+}
+
+/* One that worked for a while has earned all its tries again. */
+static void forgive(struct lease *l)
+{
+	if (l->configured_at > 0 && now_usec() - l->configured_at > STEADY_AFTER) {
+		l->tries = 0;
 	}
 }
 
@@ -155,6 +164,9 @@ static void on_unplugged(
 		/* It was no unplug, but the beginning of the VMM's end. */
 		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		l->retry = true;
+		/* Or neither: one that lives, and hangs up each time, is tried less and less. */
+		forgive(l);
+		l->tries += outcome != QMP_GONE;
 	} else if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
 		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
 		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
@@ -207,10 +219,7 @@ static void begin_release(struct lease *l, enum lease_reason reason, const char 
 
 void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
 {
-	/* One that worked for a while has earned all its tries again. */
-	if (l->configured_at > 0 && now_usec() - l->configured_at > STEADY_AFTER) {
-		l->tries = 0;
-	}
+	forgive(l);
 	l->tries++;
 	log_warn("%s: vm %s: %s", l->device->name, l->vm->name,
 		detail && detail[0] ? detail : lease_reason_sentence(reason));
@@ -240,8 +249,12 @@ static void on_plugged(
 		}
 		break;
 	case QMP_GONE:
-	case QMP_CLOSED:
 		begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
+		break;
+	case QMP_CLOSED:
+		/* If that was its end, lease_vm_gone will say so. */
+		lease_failed(
+			l, LEASE_REASON_QMP_FAILED, "The VMM closed the QMP connection.", true);
 		break;
 	case QMP_BUSY:
 		lease_failed(l, LEASE_REASON_VM_BUSY, NULL, true);
@@ -440,6 +453,7 @@ void lease_release(struct lease *l, enum lease_reason reason)
 void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;
+	forgive(l);
 	if (l->state == LEASE_DECIDED) {
 		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		device_changed(l->device);

@@ -299,6 +299,11 @@ int spawner_attach(struct spawner *s, sd_event *event)
 	return 0;
 }
 
+bool spawner_alive(const struct spawner *s)
+{
+	return s->sock >= 0;
+}
+
 void spawner_destroy(struct spawner *s)
 {
 	struct pending *p, *next;

@@ -40,6 +40,8 @@ int spawner_create(
 int spawner_configure(struct spawner *s, const struct spawner_settings *settings) _must_check_;
 /* Its answers arrive on event's loop from now on. 0 or -errno. */
 int spawner_attach(struct spawner *s, sd_event *event) _must_check_;
+/* False once it has died: nothing can be started any more. */
+bool spawner_alive(const struct spawner *s);
 /* Ends the spawner and reaps it; workers go on, done is called no more. Not from within done. NULL
  * is fine. */
 void spawner_destroy(struct spawner *s);

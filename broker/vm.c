@@ -239,6 +239,10 @@ int vm_probe(struct vm *vm, struct vm_waiter *waiter)
 	if (waiter && vm->n_waiters >= WAITERS_MAX) {
 		return -EAGAIN;
 	}
+	if (vm->broker->stopping) {
+		/* Clients that keep asking must not keep it from ending. */
+		return -ESHUTDOWN;
+	}
 	if (!vm->probe) {
 		int r = qmp_run(vm, QMP_PROBE, "devbroker-probe", -1, on_probed, vm, &vm->probe);
 

@@ -83,7 +83,7 @@ void vm_destroy(struct vm *vm);
 
 /* Asks the VMM how it is; several at once become one. waiter (may be NULL) is called when the
  * answer is there, also if it is that nobody answers. 0 or -errno (waiter is not called then;
- * -EAGAIN: too many wait already). */
+ * -EAGAIN: too many wait already; -ESHUTDOWN: the broker is stopping). */
 int vm_probe(struct vm *vm, struct vm_waiter *waiter) _must_check_;
 
 /* Connects to the QMP socket, non-blocking, and watches the process behind it. 0 with the fd;

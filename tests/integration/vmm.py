@@ -58,6 +58,9 @@ class Server:
                 stick.greet()
                 return
             stick.start().ready()
+            if self.options.guest == "leaves":
+                sock.shutdown(socket.SHUT_RDWR)
+                return
             with self.lock:
                 self.guests[ident] = stick
             say({"configured": ident})
@@ -139,6 +142,14 @@ class Server:
             buffer += data
             while b"\n" in buffer:
                 line, buffer = buffer.split(b"\n", 1)
+                bad = json.loads(line)["execute"]
+                if bad == self.options.close_on:
+                    return
+                if bad == self.options.hang_on:
+                    say({"hangs": bad})
+                    while conn.recv(4096):
+                        pass
+                    return
                 for reply in self.answer(line, fds):
                     conn.sendall(json.dumps(reply).encode() + b"\r\n")
 
@@ -200,7 +211,9 @@ def main():
     p.add_argument("--paused", action="store_true")
     p.add_argument("--no-greeting", action="store_true")
     p.add_argument("--refuse")
-    p.add_argument("--guest", choices=["good", "silent", "bad", "no-driver"], default="good")
+    p.add_argument("--close-on", metavar="COMMAND", help="close the QMP connection instead of answering it")
+    p.add_argument("--hang-on", metavar="COMMAND", help="say nothing any more once it comes")
+    p.add_argument("--guest", choices=["good", "silent", "bad", "no-driver", "leaves"], default="good")
     options = p.parse_args()
     server = Server(options)
     threading.Thread(target=server.accept, args=(options.path,), daemon=True).start()
