@@ -166,7 +166,7 @@ static void on_unplugged(
 		l->retry = true;
 		/* Or neither: one that lives, and hangs up each time, is tried less and less. */
 		forgive(l);
-		l->tries += outcome != QMP_GONE;
+		l->tries += outcome != QMP_GONE && l->vm->state != VM_GONE;
 	} else if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
 		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
 		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
@@ -453,8 +453,10 @@ void lease_release(struct lease *l, enum lease_reason reason)
 void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;
-	forgive(l);
+	/* What went wrong before went with it; its return is a fresh start. */
+	l->tries = 0;
 	if (l->state == LEASE_DECIDED) {
+		stop_timer(l);
 		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		device_changed(l->device);
 		return;
