@@ -160,6 +160,10 @@ class Lent(Worker):
         self.until(lambda: self.pong and self.pong["seq"] >= seq, timeout)
         return self.pong
 
+    def wait_counter(self, name, value, timeout=10):
+        """The control socket is served before the stream: what was sent there may still be unread."""
+        self.until(lambda: self.pong and self.pong[name] == value, timeout)
+
     def detach(self):
         self.send_control(struct.pack("<II", DETACH, 8))
 

@@ -77,11 +77,13 @@ class States(unittest.TestCase):
 
 
 class Ends(unittest.TestCase):
-    def busy(self, s):
-        """Leaves a read in the middle: what fits into the socket is on its way, the rest waits."""
+    def busy(self, s, w):
+        """Leaves a read in the middle: the replies' first bytes are in the socket, the rest waits for a guest that reads."""
+        transfers = w.counters()["transfers"]
         s.bulk_out(s.ep_out, s.cbw(struct.pack(">BBIBHB", 0x28, 0, 0, 0, 8192, 0), 4 << 20, True))
         for _ in range(4):
             s.send(BULK, s.bulk_body(s.ep_in | 0x80, 1 << 20), s.new_id())
+        w.wait_counter("transfers", transfers + 5)
 
     def test_detach(self):
         for busy, caps in ((False, ALL_CAPS), (True, ALL_CAPS), (False, ()), (True, ())):
@@ -90,11 +92,15 @@ class Ends(unittest.TestCase):
                 data = os.urandom(32 * 512)
                 self.assertTrue(s.write(100, data))
                 if busy and caps:
-                    self.busy(s)
+                    self.busy(s, w)
                 start = time.monotonic()
                 w.detach()
-                s.expect(DEVICE_DISCONNECT)
+                before = 0
+                while s.receive()[0] != DEVICE_DISCONNECT:
+                    before += 1
                 self.assertLess(time.monotonic() - start, 1)
+                # The news overtakes every reply but the one that has begun.
+                self.assertEqual(before, 1 if busy and caps else 0)
                 if CAP_ACK in caps:
                     # It waits for the guest's word that it is done with the device.
                     time.sleep(0.1)
@@ -112,7 +118,7 @@ class Ends(unittest.TestCase):
             with self.subTest(reading=reading), Lent(8 << 20) as w:
                 s = Stick(w.sock).start().ready()
                 if not reading:
-                    self.busy(s)
+                    self.busy(s, w)
                 start = time.monotonic()
                 w.detach()
                 self.assertEqual(w.done(), ("detached", 0, ""))
@@ -135,7 +141,7 @@ class Ends(unittest.TestCase):
             s.bulk_out(s.ep_out, s.cbw(struct.pack(">BBIBHB", 0x2a, 0, 0, 0, 256, 0), 256 * 512, False))
             body = s.bulk_body(s.ep_out, 256 * 512, bytes(1000))
             s.send(BULK, body, 7, length=len(body) - 1000 + 256 * 512)
-            w.counters()
+            w.wait_counter("in_flight_bytes", 256 * 512)
             w.detach()
             s.expect(DEVICE_DISCONNECT)
             s.send_raw(bytes(256 * 512 - 1000))
@@ -152,7 +158,7 @@ class Ends(unittest.TestCase):
                     s.start().ready()
                     self.assertTrue(s.write(9, data))
                 if where == "busy":
-                    self.busy(s)
+                    self.busy(s, w)
                 if where == "in a packet":
                     s.send_raw(s.packet(BULK, s.bulk_body(s.ep_out, 31, bytes(31)), 1)[:30])
                 w.sock.shutdown(socket.SHUT_WR) if where == "idle" else w.sock.close()
@@ -252,7 +258,9 @@ class Ends(unittest.TestCase):
             w.detach()
             s.expect(DEVICE_DISCONNECT)
             s.send(DISCONNECT_ACK)
-            w.next_ping = 10000
+            # It has nothing left to do but to be heard.
+            time.sleep(0.5)
+            self.assertIsNone(w.process.poll())
             while not w.ended:
                 w.receive_control()
             self.assertEqual(w.pong["seq"], 5000)

@@ -171,6 +171,7 @@ class Bounds(Storm):
                 s.send(BULK, s.bulk_body(s.ep_in | 0x80, 1 << 20), 200 + i)
             refused = [s.expect(BULK) for _ in range(2)]
             self.assertEqual([(i, s.bulk_reply(b)[1]) for i, b in refused], [(202, IO_ERROR), (203, IO_ERROR)])
+            s.round_trip()
             self.assertEqual(w.counters()["in_flight_bytes"], 2 << 20)
             s.send(RESET)
             self.assertEqual([(s.expect(BULK)[0]) for _ in range(2)], [200, 201])
@@ -205,7 +206,7 @@ class Bounds(Storm):
             packet = s.packet(BULK, s.bulk_body(s.ep_out, len(data), data), 9)
             for i in range(3000):
                 s.send_raw(packet[i:i + 1])
-            self.assertEqual(w.counters()["in_flight_bytes"], len(data))
+            w.wait_counter("in_flight_bytes", len(data))
             s.send_raw(packet[3000:])
             self.assertEqual(s.bulk_reply(s.expect(BULK)[1])[1], OK)
             self.assertEqual(s.csw(), (0, 0))
@@ -229,6 +230,31 @@ class Cancels(Storm):
                     self.fail(f"reply {i} is {kind, ident, body}")
             sender.join()
             self.check_alive(s, w)
+
+    def test_any_ids_in_any_order(self):
+        """Ids that fall together in whatever table the worker keeps: each is found while it is in flight, and only then."""
+        rng = random.Random(20261130)
+        with Lent() as w:
+            s = Stick(w.sock).start().ready()
+            flying = []
+            for _ in range(8000):
+                if len(flying) < 64 and (len(flying) < 32 or rng.random() < 0.5):
+                    flying.append(rng.choice((rng.getrandbits(64), rng.getrandbits(6) << 40, rng.getrandbits(8))))
+                    again = flying.index(flying[-1]) < len(flying) - 1
+                    s.send(BULK, s.bulk_body(s.ep_in | 0x80, 512), flying[-1])
+                    if again:
+                        got, body = s.expect(BULK)
+                        self.assertEqual((got, body[1]), (flying.pop(), INVALID))
+                else:
+                    ident = flying.pop(rng.randrange(len(flying)))
+                    s.send_raw(s.packet(CANCEL, b"", ident) * 2)
+                    got, body = s.expect(BULK)
+                    self.assertEqual((got, body[1]), (ident, CANCELLED))
+            s.round_trip()
+            self.assertEqual(w.counters()["in_flight"], len(flying))
+            s.send(RESET)
+            self.assertEqual({s.expect(BULK)[0] for _ in flying}, set(flying))
+            self.check_alive(s.ready(), w)
 
     def test_in_the_middle_of_reads_and_writes(self):
         """A cancel crosses the disk's work; the transfer comes back once, done or cancelled, and blocks are old or new."""

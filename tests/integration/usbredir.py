@@ -149,6 +149,13 @@ class Peer:
         assert got == ident
         return body
 
+    def round_trip(self):
+        """Everything that was sent before has been read when it returns; what came meanwhile is lost."""
+        ident = self.new_id()
+        self.send(GET_CONFIGURATION, b"", ident)
+        while self.expect(CONFIGURATION_STATUS)[0] != ident:
+            pass
+
     def endpoints(self):
         """{address: (type, max packet size)} as ep_info says. Index 0-15 is OUT, 16-31 IN."""
         types, sizes = self.ep_info[:32], self.ep_info[96:160]
