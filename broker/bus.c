@@ -205,6 +205,10 @@ static int connection_start(struct bus_connection *c, int fd)
 		r = connection_bound_sending(c);
 	}
 	if (r >= 0) {
+		/* The end of the loop would flush it: see bus_server_destroy. */
+		r = sd_bus_set_close_on_exit(c->bus, false);
+	}
+	if (r >= 0) {
 		r = sd_bus_attach_event(c->bus, c->server->broker->event, SD_EVENT_PRIORITY_NORMAL);
 	}
 	if (r >= 0) {

@@ -248,5 +248,48 @@ class BrokerParts(FaultCase):
         self.assertTrue(any("spawner" in w for w in self.broker.cli("status")["warnings"]))
 
 
+class Stopping(BrokerCase):
+    def setUp(self):
+        super().setUp()
+        self.start()
+
+    def test_client_does_not_read(self):
+        for n in range(40):
+            self.disk(f"d{n}")
+        with RawBus(self.broker) as deaf:
+            # More than its socket holds, and fewer than it would be dropped for.
+            call = deaf.message(ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
+            deaf.sock.sendall(call * 60)
+            time.sleep(0.3)
+            self.assertNotIn("dropped", self.log())
+            start = time.monotonic()
+            self.stopped()
+            self.assertLess(time.monotonic() - start, 2)
+
+    def test_client_has_not_authenticated(self):
+        with RawBus(self.broker, authenticate=False):
+            self.stopped()
+
+    def test_client_keeps_asking(self):
+        self.vmm()
+        over = threading.Event()
+
+        def ask():
+            try:
+                with RawBus(self.broker) as c:
+                    while not over.is_set():
+                        c.call(ROOT, "org.devbroker.Broker1", "RefreshVMs")
+            except (EOFError, OSError):
+                pass
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for t in askers:
+            t.start()
+        time.sleep(0.5)
+        self.stopped()
+        over.set()
+        for t in askers:
+            t.join()
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
