@@ -47,6 +47,16 @@ static bool check_qmp(const union worker_msg *m)
 	       text_ok(m->qmp.text, sizeof(m->qmp.text));
 }
 
+static bool check_set_configuration(const union worker_msg *m)
+{
+	return m->set_configuration.value <= UINT8_MAX && m->set_configuration.pad == 0;
+}
+
+static bool check_configured(const union worker_msg *m)
+{
+	return m->configured.error <= 0 && m->configured.pad == 0;
+}
+
 static const struct shape shapes[] = {
 	{WORKER_MSG_READY, WORKER_TO_BROKER, sizeof(struct worker_ready), NULL},
 	{WORKER_MSG_STATE, WORKER_TO_BROKER, sizeof(struct worker_state_msg), check_state},
@@ -55,6 +65,11 @@ static const struct shape shapes[] = {
 	{WORKER_MSG_QMP, WORKER_TO_BROKER, sizeof(struct worker_qmp), check_qmp},
 	{WORKER_MSG_PING, BROKER_TO_WORKER, sizeof(struct worker_ping), NULL},
 	{WORKER_MSG_DETACH, BROKER_TO_WORKER, sizeof(struct worker_detach), NULL},
+	{WORKER_MSG_SET_CONFIGURATION, WORKER_TO_BROKER, sizeof(struct worker_set_configuration),
+		check_set_configuration},
+	{WORKER_MSG_CONFIGURED, BROKER_TO_WORKER, sizeof(struct worker_configured),
+		check_configured},
+	{WORKER_MSG_UNPLUGGED, BROKER_TO_WORKER, sizeof(struct worker_unplugged), NULL},
 };
 
 static const struct shape *shape_of(uint32_t type)
@@ -126,7 +141,7 @@ const char *worker_state_name(uint32_t state)
 const char *worker_done_name(uint32_t reason)
 {
 	static const char *const names[] = {"detached", "peer-closed", "peer-violation",
-		"device-lost", "broker-gone", "internal"};
+		"device-lost", "broker-gone", "internal", "device-busy"};
 
 	static_assert(ARRAY_SIZE(names) == WORKER_DONE_COUNT_, "one name per reason");
 	return name_in(names, ARRAY_SIZE(names), reason);

@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 
-#define WORKER_PROTOCOL_VERSION 1
+#define WORKER_PROTOCOL_VERSION 2
 
 enum worker_msg_type {
 	/* worker to broker */
@@ -22,9 +22,14 @@ enum worker_msg_type {
 	WORKER_MSG_PONG = 3,  /* answers PING, with counters */
 	WORKER_MSG_DONE = 4,  /* last message: why the worker ends by itself */
 	WORKER_MSG_QMP = 5,   /* devbroker-qmp's result; follows READY, precedes its exit */
+	/* The guest wants another configuration: the worker has released its interfaces and waits
+	 * for CONFIGURED. At most one is outstanding. */
+	WORKER_MSG_SET_CONFIGURATION = 6,
 	/* broker to worker */
 	WORKER_MSG_PING = 16,
-	WORKER_MSG_DETACH = 17, /* tell the guest, flush, send DONE, exit */
+	WORKER_MSG_DETACH = 17,     /* tell the guest, flush, send DONE, exit */
+	WORKER_MSG_CONFIGURED = 18, /* answers SET_CONFIGURATION; interfaces may be claimed again */
+	WORKER_MSG_UNPLUGGED = 19,  /* the device is gone: tell the guest, send DONE, exit */
 };
 
 /* State of a USB worker. */
@@ -44,6 +49,7 @@ enum worker_done_reason {
 	WORKER_DONE_DEVICE_LOST = 3, /* the device or its image failed for good */
 	WORKER_DONE_BROKER_GONE = 4, /* the control socket closed */
 	WORKER_DONE_INTERNAL = 5,    /* errno in error */
+	WORKER_DONE_DEVICE_BUSY = 6, /* an interface can't be claimed: a host driver has it */
 	WORKER_DONE_COUNT_,
 };
 
@@ -130,6 +136,25 @@ struct worker_detach {
 };
 static_assert(sizeof(struct worker_detach) == 8, "wire size");
 
+struct worker_set_configuration {
+	struct worker_header header;
+	uint32_t value; /* bConfigurationValue, 0 to 255; 0: unconfigured */
+	uint32_t pad;
+};
+static_assert(sizeof(struct worker_set_configuration) == 16, "wire size");
+
+struct worker_configured {
+	struct worker_header header;
+	int32_t error; /* 0, or -errno: the configuration is what it was, or none */
+	uint32_t pad;
+};
+static_assert(sizeof(struct worker_configured) == 16, "wire size");
+
+struct worker_unplugged {
+	struct worker_header header;
+};
+static_assert(sizeof(struct worker_unplugged) == 8, "wire size");
+
 union worker_msg {
 	struct worker_header header;
 	struct worker_ready ready;
@@ -139,6 +164,9 @@ union worker_msg {
 	struct worker_done done;
 	struct worker_qmp qmp;
 	struct worker_detach detach;
+	struct worker_set_configuration set_configuration;
+	struct worker_configured configured;
+	struct worker_unplugged unplugged;
 };
 
 enum worker_direction { WORKER_TO_BROKER, BROKER_TO_WORKER };

@@ -34,7 +34,8 @@ struct backend_sink_ops {
 	/* t is done: status and actual are set. Exactly once per submit. May be called from within
 	 * submit. The backend forgets t. */
 	void (*completed)(void *userdata, struct transfer *t);
-	/* Answers set_configuration, set_interface and reset (exactly one outstanding). */
+	/* Answers set_configuration, set_interface, reset, alloc_streams and free_streams (exactly
+	 * one outstanding). */
 	void (*request_done)(void *userdata, enum transfer_status status);
 	/* The guest ejected the medium and everything is on the disk. */
 	void (*ejected)(void *userdata);
@@ -47,10 +48,15 @@ struct backend_sink_ops {
 
 struct backend_ops {
 	const char *name;
+	/* It takes TRANSFER_ISO. */
+	bool isochronous;
 	/* Fills *out. 0 or -errno. Called at start and after each request_done of a configuration
-	 * or reset. */
+	 * or reset. After a reset: what the device itself says now, for it may be another one. */
 	int (*describe)(struct backend *b, struct usb_description *out);
-	/* Takes t until completed. Never fails: what can't be done completes with a status. */
+	/* Takes t until completed. Never fails: what can't be done completes with a status. A
+	 * control transfer that clears an endpoint's halt (CLEAR_FEATURE) is done as the host's
+	 * stack does it.
+	 */
 	void (*submit)(struct backend *b, struct transfer *t);
 	/* t was submitted: complete it soon, with CANCELLED if it had not been done. */
 	void (*cancel)(struct backend *b, struct transfer *t);
@@ -58,6 +64,10 @@ struct backend_ops {
 	void (*set_configuration)(struct backend *b, uint8_t value);
 	void (*set_interface)(struct backend *b, uint8_t interface, uint8_t alt);
 	void (*reset)(struct backend *b);
+	/* Bulk streams 1 to n_streams on each endpoint of the mask (bit descriptors_slot(address)),
+	 * or none any more. Answered by request_done, maybe from within. NULL: has none. */
+	void (*alloc_streams)(struct backend *b, uint32_t endpoints, uint32_t n_streams);
+	void (*free_streams)(struct backend *b, uint32_t endpoints);
 	/* No more submits will come: put everything on the disk, then quiesced(). */
 	void (*quiesce)(struct backend *b);
 	/* Nothing is submitted any more. Accepts half-built. */

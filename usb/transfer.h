@@ -37,6 +37,16 @@ struct usb_setup {
 	uint16_t length;
 };
 
+/* One packet of an isochronous transfer. */
+struct iso_packet {
+	uint32_t length; /* bytes wanted (IN) or supplied (OUT) */
+	uint32_t actual; /* set by the backend, <= length */
+	uint8_t status;  /* enum transfer_status; set by the backend */
+};
+
+/* As many in one transfer at most. */
+#define ISO_PACKETS_MAX 32
+
 struct transfer {
 	struct list link;    // engine::in_flight, or its outgoing queue, or the pool
 	struct list backend; // for the backend's own queues while submitted
@@ -53,7 +63,11 @@ struct transfer {
 	uint32_t actual;        /* bytes done; set by the backend on completion, <= length */
 	uint32_t capacity;      /* of data; 0: data is NULL */
 	uint8_t *data;          /* the pool's; may be NULL when length is 0 */
-	uint64_t backend_value; /* the backend's, for what it likes */
+	/* TRANSFER_ISO: the packets, each at its offset: the sum of the lengths before it. length
+	 * is the sum of all, actual is not used, status tells of the transfer as a whole. */
+	struct iso_packet *packets; /* the engine's; NULL otherwise */
+	uint32_t n_packets;         /* 1 to ISO_PACKETS_MAX */
+	uint64_t backend_value;     /* the backend's, for what it likes */
 };
 
 static inline bool transfer_is_in(const struct transfer *t)

@@ -21,7 +21,7 @@ static void round_trip(void **state)
 
 static void every_wrong_size_is_refused(void **state)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 16, 17};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 16, 17, 18, 19};
 	union worker_msg m, out;
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -70,7 +70,7 @@ static uint32_t next_random(uint64_t *seed)
  */
 static size_t spoil(uint64_t *seed, union worker_msg *m)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 16, 17};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 16, 17, 18, 19};
 	size_t size = worker_msg_init(m, types[next_random(seed) % ARRAY_SIZE(types)]);
 	uint8_t *bytes = (uint8_t *)m;
 
