@@ -52,6 +52,11 @@ static bool check_set_configuration(const union worker_msg *m)
 	return m->set_configuration.value <= UINT8_MAX && m->set_configuration.pad == 0;
 }
 
+static bool check_claim(const union worker_msg *m)
+{
+	return m->claim.error <= 0;
+}
+
 static bool check_configured(const union worker_msg *m)
 {
 	return m->configured.error <= 0 && m->configured.pad == 0;
@@ -67,6 +72,7 @@ static const struct shape shapes[] = {
 	{WORKER_MSG_DETACH, BROKER_TO_WORKER, sizeof(struct worker_detach), NULL},
 	{WORKER_MSG_SET_CONFIGURATION, WORKER_TO_BROKER, sizeof(struct worker_set_configuration),
 		check_set_configuration},
+	{WORKER_MSG_CLAIM, WORKER_TO_BROKER, sizeof(struct worker_claim), check_claim},
 	{WORKER_MSG_CONFIGURED, BROKER_TO_WORKER, sizeof(struct worker_configured),
 		check_configured},
 	{WORKER_MSG_UNPLUGGED, BROKER_TO_WORKER, sizeof(struct worker_unplugged), NULL},

@@ -25,6 +25,7 @@ enum worker_msg_type {
 	/* The guest wants another configuration: the worker has released its interfaces and waits
 	 * for CONFIGURED. At most one is outstanding. */
 	WORKER_MSG_SET_CONFIGURATION = 6,
+	WORKER_MSG_CLAIM = 7, /* devbroker-claim's result; follows READY, precedes its exit */
 	/* broker to worker */
 	WORKER_MSG_PING = 16,
 	WORKER_MSG_DETACH = 17,     /* tell the guest, flush, send DONE, exit */
@@ -143,6 +144,14 @@ struct worker_set_configuration {
 };
 static_assert(sizeof(struct worker_set_configuration) == 16, "wire size");
 
+struct worker_claim {
+	struct worker_header header;
+	/* Interfaces (by number) whose host driver was taken off, or is bound again. */
+	uint32_t interfaces;
+	int32_t error; /* 0 or -errno of the first step that failed */
+};
+static_assert(sizeof(struct worker_claim) == 16, "wire size");
+
 struct worker_configured {
 	struct worker_header header;
 	int32_t error; /* 0, or -errno: the configuration is what it was, or none */
@@ -165,6 +174,7 @@ union worker_msg {
 	struct worker_qmp qmp;
 	struct worker_detach detach;
 	struct worker_set_configuration set_configuration;
+	struct worker_claim claim;
 	struct worker_configured configured;
 	struct worker_unplugged unplugged;
 };

@@ -21,7 +21,7 @@ static void round_trip(void **state)
 
 static void every_wrong_size_is_refused(void **state)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 16, 17, 18, 19};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19};
 	union worker_msg m, out;
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -70,7 +70,7 @@ static uint32_t next_random(uint64_t *seed)
  */
 static size_t spoil(uint64_t *seed, union worker_msg *m)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 16, 17, 18, 19};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19};
 	size_t size = worker_msg_init(m, types[next_random(seed) % ARRAY_SIZE(types)]);
 	uint8_t *bytes = (uint8_t *)m;
 
@@ -113,7 +113,7 @@ static bool is_safe(enum worker_direction d, size_t size, const union worker_msg
 	case WORKER_MSG_PONG:
 		return size == sizeof(m->pong) && m->pong.state <= WORKER_STATE_EJECTED;
 	case WORKER_MSG_DONE:
-		return size == sizeof(m->done) && m->done.reason <= WORKER_DONE_INTERNAL &&
+		return size == sizeof(m->done) && m->done.reason <= WORKER_DONE_DEVICE_BUSY &&
 		       text_is_safe(m->done.detail, sizeof(m->done.detail));
 	case WORKER_MSG_QMP:
 		return size == sizeof(m->qmp) && m->qmp.status <= QMP_STATUS_TIMEOUT &&
@@ -123,6 +123,16 @@ static bool is_safe(enum worker_direction d, size_t size, const union worker_msg
 		return size == sizeof(m->ping);
 	case WORKER_MSG_DETACH:
 		return size == sizeof(m->detach);
+	case WORKER_MSG_SET_CONFIGURATION:
+		return size == sizeof(m->set_configuration) && m->set_configuration.value <= 255 &&
+		       m->set_configuration.pad == 0;
+	case WORKER_MSG_CLAIM:
+		return size == sizeof(m->claim) && m->claim.error <= 0;
+	case WORKER_MSG_CONFIGURED:
+		return size == sizeof(m->configured) && m->configured.error <= 0 &&
+		       m->configured.pad == 0;
+	case WORKER_MSG_UNPLUGGED:
+		return size == sizeof(m->unplugged);
 	default:
 		return false;
 	}
