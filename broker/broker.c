@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "base/log.h"
-#include "broker/device.h"
+#include "broker/device-disk.h"
 #include "broker/lease.h"
 #include "broker/spawner.h"
 #include "broker/vm.h"
@@ -94,7 +94,7 @@ static int load_disk(struct broker *b, const struct config_disk *c, struct refus
 	if (r != 0 || !vm) {
 		return r;
 	}
-	r = lease_create(d, vm, &why);
+	r = lease_create(d, vm, &(struct lease_options){0}, &why);
 	if (r > 0) {
 		log_warn("%s: not attached to vm %s: %s", d->name, vm->name, why.sentence);
 		r = 0;

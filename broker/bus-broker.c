@@ -15,7 +15,7 @@
 #include "base/sandbox.h"
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
-#include "broker/device.h"
+#include "broker/device-disk.h"
 #include "broker/spawner.h"
 #include "broker/vm.h"
 #include "build-config.h"
@@ -239,6 +239,12 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct bus_connection *c = userdata;
 	struct broker *b = broker_of(c);
 	struct refusal_text text = {0};
+	struct lease_options lend = {0};
+	int keep_off = 0, last_input = 0;
+	const struct option options[] = {
+		{"keep-drivers-off", 'b', &keep_off},
+		{"last-input", 'b', &last_input},
+	};
 	const char *device, *name;
 	struct device *d;
 	struct vm *vm;
@@ -249,7 +255,7 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	}
 	r = sd_bus_message_read(m, "ss", &device, &name);
 	if (r >= 0) {
-		r = read_options(m, NULL, 0, &text);
+		r = read_options(m, options, ARRAY_SIZE(options), &text);
 	}
 	if (r == 0) {
 		r = broker_find_device(b, device, &d, &text);
@@ -258,7 +264,9 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		r = broker_find_vm(b, name, &vm, &text);
 	}
 	if (r == 0) {
-		r = lease_create(d, vm, &text);
+		lend.keep_drivers_off = keep_off;
+		lend.last_input = last_input;
+		r = lease_create(d, vm, &lend, &text);
 	}
 	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
 }

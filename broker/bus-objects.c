@@ -118,7 +118,7 @@ static const char *device_name(const void *o)
 
 static const char *device_kind(const void *o)
 {
-	return "disk";
+	return ((const struct device *)o)->ops->kind;
 }
 
 static const char *source_name(bool from_config)
@@ -157,8 +157,7 @@ static const char *device_description(const void *o)
 {
 	const struct device *d = o;
 
-	return d->disk.read_only ? "read-only USB stick from a disk image"
-				 : "USB stick from a disk image";
+	return d->ops->description(d);
 }
 
 static const char *device_serial(const void *o)
@@ -168,14 +167,16 @@ static const char *device_serial(const void *o)
 
 static const char *device_speed(const void *o)
 {
-	return ((const struct device *)o)->disk.speed;
+	const struct device *d = o;
+
+	return d->ops->speed(d);
 }
 
 static const char *device_path(const void *o)
 {
 	const struct device *d = o;
 
-	return d->disk.path ? d->disk.path : "";
+	return d->ops->path(d);
 }
 
 static const struct text_property device_texts[] = {
@@ -257,7 +258,9 @@ static int get_vm_text(sd_bus *bus, const char *path, const char *interface, con
 static int get_read_only(sd_bus *bus, const char *path, const char *interface, const char *property,
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-	return sd_bus_message_append(reply, "b", ((struct device *)userdata)->disk.read_only);
+	const struct device *d = userdata;
+
+	return sd_bus_message_append(reply, "b", d->ops->read_only(d));
 }
 
 static int get_worker_pid(sd_bus *bus, const char *path, const char *interface,
@@ -276,7 +279,7 @@ static int get_device_number(sd_bus *bus, const char *path, const char *interfac
 	uint64_t n = 0;
 
 	if (strcmp(property, "Size") == 0) {
-		n = d->disk.image_fd >= 0 ? d->disk.info.size : 0;
+		n = d->ops->size(d);
 	} else if (strcmp(property, "Since") == 0) {
 		n = d->since;
 	} else if (strcmp(property, "ConnectUsec") == 0) {

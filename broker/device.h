@@ -1,64 +1,81 @@
 /* SPDX-License-Identifier: MIT
- * A device that can be lent: for now, a disk image that a VM sees as a USB stick.
+ * A device that can be lent, of whatever kind: what it is called, who has it, what its kind does
+ * with it (struct device_ops).
  */
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
 #include "base/list.h"
-#include "broker/config.h"
-#include "broker/image.h"
 #include "broker/lease.h"
 #include "protocol/refusal.h"
 
 struct broker;
+struct device;
+union worker_msg;
 
-struct device_disk {
-	int image_fd; /* -1: an image of configuration that could not be opened yet */
-	struct image_info info;
-	char *path;  /* as its owner called it; opened only if it is configuration's */
-	char *speed; /* "high" or "super" */
-	bool read_only;
+/* Command line of a worker in the making. */
+struct worker_args {
+	const char *args[20];
+	size_t n;
+	char text[1536];
+	size_t used;
+	bool overflow; /* something did not fit: nothing may be started with it */
+};
+
+void worker_args_add(struct worker_args *a, const char *fmt, ...) _printf_(2, 3);
+
+/* The kinds of devices, as a lease sees them. */
+struct device_ops {
+	const char *kind; /* "disk" */
+	/* Whether it could be lent now: told before there is a lease. 0, -errno or a refusal. */
+	int (*check)(struct device *d, const struct lease_options *options,
+		struct refusal_text *text) _must_check_;
+	/* Takes it for l: ends in lease_taken, maybe from within. */
+	void (*take)(struct device *d, struct lease *l);
+	/* What its worker is told beside the common part. Returns the fd that becomes the worker's
+	 * fd 5; borrowed. */
+	int (*worker)(struct device *d, struct worker_args *args);
+	/* Nobody uses it any more: undoes take. Ends in lease_given_back, maybe from within. */
+	void (*give_back)(struct device *d, struct lease *l);
+	/* What its worker asks. NULL: nothing. */
+	void (*message)(struct device *d, struct lease *l, const union worker_msg *m);
+	/* The rest of device_destroy. Accepts half-built; frees d. */
+	void (*destroy)(struct device *d);
+	/* For people; never NULL. */
+	const char *(*description)(const struct device *d);
+	const char *(*speed)(const struct device *d);
+	const char *(*path)(const struct device *d);
+	uint64_t (*size)(const struct device *d); /* bytes, 0 if it has none */
+	bool (*read_only)(const struct device *d);
 };
 
 struct device {
 	struct list link; // broker::devices
 	struct broker *broker;
-	char *name; /* "disk:stick" */
-	char *serial;
+	const struct device_ops *ops;
+	char *name;   /* "disk:stick" */
+	char *serial; /* "" if it has none */
 	bool from_config;
-	struct device_disk disk;
 	struct lease *lease; // may be NULL: present
-	/* How the last lease ended, or why the image can't be used; shown until the next lease. */
+	/* How the last lease ended, or why it can't be used; shown until the next lease. */
 	enum lease_reason reason;
 	char detail[256];
 	uint64_t since; /* CLOCK_REALTIME µs of the last change of state */
 };
 
-struct device_disk_options {
-	const char *name;   /* without "disk:" */
-	int image_fd;       /* taken even on error; -1: open path at the first use */
-	const char *path;   /* borrowed; may be NULL */
-	const char *speed;  /* "high" or "super" */
-	const char *serial; /* may be NULL: made from the name */
-	bool read_only;
-	bool from_config;
-};
-
-/* 0 with the device, which is announced; -errno; REFUSAL_INVALID, REFUSAL_EXISTS,
- * REFUSAL_IMAGE_INVALID, REFUSAL_IMAGE_BUSY, REFUSAL_QUOTA with text. */
-int device_add_disk(struct broker *b, const struct device_disk_options *options,
-	struct device **out, struct refusal_text *text) _must_check_;
+/* Whether a device of this name may be added. 0, REFUSAL_EXISTS or REFUSAL_QUOTA with text. */
+int device_check_new(struct broker *b, const char *name, struct refusal_text *text) _must_check_;
+/* Enters it into its broker's list and announces it: it is present. Its ops, name and serial are
+ * set. */
+void device_add(struct device *d);
 /* REFUSAL_BUSY while it is lent. 0 and it is gone. */
 int device_remove(struct device *d, struct refusal_text *text) _must_check_;
-/* At the end of the broker; there is no lease. NULL is fine. */
+/* There is no lease. NULL is fine. */
 void device_destroy(struct device *d);
-
-/* Sees to it that the image is open (a file of configuration may have come since). 0, -errno or
- * a refusal. */
-int device_open(struct device *d, struct refusal_text *text) _must_check_;
 
 enum lease_state device_state(const struct device *d);
 /* Its reason and sentence: of the lease if there is one. */

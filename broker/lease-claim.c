@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The way in: from the decision to a worker that has what it needs. Everything is charged and
- * locked before the worker exists; what can be refused now is refused now.
+ * The way in: from the decision to a worker that has what it needs. Everything is charged
+ * and taken before the worker exists; what can be refused now is refused now.
  */
 #include "broker/lease.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,74 +22,93 @@ static int start_worker(struct lease *l)
 {
 	struct device *d = l->device;
 	struct broker *b = d->broker;
-	char speed[32], serial[160], product[128], transfers[48], bytes[48], sandbox[96], name[96];
-	const char *args[12] = {"--stream-fd=4", "--disk-fd=5", speed, serial, product, transfers,
-		bytes, sandbox, name};
-	size_t n_args = 9;
+	struct worker_args args = {0};
 	_cleanup_close_ int ours = -1;
-	int pair[2];
+	int pair[2], device_fd;
 
-	snprintf(speed, sizeof(speed), "--speed=%s", d->disk.speed);
-	snprintf(serial, sizeof(serial), "--serial=%s", d->serial);
-	snprintf(product, sizeof(product), "--product=%s", d->name + strlen("disk:"));
-	snprintf(transfers, sizeof(transfers), "--max-transfers=%" PRIu64, l->transfers.amount);
-	snprintf(bytes, sizeof(bytes), "--max-bytes=%" PRIu64, l->bytes.amount);
-	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
-	snprintf(name, sizeof(name), "--name=%s", d->name);
-	if (d->disk.read_only) {
-		args[n_args++] = "--read-only";
+	worker_args_add(&args, "--stream-fd=4");
+	worker_args_add(&args, "--max-transfers=%" PRIu64, l->transfers.amount);
+	worker_args_add(&args, "--max-bytes=%" PRIu64, l->bytes.amount);
+	worker_args_add(&args, "--sandbox=%s", b->config.sandbox);
+	worker_args_add(&args, "--name=%s", d->name);
+	device_fd = d->ops->worker(d, &args);
+	if (args.overflow) {
+		return -E2BIG;
 	}
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		return -errno;
 	}
 	ours = pair[0];
 	l->stream_fd = pair[1];
-	return worker_start(b, SPAWNER_USB, d->name, args, n_args,
-		(const int[]){ours, d->disk.image_fd}, 2, &lease_worker_ops, l, &l->worker);
+	return worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
+		(const int[]){ours, device_fd}, 2, &lease_worker_ops, l, &l->worker);
 }
 
-/* Takes what the worker will use, in the order in which it can be refused. */
-static int take(struct lease *l, struct refusal_text *text)
+/* What a refusal of the device means for its lease, and whether time may mend it. */
+static void refused(struct lease *l, int r, const struct refusal_text *text)
 {
-	struct device *d = l->device;
-	struct vm *vm = l->vm;
-	int r = device_open(d, text);
+	static const struct {
+		enum refusal refusal;
+		enum lease_reason reason;
+		bool retry;
+	} meanings[] = {
+		{REFUSAL_IMAGE_BUSY, LEASE_REASON_IMAGE_BUSY, true},
+		{REFUSAL_IMAGE_INVALID, LEASE_REASON_IMAGE_INVALID, false},
+		{REFUSAL_QUOTA, LEASE_REASON_QUOTA, false},
+		{REFUSAL_BUSY, LEASE_REASON_DEVICE_BUSY, true},
+		{REFUSAL_NOT_FOUND, LEASE_REASON_DEVICE_GONE, false},
+		{REFUSAL_DENIED, LEASE_REASON_DENIED, false},
+	};
 
-	if (r == 0) {
-		r = charge_take(&l->bytes, &vm->bytes, vm->limits.bytes_in_flight, vm->name, text);
+	if (r < 0) {
+		lease_failed(l, LEASE_REASON_WORKER_FAILED, strerror(-r), true);
+		return;
 	}
-	if (r == 0) {
-		r = charge_take(&l->transfers, &vm->transfers, vm->limits.transfers_in_flight,
-			vm->name, text);
+	for (size_t i = 0; i < ARRAY_SIZE(meanings); i++) {
+		if (meanings[i].refusal == (enum refusal)r) {
+			lease_failed(l, meanings[i].reason, text->sentence, meanings[i].retry);
+			return;
+		}
 	}
-	if (r == 0) {
-		r = image_lock(d->disk.image_fd, d->disk.read_only,
-			d->disk.path ? d->disk.path : d->name, text);
-		l->locked = r == 0;
-	}
-	return r;
+	lease_failed(l, LEASE_REASON_WORKER_FAILED, text->sentence, false);
 }
 
-static void claim(struct lease *l)
+void lease_taken(struct lease *l, int r, const struct refusal_text *text)
 {
-	struct refusal_text text = {0};
-	int r = take(l, &text);
-
-	l->detail[0] = '\0';
-	l->reason = LEASE_REASON_NONE;
-	lease_set_state(l, LEASE_CLAIMING);
+	l->taking = false;
+	l->taken = r == 0;
+	if (l->state == LEASE_RELEASING) {
+		lease_release_step(l);
+		return;
+	}
 	if (r == 0) {
 		r = start_worker(l);
 	}
-	if (r < 0) {
-		lease_failed(l, LEASE_REASON_WORKER_FAILED, strerror(-r), true);
-	} else if (r == REFUSAL_IMAGE_BUSY) {
-		lease_failed(l, LEASE_REASON_IMAGE_BUSY, text.sentence, true);
-	} else if (r == REFUSAL_QUOTA) {
-		lease_failed(l, LEASE_REASON_QUOTA, text.sentence, false);
-	} else if (r > 0) {
-		lease_failed(l, LEASE_REASON_IMAGE_INVALID, text.sentence, false);
+	if (r != 0) {
+		refused(l, r, text);
 	}
+}
+
+/* Charges what the worker will use, then takes the device. */
+static void claim(struct lease *l)
+{
+	struct vm *vm = l->vm;
+	struct refusal_text text = {0};
+	int r = charge_take(&l->bytes, &vm->bytes, vm->limits.bytes_in_flight, vm->name, &text);
+
+	if (r == 0) {
+		r = charge_take(&l->transfers, &vm->transfers, vm->limits.transfers_in_flight,
+			vm->name, &text);
+	}
+	l->detail[0] = '\0';
+	l->reason = LEASE_REASON_NONE;
+	lease_set_state(l, LEASE_CLAIMING);
+	if (r != 0) {
+		refused(l, r, &text);
+		return;
+	}
+	l->taking = true;
+	l->device->ops->take(l->device, l);
 }
 
 void lease_reconcile(struct lease *l)
@@ -103,7 +121,8 @@ void lease_reconcile(struct lease *l)
 	}
 }
 
-int lease_create(struct device *d, struct vm *vm, struct refusal_text *text)
+int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct refusal_text *text)
 {
 	struct broker *b = d->broker;
 	struct lease *l;
@@ -120,12 +139,8 @@ int lease_create(struct device *d, struct vm *vm, struct refusal_text *text)
 		return refuse_with(
 			text, REFUSAL_BUSY, "Start it again first.", "devbrokerd is stopping");
 	}
-	/* What is wrong with the image now is told now, not when the VM comes. */
-	r = device_open(d, text);
-	if (r == 0) {
-		r = image_probe(d->disk.image_fd, d->disk.read_only,
-			d->disk.path ? d->disk.path : d->name, text);
-	}
+	/* What is wrong with it now is told now, not when the VM comes. */
+	r = d->ops->check(d, options, text);
 	if (r != 0) {
 		return r;
 	}
@@ -140,6 +155,7 @@ int lease_create(struct device *d, struct vm *vm, struct refusal_text *text)
 	}
 	l->device = d;
 	l->vm = vm;
+	l->options = *options;
 	l->stream_fd = -1;
 	l->asked_usec = now_usec();
 	list_append(&vm->leases, &l->link);

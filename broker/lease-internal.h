@@ -16,3 +16,6 @@ void lease_set_state(struct lease *l, enum lease_state state);
 /* It can't go on: says so, counts the try and releases; retry: then tries again, later. l may be
  * gone when it returns. */
 void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry);
+/* Begins whatever has to end before the lease can go on, or finds that all has ended. l may be gone
+ * when it returns. */
+void lease_release_step(struct lease *l);

@@ -4,14 +4,15 @@
  * what happened), event-driven where it runs:
  *
  *   decided      waits for its VM (or for the next try); costs a charge of one device
- *   claiming     charged, image locked, worker started; waits for its READY
+ *   claiming     charged, device taken, worker started; waits for its READY
  *   connecting   devbroker-qmp hands the other end of the stream to the VMM; waits for the hello
  *   attached     device_connect is written
  *   configured   the guest's driver is at work
  *   releasing    the worker was told (so the guest is), the VMM unplugs, the disk is flushed
  *
- * A lease leaves releasing only when its worker is reaped and no QMP operation of it runs: then
- * nothing of it is left anywhere, and it either ends or is decided again.
+ * A lease leaves releasing only when its worker is reaped, no QMP operation of it runs and the
+ * device is given back: then nothing of it is left anywhere, and it either ends or is decided
+ * again.
  */
 #include "broker/lease.h"
 
@@ -37,8 +38,6 @@
 #define TRIES_MAX            4 /* the first and three more: after 1, 2 and 4 s */
 #define NOT_CONFIGURED_AFTER (10 * USEC_PER_SEC)
 #define STEADY_AFTER         (60 * USEC_PER_SEC)
-
-static void release_step(struct lease *l);
 
 void lease_set_reason(struct lease *l, enum lease_reason reason, const char *detail)
 {
@@ -70,14 +69,6 @@ static void start_timer(struct lease *l, uint64_t usec, sd_event_time_handler_t 
 	}
 }
 
-static void unlock_image(struct lease *l)
-{
-	if (l->locked) {
-		image_unlock(l->device->disk.image_fd);
-		l->locked = false;
-	}
-}
-
 static void return_charges(struct lease *l)
 {
 	charge_return(&l->bytes);
@@ -91,7 +82,7 @@ static void lease_end(struct lease *l)
 	struct device *d = l->device;
 	struct vm *vm = l->vm;
 
-	assert(!l->worker && !l->qmp && !l->locked);
+	assert(!l->worker && !l->qmp && !l->taking && !l->taken);
 	stop_timer(l);
 	safe_close(l->stream_fd);
 	return_charges(l);
@@ -122,7 +113,6 @@ static void released(struct lease *l)
 {
 	struct broker *b = l->device->broker;
 
-	unlock_image(l);
 	charge_return(&l->bytes);
 	charge_return(&l->transfers);
 	l->stream_fd = safe_close(l->stream_fd);
@@ -172,13 +162,12 @@ static void on_unplugged(
 		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
 			text[0] ? text : "no answer");
 	}
-	release_step(l);
+	lease_release_step(l);
 }
 
-/* Whatever has to end before the lease can go on: begins it, or finds that all has ended. */
-static void release_step(struct lease *l)
+void lease_release_step(struct lease *l)
 {
-	if (l->qmp) {
+	if (l->qmp || l->giving_back || l->taking) {
 		return;
 	}
 	if (l->plugged && l->vm->state != VM_GONE) {
@@ -187,9 +176,21 @@ static void release_step(struct lease *l)
 		}
 		l->plugged = false;
 	}
-	if (!l->worker) {
-		released(l);
+	if (l->worker) {
+		return;
 	}
+	if (l->taken) {
+		l->giving_back = true;
+		l->device->ops->give_back(l->device, l);
+		return;
+	}
+	released(l);
+}
+
+void lease_given_back(struct lease *l)
+{
+	l->giving_back = l->taken = false;
+	lease_release_step(l);
 }
 
 /* Starts the way out of any state. */
@@ -214,7 +215,7 @@ static void begin_release(struct lease *l, enum lease_reason reason, const char 
 			worker_kill(l->worker);
 		}
 	}
-	release_step(l);
+	lease_release_step(l);
 }
 
 void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
@@ -239,7 +240,7 @@ static void on_plugged(
 	/* After a timeout nobody knows. */
 	l->plugged = outcome == QMP_OK || outcome == QMP_TIMEOUT || outcome == QMP_FAILED;
 	if (l->state == LEASE_RELEASING) {
-		release_step(l);
+		lease_release_step(l);
 		return;
 	}
 	switch (outcome) {
@@ -342,7 +343,13 @@ static void on_message(void *userdata, const union worker_msg *m)
 {
 	struct lease *l = userdata;
 
-	if (m->header.type != WORKER_MSG_STATE || l->state == LEASE_RELEASING) {
+	if (l->state == LEASE_RELEASING) {
+		return;
+	}
+	if (m->header.type != WORKER_MSG_STATE) {
+		if (l->device->ops->message) {
+			l->device->ops->message(l->device, l, m);
+		}
 		return;
 	}
 	switch (m->state.state) {
@@ -380,8 +387,12 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 		lease_failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
 		break;
 	case WORKER_DONE_DEVICE_LOST:
-		lease_failed(l, LEASE_REASON_IO_ERROR,
+		lease_failed(l,
+			done->error == ENODEV ? LEASE_REASON_DEVICE_GONE : LEASE_REASON_IO_ERROR,
 			done->detail[0] ? done->detail : strerror(done->error), false);
+		break;
+	case WORKER_DONE_DEVICE_BUSY:
+		lease_failed(l, LEASE_REASON_DEVICE_BUSY, done->detail, true);
 		break;
 	default:
 		lease_failed(l, LEASE_REASON_WORKER_DIED, done->detail, true);
@@ -398,16 +409,15 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 	worker_destroy(l->worker);
 	l->worker = NULL;
 	if (end == WORKER_END_DONE && done.reason == WORKER_DONE_DETACHED && done.error) {
-		log_error(
-			"%s: flushing its image failed: %s", l->device->name, strerror(done.error));
+		log_error("%s: flushing it failed: %s", l->device->name, strerror(done.error));
 		if (l->state == LEASE_RELEASING) {
 			lease_set_reason(l, LEASE_REASON_IO_ERROR,
-				"Flushing its image failed: what the guest "
+				"Flushing it failed: what the guest "
 				"wrote last may be lost.");
 		}
 	}
 	if (l->state == LEASE_RELEASING) {
-		release_step(l);
+		lease_release_step(l);
 		return;
 	}
 	switch (end) {
@@ -467,7 +477,7 @@ void lease_vm_gone(struct lease *l)
 			lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 			l->retry = true;
 		}
-		release_step(l);
+		lease_release_step(l);
 		return;
 	}
 	begin_release(l, LEASE_REASON_VM_GONE, NULL, true);

@@ -45,9 +45,19 @@ enum lease_reason {
 	LEASE_REASON_IMAGE_INVALID,
 	LEASE_REASON_IMAGE_BUSY,
 	LEASE_REASON_IO_ERROR,
+	LEASE_REASON_DEVICE_GONE, /* unplugged from the host */
+	LEASE_REASON_DEVICE_BUSY, /* the host uses it, or its driver came back */
+	LEASE_REASON_DEVICE_LOST, /* it failed for good, or is another one after a reset */
+	LEASE_REASON_DENIED,      /* policy or safety forbids it */
 	LEASE_REASON_QUOTA,
 	LEASE_REASON_SHUTDOWN, /* of devbrokerd */
 	LEASE_REASON_COUNT_,
+};
+
+/* What somebody who lends may say beside device and VM. */
+struct lease_options {
+	bool keep_drivers_off; /* the host's drivers stay away afterwards */
+	bool last_input;       /* even the host's last keyboard or pointer */
 };
 
 struct lease {
@@ -65,7 +75,10 @@ struct lease {
 	int stream_fd;           /* the VM's end, until it is handed over */
 	char qmp_id[32];         /* of its device in the VMM */
 	bool plugged;            /* the VMM has, or may have, its device */
-	bool locked;             /* holds the lock on the image */
+	struct lease_options options;
+	bool taking;             /* the device's take() runs */
+	bool taken;              /* and owes a give_back() */
+	bool giving_back;        /* which runs */
 	bool retry;              /* try again when it is released */
 	unsigned int tries;      /* failed ones in a row */
 	uint64_t asked_usec;     /* CLOCK_MONOTONIC of the attach */
@@ -77,13 +90,19 @@ struct lease {
 };
 
 /* Decides that d goes to vm, and goes on at once if the VM is up. 0; -errno; REFUSAL_BUSY,
- * REFUSAL_QUOTA and those of the image with text. */
-int lease_create(struct device *d, struct vm *vm, struct refusal_text *text) _must_check_;
+ * REFUSAL_QUOTA and those of the device with text. */
+int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct refusal_text *text) _must_check_;
 
 /* Compares what should be with what is: claims if the VM is up and nothing holds it back. */
 void lease_reconcile(struct lease *l);
 /* Ends it, whatever it is doing; asynchronous unless nothing was going on: l may be gone then. */
 void lease_release(struct lease *l, enum lease_reason reason);
+/* Ends device_ops::take: r is 0, -errno (tried again) or a refusal with text. l may be gone when it
+ * returns. */
+void lease_taken(struct lease *l, int r, const struct refusal_text *text);
+/* Ends device_ops::give_back. l may be gone when it returns. */
+void lease_given_back(struct lease *l);
 /* The VMM's process is gone. l stays decided for its return. */
 void lease_vm_gone(struct lease *l);
 

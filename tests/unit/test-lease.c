@@ -22,7 +22,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
-#include "broker/device.h"
+#include "broker/device-disk.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 #include "tests/unit/fake-spawner.h"
@@ -32,6 +32,8 @@
 #define STAGES       7
 #define BYTES        (UINT64_C(2) << 20)
 #define TRANSFERS    16
+
+static const struct lease_options options;
 
 enum act {
 	CONFIGURES, /* and serves until it is told to go */
@@ -262,7 +264,7 @@ static void check_nothing_left(struct lab *t, uint64_t devices)
 	assert_int_equal(t->vm->devices.used, devices);
 	assert_int_equal(t->vm->bytes.used, 0);
 	assert_int_equal(t->vm->transfers.used, 0);
-	assert_int_equal(image_probe(t->device->disk.image_fd, false, "stick", &text), 0);
+	assert_int_equal(image_probe(device_disk(t->device)->image_fd, false, "stick", &text), 0);
 	while (t->broker.n_workers > 0) {
 		turn(t, 20000);
 	}
@@ -294,7 +296,7 @@ static void attach(struct lab *t)
 {
 	struct refusal_text text = {0};
 
-	assert_int_equal(lease_create(t->device, t->vm, &text), 0);
+	assert_int_equal(lease_create(t->device, t->vm, &options, &text), 0);
 }
 
 static void test_good(void **state)
@@ -309,7 +311,7 @@ static void test_good(void **state)
 	assert_int_equal(t->vm->devices.used, 1);
 	assert_int_equal(t->vm->bytes.used, BYTES);
 	assert_int_equal(t->vm->transfers.used, TRANSFERS);
-	assert_true(t->device->lease->locked);
+	assert_true(t->device->lease->taken);
 	assert_true(fake_spawner_has_arg(&t->spawner, "--speed=super"));
 	assert_true(fake_spawner_has_arg(&t->spawner, "--max-transfers=16"));
 	assert_true(fake_spawner_has_arg(&t->spawner, "--max-bytes=2097152"));
@@ -320,7 +322,7 @@ static void test_good(void **state)
 	assert_int_equal(strncmp(t->device->lease->qmp_id, "devbroker-", 10), 0);
 	assert_int_equal(strlen(t->device->lease->qmp_id), 26);
 	/* Asked for again, it is as it is; another VM can't have it. */
-	assert_int_equal(lease_create(t->device, t->vm, &text), 0);
+	assert_int_equal(lease_create(t->device, t->vm, &options, &text), 0);
 	assert_true(in_state(t, LEASE_CONFIGURED));
 	lease_release(t->device->lease, LEASE_REASON_USER_DETACH);
 	assert_true(in_state(t, LEASE_RELEASING));
@@ -512,12 +514,12 @@ static void test_refused_at_once(void **state)
 	struct refusal_text text = {0};
 
 	t->vm->devices.limit = 0;
-	assert_int_equal(lease_create(t->device, t->vm, &text), REFUSAL_QUOTA);
+	assert_int_equal(lease_create(t->device, t->vm, &options, &text), REFUSAL_QUOTA);
 	assert_null(t->device->lease);
 	assert_int_equal(t->vm->n_leases, 0);
 	t->vm->devices.limit = 2;
 	t->broker.stopping = true;
-	assert_int_equal(lease_create(t->device, t->vm, &text), REFUSAL_BUSY);
+	assert_int_equal(lease_create(t->device, t->vm, &options, &text), REFUSAL_BUSY);
 	t->broker.stopping = false;
 	attach(t);
 	assert_int_equal(device_remove(t->device, &text), REFUSAL_BUSY);

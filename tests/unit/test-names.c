@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
-#include "broker/device.h"
+#include "broker/device-disk.h"
 #include "broker/vm.h"
 #include "tests/unit/fake-spawner.h"
 #include "tests/unit/test.h"

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ * A disk image that a VM sees as a USB stick.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/cleanup.h"
+#include "broker/device.h"
+#include "broker/image.h"
+
+struct device_disk {
+	struct device device;
+	int image_fd; /* -1: an image of configuration that could not be opened yet */
+	struct image_info info;
+	char *path;  /* as its owner called it; opened only if it is configuration's */
+	char *speed; /* "high" or "super" */
+	bool read_only;
+};
+
+struct device_disk_options {
+	const char *name;   /* without "disk:" */
+	int image_fd;       /* taken even on error; -1: open path at the first use */
+	const char *path;   /* borrowed; may be NULL */
+	const char *speed;  /* "high" or "super" */
+	const char *serial; /* may be NULL: made from the name */
+	bool read_only;
+	bool from_config;
+};
+
+/* 0 with the device, which is announced; -errno; REFUSAL_INVALID, REFUSAL_EXISTS,
+ * REFUSAL_IMAGE_INVALID, REFUSAL_IMAGE_BUSY, REFUSAL_QUOTA with text. */
+int device_add_disk(struct broker *b, const struct device_disk_options *options,
+	struct device **out, struct refusal_text *text) _must_check_;
+
+/* d as a disk, or NULL if it is something else. */
+struct device_disk *device_disk(struct device *d);
