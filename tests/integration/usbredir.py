@@ -95,9 +95,14 @@ class Peer:
         if CAP_IDS64 in both:
             self.id_size = 8
         self.bulk32 = CAP_BULK32 in both
-        _, self.ep_info = self.expect(EP_INFO)
-        _, self.interface_info = self.expect(INTERFACE_INFO)
-        _, self.connect = self.expect(DEVICE_CONNECT)
+        # libusbredirhost sends the interfaces before the endpoints, we the other way round.
+        seen = {}
+        while DEVICE_CONNECT not in seen:
+            p = self.receive()
+            if p is None:
+                raise PeerError("the worker closed the stream before device_connect")
+            seen[p[0]] = p[2]
+        self.ep_info, self.interface_info, self.connect = seen[EP_INFO], seen[INTERFACE_INFO], seen[DEVICE_CONNECT]
         return self.connect
 
     def new_id(self):
