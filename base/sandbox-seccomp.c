@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/usbdevice_fs.h>
 #include <seccomp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,9 +22,10 @@
 
 #include "base/sandbox-internal.h"
 
-#define ON_DISK (1U << SANDBOX_DISK)
-#define ON_QMP  (1U << SANDBOX_QMP)
-#define ON_ALL  (ON_DISK | ON_QMP)
+#define ON_DISK  (1U << SANDBOX_DISK)
+#define ON_QMP   (1U << SANDBOX_QMP)
+#define ON_CLAIM (1U << SANDBOX_CLAIM)
+#define ON_ALL   (ON_DISK | ON_QMP | ON_CLAIM)
 
 struct call {
 	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
@@ -195,7 +197,8 @@ static int allow_fcntl(scmp_filter_ctx ctx)
 }
 
 /* TCGETS is the log's isatty, which changes nothing; FIONREAD says how much to read. The block
- * requests are UNMAP on a block device and its size; they work on the image only. */
+ * requests are UNMAP on a block device and its size; they work on the image only. USBDEVFS_IOCTL is
+ * what takes a host driver off an interface and brings it back. */
 static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 {
 	static const struct {
@@ -207,6 +210,10 @@ static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		{BLKDISCARD, ON_DISK},
 		{BLKZEROOUT, ON_DISK},
 		{BLKGETSIZE64, ON_DISK},
+		{USBDEVFS_GETDRIVER, ON_CLAIM},
+		{USBDEVFS_IOCTL, ON_CLAIM},
+		{USBDEVFS_RESET, ON_CLAIM},
+		{USBDEVFS_SETCONFIGURATION, ON_CLAIM},
 	};
 	int r = 0;
 

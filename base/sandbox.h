@@ -10,8 +10,9 @@
 #include "base/cleanup.h"
 
 enum sandbox_kind {
-	SANDBOX_DISK, /* devbroker-usb with backend-disk */
-	SANDBOX_QMP,  /* devbroker-qmp */
+	SANDBOX_DISK,  /* devbroker-usb with backend-disk */
+	SANDBOX_QMP,   /* devbroker-qmp */
+	SANDBOX_CLAIM, /* devbroker-claim */
 	SANDBOX_KIND_COUNT_,
 };
 

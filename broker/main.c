@@ -40,16 +40,15 @@ struct options {
 	bool log_level_set;
 };
 
-static const char usage[] =
-	"Usage: devbrokerd [OPTIONS]\n"
-	"Lends this host's devices to virtual machines; see devbrokerd(8).\n"
-	"\n"
-	"  --config DIR     configuration, default " DEVBROKER_CONFIG_DIR "\n"
-	"  --run-dir DIR    sockets, default " DEVBROKER_RUN_DIR "\n"
-	"  --libexec DIR    where devbroker-usb and devbroker-qmp are, default\n"
-	"                   " DEVBROKER_LIBEXECDIR "\n"
-	"  --log-level L    error, warn, info or debug\n"
-	"  --version, --help\n";
+static const char usage[] = "Usage: devbrokerd [OPTIONS]\n"
+			    "Lends this host's devices to virtual machines; see devbrokerd(8).\n"
+			    "\n"
+			    "  --config DIR     configuration, default " DEVBROKER_CONFIG_DIR "\n"
+			    "  --run-dir DIR    sockets, default " DEVBROKER_RUN_DIR "\n"
+			    "  --libexec DIR    where the worker programs are, default\n"
+			    "                   " DEVBROKER_LIBEXECDIR "\n"
+			    "  --log-level L    error, warn, info or debug\n"
+			    "  --version, --help\n";
 
 /* -1: go on; otherwise the exit code. */
 static int parse_options(int argc, char **argv, struct options *o)

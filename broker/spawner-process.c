@@ -23,6 +23,7 @@
 static const char *const program_names[] = {
 	[SPAWNER_USB] = "devbroker-usb",
 	[SPAWNER_QMP] = "devbroker-qmp",
+	[SPAWNER_CLAIM] = "devbroker-claim",
 };
 static_assert(ARRAY_SIZE(program_names) == SPAWNER_PROGRAM_COUNT_, "one per program");
 

@@ -38,9 +38,6 @@ struct spawner_process {
 	struct spawner_settings settings;     /* the first message */
 };
 
-/* File names of the programs by enum spawner_program; also their argv[0]. */
-const char *spawner_program_name(uint32_t program);
-
 /* Unpacks the arguments of a request into argv, which then ends with NULL. -EBADMSG if anything is
  * wrong with the request; argv points into it. */
 int spawner_request_check(const struct spawner_request *request, size_t size, size_t n_fds,

@@ -251,7 +251,7 @@ int spawner_create(const char *libexec_dir, struct spawner **out, const char **m
 	struct spawner *s = calloc(1, sizeof(*s));
 	struct spawner_process p = {
 		.sock = -1,
-		.programs = {-1, -1},
+		.programs = {-1, -1, -1},
 	};
 	int r;
 

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "base/spawn.h"
 
-enum spawner_program { SPAWNER_USB, SPAWNER_QMP, SPAWNER_PROGRAM_COUNT_ };
+enum spawner_program { SPAWNER_USB, SPAWNER_QMP, SPAWNER_CLAIM, SPAWNER_PROGRAM_COUNT_ };
 
 /* What configuration says; told to the spawner once it has been read. */
 struct spawner_settings {
@@ -31,6 +31,9 @@ struct spawner_settings {
 #define SPAWNER_ARGS_SIZE 2048
 
 struct spawner;
+
+/* The file name of a program, also its argv[0]; NULL if out of range. */
+const char *spawner_program_name(uint32_t program);
 
 /* Opens the programs of libexec_dir (O_PATH) and forks the spawner. Only the first thread may
  * exist. 0; -errno, with *missing_out the name of the program that could not be opened, or NULL. */

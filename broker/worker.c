@@ -31,7 +31,10 @@
 #define FLUSH_WITHIN   (60 * USEC_PER_SEC)
 /* devbroker-qmp ends itself sooner, unless the VMM has taken it over: one that only answers pings
  * would block its VM for ever. */
-#define QMP_WITHIN        (30 * USEC_PER_SEC)
+#define QMP_WITHIN (30 * USEC_PER_SEC)
+/* devbroker-claim waits in the kernel for drivers and devices, and answers no ping meanwhile: a
+ * bind may try several transfers of 5 s each. */
+#define CLAIM_WITHIN      (30 * USEC_PER_SEC)
 #define MESSAGES_PER_TURN 16
 /* An honest worker sends a PONG and now and then a STATE. */
 #define MESSAGES_PER_HEARTBEAT 256
@@ -91,7 +94,12 @@ static bool worker_take_message(struct worker *w, const union worker_msg *m)
 			return false;
 		}
 		w->ready = true;
-		w->end_deadline = w->program == SPAWNER_QMP ? now_usec() + QMP_WITHIN : 0;
+		w->end_deadline = 0;
+		if (w->program == SPAWNER_QMP) {
+			w->end_deadline = now_usec() + QMP_WITHIN;
+		} else if (w->program == SPAWNER_CLAIM) {
+			w->end_deadline = now_usec() + CLAIM_WITHIN;
+		}
 		if (!w->destroyed) {
 			w->ops->ready(w->userdata, m->ready.sandbox_stages);
 		}
@@ -190,8 +198,7 @@ static void worker_on_spawned(void *userdata, int result, pid_t pid, int pidfd)
 
 	w->spawning = false;
 	if (result < 0) {
-		log_error("%s: can't start %s: %s", w->name,
-			w->program == SPAWNER_USB ? "devbroker-usb" : "devbroker-qmp",
+		log_error("%s: can't start %s: %s", w->name, spawner_program_name(w->program),
 			strerror(-result));
 		worker_report_end(w, WORKER_END_SPAWN, -result);
 		return;
@@ -297,24 +304,42 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 	return 0;
 }
 
-static void worker_send(struct worker *w, enum worker_msg_type type, uint64_t seq)
+/* A worker that doesn't read misses its heartbeat, and one that is gone is being reaped. */
+static void worker_send(struct worker *w, const union worker_msg *m)
+{
+	_unused_ int r = fd_send(w->control, m, m->header.size, NULL, 0);
+}
+
+void worker_configured(struct worker *w, int error)
 {
 	union worker_msg m;
-	size_t size = worker_msg_init(&m, type);
 
-	if (type == WORKER_MSG_PING) {
-		m.ping.seq = seq;
+	worker_msg_init(&m, WORKER_MSG_CONFIGURED);
+	m.configured.error = error;
+	if (!w->reaped) {
+		worker_send(w, &m);
 	}
-	/* A worker that doesn't read misses its heartbeat, and one that is gone is being reaped. */
-	_unused_ int r = fd_send(w->control, &m, size, NULL, 0);
+}
+
+void worker_unplugged(struct worker *w)
+{
+	union worker_msg m;
+
+	worker_msg_init(&m, WORKER_MSG_UNPLUGGED);
+	if (!w->reaped) {
+		worker_send(w, &m);
+	}
 }
 
 void worker_detach(struct worker *w)
 {
+	union worker_msg m;
+
 	if (w->reaped) {
 		return;
 	}
-	worker_send(w, WORKER_MSG_DETACH, 0);
+	worker_msg_init(&m, WORKER_MSG_DETACH);
+	worker_send(w, &m);
 	if (!w->flushing) {
 		w->end_deadline = now_usec() + DETACH_WITHIN;
 	}
@@ -340,24 +365,36 @@ void worker_destroy(struct worker *w)
 	worker_signal(w, SIGKILL);
 }
 
+/* Whether it has to be ended, and why. NULL: no. */
+static const char *worker_complaint(const struct worker *w, uint64_t now)
+{
+	if (w->ready && w->unanswered >= UNANSWERED_MAX) {
+		return "does not answer";
+	}
+	return w->end_deadline > 0 && now >= w->end_deadline ? "did not end in time" : NULL;
+}
+
 static void worker_check(struct worker *w, uint64_t now)
 {
-	bool late = w->end_deadline > 0 && now >= w->end_deadline;
-	bool silent = w->ready && w->unanswered >= UNANSWERED_MAX;
+	const char *complaint = worker_complaint(w, now);
+	union worker_msg m;
 
 	if (w->spawning || w->killed_hung || w->killed_bad || w->pidfd < 0) {
 		return;
 	}
 	w->messages = 0;
-	if (!late && !silent) {
-		w->unanswered++;
-		worker_send(w, WORKER_MSG_PING, w->broker->ping_seq);
+	if (complaint) {
+		log_warn("%s: worker %d %s; ending it", w->name, (int)w->pid, complaint);
+		w->killed_hung = true;
+		worker_signal(w, SIGKILL);
 		return;
 	}
-	log_warn("%s: worker %d %s; ending it", w->name, (int)w->pid,
-		silent ? "does not answer" : "did not end in time");
-	w->killed_hung = true;
-	worker_signal(w, SIGKILL);
+	if (w->program != SPAWNER_CLAIM) {
+		worker_msg_init(&m, WORKER_MSG_PING);
+		m.ping.seq = w->broker->ping_seq;
+		w->unanswered++;
+		worker_send(w, &m);
+	}
 }
 
 void workers_heartbeat(struct broker *b)

@@ -26,7 +26,7 @@ enum worker_end {
 struct worker_ops {
 	/* The sandbox is closed, with these stages. */
 	void (*ready)(void *userdata, uint32_t stages);
-	/* STATE or QMP. */
+	/* STATE, QMP, SET_CONFIGURATION or CLAIM. */
 	void (*message)(void *userdata, const union worker_msg *msg);
 	/* It is reaped. Last call; worker_destroy is still owed. */
 	void (*ended)(void *userdata, enum worker_end end, int status);
@@ -71,6 +71,10 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 /* Tells it to say goodbye to its guest, flush and end. It gets 5 s, or 60 s once it says that it is
  * flushing. */
 void worker_detach(struct worker *w);
+/* Answers its SET_CONFIGURATION: 0 or -errno. */
+void worker_configured(struct worker *w, int error);
+/* Tells it that its device is gone; it tells the guest and ends. */
+void worker_unplugged(struct worker *w);
 /* Ends it now. ops->ended follows. */
 void worker_kill(struct worker *w);
 /* No more calls from it. If it still runs it is killed; memory and uid last until it is reaped.

@@ -39,7 +39,8 @@
 
 #define WORKER_ID 61003
 
-static const char *const kind_names[] = {[SANDBOX_DISK] = "disk", [SANDBOX_QMP] = "qmp"};
+static const char *const kind_names[] = {
+	[SANDBOX_DISK] = "disk", [SANDBOX_QMP] = "qmp", [SANDBOX_CLAIM] = "claim"};
 
 /* What the child says on ACT_FD_RESULT. */
 struct report {

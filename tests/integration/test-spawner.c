@@ -145,6 +145,7 @@ static int setup(void **state)
 	assert_int_equal(write(fd, "nothing", 7), 7);
 	close(fd);
 	make_program(f, "devbroker-qmp", script);
+	make_program(f, "devbroker-claim", script);
 	start(f);
 	*state = f;
 	return 0;
@@ -152,7 +153,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const names[] = {"devbroker-usb", "devbroker-qmp", "garbage"};
+	static const char *const names[] = {"devbroker-usb", "devbroker-qmp", "devbroker-claim", "garbage"};
 	struct fixture *f = *state;
 	char path[128];
 	pid_t last;

@@ -140,3 +140,8 @@ int fake_serve(int control)
 		fake_say(control, WORKER_MSG_PONG, 0);
 	}
 }
+
+const char *spawner_program_name(uint32_t program)
+{
+	return "fake-program";
+}
