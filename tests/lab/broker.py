@@ -56,7 +56,7 @@ class Broker:
             while b"READY=1" not in sock.recv(4096):
                 pass
         except TimeoutError:
-            raise LabError("devbrokerd was not ready in time: " + self.log.read_text()[-500:])
+            raise LabError("devbrokerd was not ready in time: " + self.log_text()[-500:])
         finally:
             sock.close()
         return self
@@ -64,17 +64,25 @@ class Broker:
     def command(self, *args):
         return [str(self.build / "broker/devbroker"), "--run-dir", str(self.run_dir), *map(str, args)]
 
+    def log_text(self):
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def run_cli(self, args, timeout):
+        """(exit code, stdout, stderr) of devbroker with args."""
+        p = subprocess.run(self.command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           timeout=timeout)
+        return p.returncode, p.stdout, p.stderr
+
     def cli(self, *args, timeout=60):
         """Runs devbroker --json; returns what it printed. Raises CliError with its exit code and error."""
-        p = subprocess.run(self.command(*args, "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           timeout=timeout)
-        if p.returncode != 0:
+        code, out, err = self.run_cli([*args, "--json"], timeout)
+        if code != 0:
             try:
-                error = json.loads(p.stderr.strip().splitlines()[-1])
+                error = json.loads(err.strip().splitlines()[-1])
             except (ValueError, IndexError):
-                error = {"message": p.stderr}
-            raise CliError(p.returncode, error)
-        return json.loads(p.stdout) if p.stdout.strip() else {}
+                error = {"message": err}
+            raise CliError(code, error)
+        return json.loads(out) if out.strip() else {}
 
     def device(self, name):
         return next(d for d in self.cli("list")["devices"] if d["name"] == name)
@@ -91,7 +99,7 @@ class Broker:
                 return time.monotonic() - start
             if time.monotonic() - start > timeout:
                 raise LabError(f"{name} is {d['state']} ({d['detail']}), not {state}, after {timeout} s; log:\n"
-                               + self.log.read_text()[-800:])
+                               + self.log_text()[-800:])
             time.sleep(0.02)
 
     def wait_vm(self, name, state, timeout=15):
@@ -154,7 +162,7 @@ class Broker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise LabError("devbrokerd did not stop in time; log:\n" + self.log.read_text()[-800:])
+            raise LabError("devbrokerd did not stop in time; log:\n" + self.log_text()[-800:])
         finally:
             self.process = None
         return code

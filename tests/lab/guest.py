@@ -18,6 +18,8 @@ from pathlib import Path
 
 QEMU = "qemu-system-x86_64"
 PR_SET_PDEATHSIG = 1
+# Options of a guest whose broker runs on another machine; not part of a snapshot.
+TCP_QMP = ["-qmp", "tcp:127.0.0.1:0,server=on,wait=off"]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -135,13 +137,18 @@ class Guest:
         self.qmp_path = self.work / "broker.qmp"
         self.serial = self.work / "serial.log"
 
+    MEMORY = "256"
+    CMDLINE = "usb_storage.delay_use=0"
+    PORTS = 8
+
     def argv(self):
         cpu = "host" if self.accel == "kvm" else "max"
-        return [QEMU, "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-m", "256", "-smp", "1", "-nodefaults",
+        return [QEMU, "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-m", self.MEMORY, "-smp", "1", "-nodefaults",
                 "-no-user-config", "-display", "none", "-kernel", str(self.images.vmlinux), "-initrd",
                 str(self.images.initrd), "-append",
-                "console=ttyS0 quiet loglevel=7 nokaslr mitigations=off panic=-1 usb_storage.delay_use=0",
-                "-serial", f"file:{self.serial}", "-device", "qemu-xhci,id=xhci,p2=8,p3=8",
+                f"console=ttyS0 quiet loglevel=7 nokaslr mitigations=off panic=-1 {self.CMDLINE}",
+                "-serial", f"file:{self.serial}",
+                "-device", f"qemu-xhci,id=xhci,p2={self.PORTS},p3={self.PORTS}",
                 "-device", "virtio-serial-pci", "-chardev",
                 f"socket,path={self.work}/console,id=console,server=on,wait=off",
                 "-device", "virtconsole,chardev=console",
@@ -187,8 +194,8 @@ class Guest:
         key = hashlib_of(self.argv(), self.images.stamp, self.accel)
         snapshot = self.images.cache / f"snapshot-{key}"
         if not snapshot.exists():
-            self.images.say(f"lab: booting a guest once, for a snapshot ({self.accel})")
-            maker = Guest(self.images, self.images.cache / "snapshot.work", "snapshot", self.accel)
+            self.images.say(f"lab: booting a {self.images.NAME} once, for a snapshot ({self.accel})")
+            maker = type(self)(self.images, self.images.cache / f"snapshot-{key}.work", "snapshot", accel=self.accel)
             maker.boot()
             maker.qmp.call("stop")
             tmp = snapshot.with_suffix(".tmp")
@@ -201,7 +208,7 @@ class Guest:
             maker.kill()
             shutil.rmtree(maker.work, ignore_errors=True)
             if status != "completed":
-                raise LabError("the guest's snapshot failed")
+                raise LabError(f"the {self.images.NAME}'s snapshot failed")
             tmp.rename(snapshot)
         self._spawn("-incoming", f"exec:cat '{snapshot}'")
         self._connect(20)
@@ -283,6 +290,22 @@ class Guest:
 
     def chardevs(self):
         return sorted(c["label"] for c in self.qmp.call("query-chardev"))
+
+    def tcp_qmp(self):
+        """The port on loopback of a QMP server for a broker on another machine (see extra=TCP_QMP)."""
+        for c in self.qmp.call("query-chardev"):
+            if "tcp:127.0.0.1:" in c["filename"] and c["label"].startswith("compat_monitor"):
+                return int(c["filename"].split("tcp:127.0.0.1:")[1].split(",")[0])
+        raise LabError(f"{self.name}: it has no QMP over TCP")
+
+    def listen_usbredir(self, ident):
+        """Plugs a usb-redir device whose other end may connect to the port on loopback that is returned."""
+        data = {"addr": {"type": "inet", "data": {"host": "127.0.0.1", "port": "0", "ipv4": True}}, "server": True,
+                "wait": False, "nodelay": True}
+        self.qmp.call("chardev-add", id=f"{ident}-c", backend={"type": "socket", "data": data})
+        self.qmp.call("device_add", driver="usb-redir", id=ident, chardev=f"{ident}-c", bus="xhci.0")
+        filename = next(c["filename"] for c in self.qmp.call("query-chardev") if c["label"] == f"{ident}-c")
+        return int(filename.split("tcp:127.0.0.1:")[1].split(",")[0])
 
     def objects(self):
         """Names of devices that the broker plugged into it."""

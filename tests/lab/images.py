@@ -2,20 +2,22 @@
 """Kernel and initramfs of the test guests, made from Debian's packages and cached in build/lab.
 
 The kernel is Debian's own linux-image (the cloud one has no USB). The ELF file inside vmlinuz boots by PVH in half the
-time of the bzImage. The initramfs is busybox, the modules that a USB stick needs, and a shell on a virtio console.
+time of the bzImage. The initramfs is busybox, the drivers of the devices that are lent, lsusb, and a shell on a virtio
+console.
 """
 import hashlib
 import lzma
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 MODULES = ["virtio_pci", "virtio_console", "xhci_pci", "usb_storage", "uas", "sd_mod", "vfat", "nls_cp437",
-           "nls_iso8859-1", "nls_ascii", "nls_utf8"]
+           "nls_iso8859-1", "nls_ascii", "nls_utf8", "usbhid", "hid_generic", "evdev", "cdc_acm", "ftdi_sio",
+           "snd_usb_audio", "snd_pcm_oss", "cdc_ether", "usbmon"]
 APPLETS = ["sh", "mount", "umount", "insmod", "cat", "ls", "sleep", "dd", "sha256sum", "sync", "poweroff", "reboot",
            "stty", "mkdir", "echo", "dmesg", "seq", "tail", "head", "grep", "wc", "fdisk", "cp", "rm", "kill",
-           "cut", "tr", "readlink", "basename", "blockdev", "date", "true", "printf", "cmp", "find"]
+           "cut", "tr", "readlink", "basename", "blockdev", "date", "true", "printf", "cmp", "find", "hexdump",
+           "sed", "ip", "ping", "nc", "timeout", "usleep", "ln", "base64"]
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -39,8 +41,28 @@ def run(*argv, **kw):
     return subprocess.run(argv, check=True, stdout=subprocess.PIPE, **kw).stdout
 
 
+def libraries(*programs):
+    """The shared libraries that programs load, with the loader."""
+    found = set()
+    for line in run("ldd", *map(str, programs), text=True).splitlines():
+        for word in line.split():
+            if word.startswith("/") and not word.endswith(":"):
+                found.add(word)
+    return sorted(found)
+
+
+def install(root, path, to=None):
+    """Copies a program into root, at the same path or as to."""
+    target = root / (to or path).lstrip("/")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, target)
+    return target
+
+
 class Images:
     """vmlinux and initrd, ready to boot."""
+
+    NAME = "guest"
 
     def __init__(self, cache, source, say=print):
         self.cache = Path(cache)
@@ -80,32 +102,47 @@ class Images:
                   text=True)
         return [Path(l.split()[1]) for l in out.splitlines() if l.startswith("insmod")]
 
+    def modules(self, names):
+        """Paths of modules and what they need, in the order of loading."""
+        order = []
+        for m in names:
+            order += [p for p in self._dependencies(m) if p not in order]
+        return order
+
+    def sources(self):
+        """The files whose change makes another initramfs."""
+        return [Path(__file__), self.source / "tests/lab/blockio.c", Path("/usr/bin/lsusb")]
+
     def _initrd(self):
-        tool = self.source / "tests/lab/blockio.c"
-        stamp = hashlib.sha256(Path(__file__).read_bytes() + tool.read_bytes() + self.version.encode()).hexdigest()
+        stamp = hashlib.sha256(b"".join(p.read_bytes() for p in self.sources()) + self.version.encode()).hexdigest()
         self.stamp = stamp[:16]
-        self.initrd = self.cache / f"initrd-{self.stamp}.gz"
+        prefix = "initrd" if self.NAME == "guest" else f"initrd-{self.NAME}"
+        self.initrd = self.cache / f"{prefix}-{self.stamp}.gz"
         if self.initrd.exists():
             return
-        self.say("lab: building the guest's initramfs")
-        root = self.cache / "root.tmp"
+        self.say(f"lab: building the {self.NAME}'s initramfs")
+        root = self.cache / f"root-{self.NAME}.tmp"
         shutil.rmtree(root, ignore_errors=True)
         for d in ("bin", "dev", "proc", "sys", "tmp", "mnt", "lib/modules"):
             (root / d).mkdir(parents=True)
         shutil.copy(shutil.which("busybox", path="/bin:/usr/bin"), root / "bin/busybox")
-        for a in APPLETS:
-            (root / "bin" / a).symlink_to("busybox")
-        run("gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", str(root / "bin/blockio"), str(tool))
-        order = []
-        for m in MODULES:
-            for path in self._dependencies(m):
-                if path.name not in order:
-                    order.append(path.name)
-                    shutil.copy(path, root / "lib/modules" / path.name)
-        init = root / "init"
-        init.write_text(INIT.format(order=" ".join(order)))
-        init.chmod(0o755)
+        self.fill(root)
         tmp = self.initrd.with_suffix(".tmp")
         subprocess.run(f"find . | cpio -o -H newc --quiet | gzip -1 >'{tmp}'", shell=True, check=True, cwd=root)
         tmp.rename(self.initrd)
         shutil.rmtree(root)
+
+    def fill(self, root):
+        """Puts everything but busybox itself into the root folder of the initramfs."""
+        for a in APPLETS:
+            (root / "bin" / a).symlink_to("busybox")
+        run("gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", str(root / "bin/blockio"),
+            str(self.source / "tests/lab/blockio.c"))
+        for path in ["/usr/bin/lsusb", *libraries("/usr/bin/lsusb")]:
+            install(root, path, "/bin/lsusb" if path == "/usr/bin/lsusb" else None)
+        order = self.modules(MODULES)
+        for path in order:
+            shutil.copy(path, root / "lib/modules" / path.name)
+        init = root / "init"
+        init.write_text(INIT.format(order=" ".join(p.name for p in order)))
+        init.chmod(0o755)

@@ -8,9 +8,13 @@ import time
 import traceback
 from pathlib import Path
 
+import guest
 import images
 from broker import Broker
 from guest import Guest, LabError
+from host import Host
+from host_broker import HostBroker
+from host_images import HostImages
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -29,21 +33,29 @@ class Lab:
         # Workers and the checks of configuration must be able to reach it.
         self.work.chmod(0o755)
         self.broker = None
+        self.machine = None
         self.guests = []
 
+    def host(self, **kw):
+        """The host in a VM. A broker that is started then, and the guests that it knows, belong to it."""
+        self.machine = Host(host_images(self.images), self.work / "host", build=build_dir(), **kw).start()
+        return self.machine
+
     def start_broker(self, files=None, **kw):
-        self.broker = Broker(build_dir(), self.work, files, **kw).start()
+        self.broker = (HostBroker(self.machine, files, **kw) if self.machine else
+                       Broker(build_dir(), self.work, files, **kw)).start()
         return self.broker
 
     def guest(self, name="guest", start=True, **kw):
-        g = Guest(self.images, self.work / name, name, **kw)
+        extra = guest.TCP_QMP if self.machine else []
+        g = Guest(self.images, self.work / name, name, extra=extra, **kw)
         self.guests.append(g)
         return g.start() if start else g
 
     def vm(self, name="guest", **kw):
         """A running guest that the broker knows."""
         g = self.guest(name, **kw)
-        self.broker.cli("vm", "add", name, "--qmp", g.qmp_path)
+        self.broker.cli("vm", "add", name, "--qmp", self.machine.vmm(g) if self.machine else g.qmp_path)
         self.broker.wait_vm(name, "up")
         return g
 
@@ -59,25 +71,36 @@ class Lab:
 
     def finish(self):
         """What must hold after every test that went well: the broker ends cleanly, and no sanitizer spoke."""
-        log = self.broker.log if self.broker else None
         if self.broker and self.broker.process:
             code = self.broker.stop()
             if code != 0:
                 raise LabError(f"devbrokerd ended with {code}")
-        if log and log.exists():
-            for line in log.read_text(errors="replace").splitlines():
-                if "runtime error:" in line or "Sanitizer" in line or "Assertion" in line:
-                    raise LabError(line)
+        for line in self.broker.log_text().splitlines() if self.broker else []:
+            if "runtime error:" in line or "Sanitizer" in line or "Assertion" in line:
+                raise LabError(line)
+        if self.machine:
+            self.machine.check_kernel()
+
+    def logs(self):
+        """The ends of all logs, for a failure."""
+        if self.machine:
+            return self.machine.logs()
+        return "\n".join(self.broker.log_text().splitlines()[-15:]) if self.broker else ""
 
     def close(self, keep):
-        if self.broker:
+        if self.broker and not self.machine:
             self.broker.kill()
-        for g in self.guests:
-            g.kill()
+        for vm in [*self.guests, self.machine]:
+            if vm:
+                vm.kill()
         if keep:
             print(f"       logs: {self.work}", flush=True)
         else:
             shutil.rmtree(self.work, ignore_errors=True)
+
+
+def host_images(all_images):
+    return HostImages(all_images.cache, all_images.source, all_images.say)
 
 
 def run(modules, only=None):
@@ -98,8 +121,7 @@ def run(modules, only=None):
                 ok = True
             except Exception:
                 print("".join("       " + l for l in traceback.format_exc().splitlines(True)[-12:]), flush=True)
-                if lab.broker and lab.broker.log.exists():
-                    print("".join("       | " + l for l in lab.broker.log.read_text().splitlines(True)[-15:]), flush=True)
+                print("".join(f"       | {line}\n" for line in lab.logs().splitlines()), end="", flush=True)
             finally:
                 lab.close(keep=not ok and not os.environ.get("CI"))
             passed, failed = passed + ok, failed + (not ok)

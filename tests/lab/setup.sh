@@ -37,6 +37,9 @@ busctl:systemd
 mount:mount
 losetup:mount
 mkfs.ext4:e2fsprogs
+/lib/systemd/systemd-udevd:udev
+lsusb:usbutils
+usbredirect:usbredirect
 clang-format:clang-format
 clang-tidy:clang-tidy
 run-clang-tidy:clang-tidy

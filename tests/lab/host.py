@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The host in a VM: a QEMU with a real kernel, udevd and the programs of a build folder, into which devices are plugged
+by QMP. Its guests are QEMUs beside it, which it reaches at 10.0.2.2 through slirp, on this machine's loopback.
+"""
+import base64
+import shlex
+import time
+from pathlib import Path
+
+from guest import Guest, LabError
+
+ADDRESS = "10.0.2.2"
+# QEMU's drivers and what each of them always needs.
+KINDS = {
+    "storage": ("usb-storage", {}),
+    "uas": ("usb-uas", {}),
+    "kbd": ("usb-kbd", {}),
+    "mouse": ("usb-mouse", {}),
+    "tablet": ("usb-tablet", {}),
+    "serial": ("usb-serial", {"always-plugged": True}),
+    "audio": ("usb-audio", {"audiodev": "snd0"}),
+    "hub": ("usb-hub", {}),
+}
+
+
+class Host(Guest):
+    MEMORY = "384"
+    CMDLINE = "net.ifnames=0"
+    PORTS = 12
+
+    def __init__(self, images, work, name="host", build=None, **kw):
+        self.build = build
+        self.programs = images.programs(build) if build else images.empty_disk()
+        super().__init__(images, work, name, **kw)
+        self.plugged = {}
+
+    def argv(self):
+        return super().argv() + [
+            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net",
+            "-drive", f"if=none,id=programs,readonly=on,format=raw,file={self.programs}",
+            "-device", "virtio-blk-pci,drive=programs",
+            "-audiodev", f"wav,id=snd0,path={self.work}/audio.wav"]
+
+    def start(self):
+        super().start()
+        self.run("mount -o ro /dev/vda /opt && cp /opt/rules/*.rules /etc/udev/rules.d/ 2>/dev/null; "
+                 "udevadm control --reload; mkdir -p /run/vm")
+        return self
+
+    # Files
+
+    def push(self, path, data, mode=0o644):
+        text = base64.b64encode(data if isinstance(data, bytes) else data.encode()).decode()
+        lines = "\n".join(text[i:i + 1024] for i in range(0, len(text), 1024))
+        self.run(f"mkdir -p {shlex.quote(str(Path(path).parent))}; base64 -d >{shlex.quote(path)} <<'END'\n{lines}\nEND\n"
+                 f"chmod {mode:o} {shlex.quote(path)}")
+
+    def pull(self, path):
+        return base64.b64decode(self.run(f"base64 {shlex.quote(path)}"))
+
+    def udev_rule(self, name, text):
+        """Installs an administrator's rule."""
+        self.push(f"/etc/udev/rules.d/{name}", text)
+        self.run("udevadm control --reload")
+
+    # Devices
+
+    def plug(self, kind, ident=None, wait=True, port=None, bus="xhci.0", **options):
+        """Plugs a device in; its serial number is its id, which is returned. Waits until udev is through with it."""
+        driver, needs = KINDS[kind]
+        ident = ident or f"{kind}{len(self.plugged)}"
+        properties = {"driver": driver, "id": ident, "bus": bus, "serial": ident, **needs}
+        image = options.pop("image", None)
+        if port:
+            properties["port"] = str(port)
+        if image:
+            self.qmp.call("blockdev-add", driver="raw", node_name=f"{ident}-n",
+                          file={"driver": "file", "filename": str(image)})
+        if kind == "storage":
+            properties["drive"] = f"{ident}-n"
+        if kind == "serial":
+            data = {"addr": {"type": "unix", "data": {"path": str(self.serial_path(ident))}}, "server": True,
+                    "wait": False}
+            self.qmp.call("chardev-add", id=f"{ident}-c", backend={"type": "socket", "data": data})
+            properties["chardev"] = f"{ident}-c"
+        self.qmp.call("device_add", **properties, **options)
+        if kind == "uas":
+            # It is not shown to the kernel before its disk is there.
+            self.qmp.call("device_add", driver="scsi-hd", id=f"{ident}-d", bus=f"{ident}.0", drive=f"{ident}-n")
+            self.qmp.call("qom-set", path=f"/machine/peripheral/{ident}", property="attached", value=True)
+        self.plugged[ident] = kind
+        if wait:
+            self.wait_usb(ident)
+            self.run("udevadm settle")
+        return ident
+
+    def serial_path(self, ident):
+        """The other end of a serial adapter's cable."""
+        return self.work / f"{ident}.tty"
+
+    def unplug(self, ident):
+        kind = self.plugged.pop(ident)
+        if kind == "uas":
+            self.qmp.call("qom-set", path=f"/machine/peripheral/{ident}", property="attached", value=False)
+            self.qmp.call("device_del", id=f"{ident}-d")
+        self.qmp.call("device_del", id=ident)
+        self._deleted(ident)
+        if kind in ("storage", "uas"):
+            self.qmp.call("blockdev-del", node_name=f"{ident}-n")
+        if kind == "serial":
+            self.qmp.call("chardev-remove", id=f"{ident}-c")
+
+    def _deleted(self, ident):
+        while self.qmp.wait_event("DEVICE_DELETED")["data"].get("device") != ident:
+            pass
+
+    def keys(self, *keys):
+        """Types on the keyboard that was plugged in last."""
+        for key in keys:
+            self.qmp.call("send-key", keys=[{"type": "qcode", "data": k} for k in key.split("-")], hold_time=20)
+            time.sleep(0.06)
+
+    def find_usb(self, serial):
+        """The sysfs name ("1-2.4") of the device with that serial number; None if there is none."""
+        out = self.run("cd /sys/bus/usb/devices; for d in *; do [ -e $d/serial ] && echo $d $(cat $d/serial); done; true")
+        for line in out.splitlines():
+            words = line.split(maxsplit=1)
+            if len(words) == 2 and words[1] == serial:
+                return words[0]
+        return None
+
+    def wait_usb(self, serial, timeout=10):
+        deadline = time.monotonic() + timeout
+        while True:
+            name = self.find_usb(serial)
+            if name:
+                return name
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: no USB device {serial} within {timeout} s")
+            time.sleep(0.05)
+
+    def drivers(self, serial):
+        """The driver of each interface of its present configuration, "" where there is none."""
+        name = self.find_usb(serial)
+        if not name:
+            return None
+        out = self.run(f"cd /sys/bus/usb/devices; for i in {name}:*; do l=$(readlink $i/driver); echo \"$i ${{l##*/}}\"; "
+                       "done")
+        return [(line.split(maxsplit=1) + [""])[1] for line in out.splitlines()]
+
+    def wait_drivers(self, serial, wanted, timeout=10):
+        """Waits for exactly these drivers; returns the seconds that took."""
+        start = time.monotonic()
+        while True:
+            found = self.drivers(serial)
+            if found == wanted:
+                return time.monotonic() - start
+            if time.monotonic() - start > timeout:
+                raise LabError(f"{self.name}: drivers of {serial} are {found}, not {wanted}, after {timeout} s")
+            time.sleep(0.05)
+
+    def yank(self, serial):
+        """Takes a device away from its bus, whatever it is doing."""
+        self.run(f"echo 1 >/sys/bus/usb/devices/{self.wait_usb(serial)}/remove")
+
+    # Guests beside it
+
+    def vmm(self, guest):
+        """Starts the process that stands for guest's VMM here; returns the path of its QMP socket."""
+        path = f"/run/vm/{guest.name}.qmp"
+        self.run(f"vmm-relay {path} {ADDRESS} {guest.tcp_qmp()} >/run/vm/{guest.name}.log 2>&1 & "
+                 f"i=0; while [ ! -S {path} ] && [ $i -lt 100 ]; do usleep 20000; i=$((i + 1)); done; [ -S {path} ]")
+        return path
+
+    def usbredirect(self, serial, guest):
+        """Lends a device with the peer, usbredirect, to a usb-redir device of guest; returns the chardev's name."""
+        device = f"redirect-{serial}"
+        port = guest.listen_usbredir(device)
+        ids = self.run("cd /sys/bus/usb/devices/%s; echo $(cat busnum)-$(cat devnum)" % self.wait_usb(serial))
+        self.run(f"usbredirect --device {ids} --to {ADDRESS}:{port} >/tmp/{device}.log 2>&1 & echo $! >/tmp/{device}.pid")
+        return device
+
+    def end_usbredirect(self, serial, guest):
+        device = f"redirect-{serial}"
+        self.run(f"kill $(cat /tmp/{device}.pid)", check=False)
+        guest.qmp.call("device_del", id=device)
+        while guest.qmp.wait_event("DEVICE_DELETED")["data"].get("device") != device:
+            pass
+
+    def check_kernel(self):
+        """Nothing that runs here may make the kernel complain about itself."""
+        for line in self.dmesg().splitlines():
+            if any(text in line for text in ("BUG:", "WARNING:", "Oops", "blocked for more than", "rcu_sched self-det")):
+                raise LabError(f"{self.name}'s kernel: {line}")
+
+    def logs(self):
+        """What is worth seeing after a failure."""
+        try:
+            return "-- kernel\n" + "\n".join(self.dmesg().splitlines()[-12:]) + "\n" + self.run(
+                "for f in /run/*.log /run/vm/*.log /tmp/*.log; do [ -s $f ] && { echo \"-- $f\"; tail -n 25 $f; }; done; "
+                "true", timeout=10)
+        except (LabError, OSError, AttributeError) as e:
+            return f"no logs: {e}"
