@@ -70,6 +70,11 @@ class Goals:
         self.all.append({"what": what, "found": found, "at_most": limit, "unit": unit, "held": held})
         print(f"  {'held  ' if held else 'MISSED'}  {what}: {number(found)} {unit}, at most {limit:g}", flush=True)
 
+    def at_least(self, what, found, limit, unit):
+        held = found >= limit
+        self.all.append({"what": what, "found": found, "at_least": limit, "unit": unit, "held": held})
+        print(f"  {'held  ' if held else 'MISSED'}  {what}: {number(found)} {unit}, at least {limit:g}", flush=True)
+
     def held(self):
         return all(g["held"] for g in self.all)
 

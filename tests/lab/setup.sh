@@ -16,6 +16,8 @@ pkg-config:pkg-config
 python3:python3
 /usr/include/libusb-1.0/libusb.h:libusb-1.0-0-dev
 /usr/include/usbredirparser.h:libusbredirparser-dev
+usbredirect:usbredirect
+strace:strace
 /usr/include/systemd/sd-bus.h:libsystemd-dev
 /usr/include/libudev.h:libudev-dev
 /usr/include/seccomp.h:libseccomp-dev
