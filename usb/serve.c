@@ -143,10 +143,8 @@ static const struct control_channel_ops control_ops = {
 	.closed = on_broker_gone,
 };
 
-static int on_turn(sd_event_source *source, void *userdata)
+static void turn(struct server *s)
 {
-	struct server *s = userdata;
-
 	engine_turn(s->engine);
 	if (s->ejected) {
 		s->ejected = false;
@@ -154,7 +152,6 @@ static int on_turn(sd_event_source *source, void *userdata)
 		engine_turn(s->engine);
 	}
 	exit_when_told(s);
-	return 0;
 }
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
@@ -229,9 +226,6 @@ static int set_up(struct server *s)
 	if (r >= 0 && o->control_fd >= 0) {
 		r = control_channel_create(s->event, o->control_fd, &control_ops, s, &s->control);
 	}
-	if (r >= 0) {
-		r = sd_event_add_post(s->event, NULL, on_turn, s);
-	}
 	return r < 0 ? r : sandbox_lock(SANDBOX_DISK, o->stages);
 }
 
@@ -268,6 +262,19 @@ static void say_ready(struct server *s)
 	}
 }
 
+/* One event source, then what it left to be written: a post source would ask the kernel for events
+ * a second time in between. Returns the exit code, or -errno. */
+static int loop(struct server *s)
+{
+	int code = 0, r = 0;
+
+	while (r >= 0 && sd_event_get_state(s->event) != SD_EVENT_FINISHED) {
+		turn(s);
+		r = sd_event_run(s->event, UINT64_MAX);
+	}
+	return r < 0 ? r : sd_event_get_exit_code(s->event, &code) < 0 ? 0 : code;
+}
+
 int serve(const struct serve_options *o)
 {
 	struct server s = {.o = o};
@@ -282,9 +289,7 @@ int serve(const struct serve_options *o)
 		return SERVE_EXIT_FAILED;
 	}
 	say_ready(&s);
-	/* What was queued before the loop's first turn (our hello). */
-	engine_turn(s.engine);
-	r = sd_event_loop(s.event);
+	r = loop(&s);
 	/* The process ends, and with it all that is left; sockets close last of all. */
 	return r < 0 ? SERVE_EXIT_FAILED : r;
 }
