@@ -11,6 +11,12 @@ struct usbredirparser;
 /* Bytes asked for at once, behind the rest of a large payload. What is read here of a payload is
  * copied to its transfer, so more is not always better: 16 KiB hold some 500 small packets. */
 #define REDIR_READ_BYTES (16 * 1024)
+/* And where payloads are large: the next packet's header and hardly more, so that next to all of
+ * its payload is read to where it belongs. */
+#define REDIR_READ_LITTLE 512
+#define REDIR_LARGE       (16 * 1024)
+/* How often a full read is followed by another in one turn of the loop. */
+#define REDIR_READS_MAX 16
 /* Unread replies, with what they cost us, from which on the guest's packets wait, and below which
  * they go on. */
 #define REDIR_UNREAD_MAX    (4u * 1024 * 1024)
@@ -51,6 +57,7 @@ struct redir {
 	struct transfer *incoming; /* its payload is being read, or NULL */
 	uint32_t incoming_done;
 	uint32_t skip; /* bytes of a refused payload still to come */
+	bool large;    /* the last data packet's payload was */
 
 	/* writing */
 	struct list queue; // redir_packet::link

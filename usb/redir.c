@@ -118,6 +118,7 @@ static void handle_data(struct redir *r, const struct redir_frame *f, const uint
 		r->skip = request.payload;
 		return;
 	}
+	r->large = request.payload >= REDIR_LARGE;
 	r->incoming = r->ops->begin(r->userdata, &request);
 	r->incoming_done = 0;
 	if (!r->incoming) {
@@ -222,12 +223,13 @@ void redir_parse(struct redir *r)
 	redir_update_events(r);
 }
 
-/* Reads once: the rest of a payload to where it belongs, and what follows into the buffer. */
-static void read_stream(struct redir *r)
+/* Reads once: the rest of a payload to where it belongs, and what follows into the buffer. Returns
+ * whether it got all that it asked for, so that there may be more. */
+static bool read_once(struct redir *r)
 {
 	struct iovec iov[2];
 	struct msghdr msg = {.msg_iov = iov};
-	size_t direct = 0;
+	size_t direct = 0, room;
 	ssize_t n;
 
 	if (r->in_start > 0) {
@@ -241,22 +243,37 @@ static void read_stream(struct redir *r)
 		iov[msg.msg_iovlen++] =
 			(struct iovec){r->incoming->data + r->incoming_done, direct};
 	}
-	iov[msg.msg_iovlen++] = (struct iovec){r->in + r->in_end, sizeof(r->in) - r->in_end};
+	room = sizeof(r->in) - r->in_end;
+	if (r->large) {
+		room = MIN(room, (size_t)REDIR_READ_LITTLE);
+	}
+	iov[msg.msg_iovlen++] = (struct iovec){r->in + r->in_end, room};
+	room += direct;
 	n = recvmsg(r->fd, &msg, MSG_DONTWAIT);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR) {
 			redir_lost(r, errno);
 		}
-		return;
+		return false;
 	}
 	if (n == 0) {
 		redir_lost(r, 0);
-		return;
+		return false;
 	}
 	direct = MIN(direct, (size_t)n);
 	r->incoming_done += (uint32_t)direct;
 	r->in_end += (size_t)n - direct;
 	redir_parse(r);
+	return (size_t)n == room;
+}
+
+static void read_stream(struct redir *r)
+{
+	bool more = true;
+
+	for (size_t i = 0; i < REDIR_READS_MAX && more && !waiting(r); i++) {
+		more = read_once(r);
+	}
 }
 
 static int handle_io(sd_event_source *source, int fd, uint32_t revents, void *userdata)
