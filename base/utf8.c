@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/utf8.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/cleanup.h"
 
 /* What the second byte may be depends on the first; all others are 0x80 to 0xbf. */
@@ -45,4 +49,49 @@ size_t utf8_decode(const unsigned char *p, size_t left, uint32_t *out)
 		return n;
 	}
 	return 0;
+}
+
+bool utf8_is_harmful(uint32_t c)
+{
+	return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || c == 0x200e || c == 0x200f ||
+	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff ||
+	       (c >= 0xfdd0 && c <= 0xfdef) || (c & 0xfffe) == 0xfffe;
+}
+
+char *utf8_escape(const char *text, size_t max)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	size_t used = 0, fits = 0; /* fits: what still leaves room for "..." */
+	char *out = malloc(max + 1);
+
+	while (out && *p) {
+		uint32_t c = 0;
+		size_t n = utf8_decode(p, SIZE_MAX, &c);
+		bool plain = n > 0 && !utf8_is_harmful(c);
+		size_t from = n > 0 ? n : 1, to = plain ? n : 4 * from;
+
+		if (used + to > max) {
+			memcpy(out + fits, "...", 3);
+			used = fits + 3;
+			break;
+		}
+		for (size_t i = 0; !plain && i < from; i++) {
+			char hex[5];
+
+			snprintf(hex, sizeof(hex), "\\x%02x", p[i]);
+			memcpy(out + used + 4 * i, hex, 4);
+		}
+		if (plain) {
+			memcpy(out + used, p, n);
+		}
+		p += from;
+		used += to;
+		if (used + 3 <= max) {
+			fits = used;
+		}
+	}
+	if (out) {
+		out[used] = '\0';
+	}
+	return out;
 }

@@ -37,13 +37,16 @@ struct usb_interface {
 /* Texts are UTF-8 whatever the device said: bytes that aren't, and characters that would move a
  * terminal's cursor, stand there as \xNN. No pointer is NULL; what is absent is "". */
 struct usb_facts {
-	/* Where it is: "usb:CONTROLLER-PORTS", for example "usb:0000:00:14.0-2.4". CONTROLLER is the
-	 * host controller's PCI address, or the name of its platform device ("dummy_hcd.0"). PORTS
-	 * is the chain of ports from there, as the USB 2 half of the connector counts them; "ssN…"
-	 * where a SuperSpeed port has no USB 2 half that the kernel knows, and for SuperSpeed hubs
-	 * (a USB 3 hub is two devices at one place); "0" and "ss0" for root hubs. No bus numbers.
-	 * One key is one place; see usb-hotplug for how it also is one device. */
+	/* Where it is: "usb:CONTROLLER-PORTS", for example "usb:0000:00:14.0-2.4". CONTROLLER is
+	 * the host controller's PCI address, or the name of its platform device ("dummy_hcd.0").
+	 * PORTS is the chain of ports from there, as the USB 2 half of the connector counts them;
+	 * "ssN…" where a SuperSpeed port has no USB 2 half that the kernel knows, and for
+	 * SuperSpeed hubs (a USB 3 hub is two devices at one place); "0" and "ss0" for root hubs.
+	 * No bus numbers. */
 	char *key;
+	/* The same as its own half of the connector counts ("usb:0000:00:14.0-hs2.4", "…-ss3.4"):
+	 * for a device that finds its place taken (broker/hotplug.c). */
+	char *own_key;
 	char *parent_key; /* of the hub it is plugged into; "" for a root hub */
 	char *controller; /* CONTROLLER, for configuration */
 	char *syspath;    /* "/sys/devices/pci0000:00/0000:00:14.0/usb1/1-2/1-2.4" */
@@ -68,7 +71,8 @@ struct usb_facts {
 	bool hub;
 	bool authorized;
 	uint8_t n_configurations;
-	uint8_t configuration; /* bConfigurationValue of the active one; 0: none is */
+	/* bConfigurationValue of the active one; 0: none is, or it has no interface. */
+	uint8_t configuration;
 
 	struct usb_interface interfaces[USB_FACTS_INTERFACES_MAX]; /* by number */
 	size_t n_interfaces;
@@ -92,10 +96,15 @@ struct usb_facts {
 	size_t n_properties;
 };
 
-/* Reads the facts of the USB device (not interface) at syspath. 0 with the facts, to be destroyed;
- * -ENODEV if there is no such device any more, or half of one; -EAGAIN if need_udev and udev has
- * not seen to it yet (its event will come); or another -errno. */
-int usb_facts_read(const char *syspath, bool need_udev, struct usb_facts **out) _must_check_;
+/* Reads the facts of the USB device (not interface) at syspath. before: what was read of that
+ * syspath last (borrowed), or NULL. 0 with the facts, to be destroyed; -ENODEV if there is no such
+ * device any more, or half of one; -EAGAIN if need_udev and udev has not seen to it yet (its event
+ * will come); or another -errno.
+ * The kernel holds a device's lock while it resets it or looks for its drivers, seconds long if
+ * the device wants it so, and the strings are behind that lock. They are the only thing here that
+ * is, and they don't change in the life of an instance: with before, they are taken from there. */
+int usb_facts_read(const char *syspath, bool need_udev, const struct usb_facts *before,
+	struct usb_facts **out) _must_check_;
 /* NULL is fine. */
 void usb_facts_destroy(struct usb_facts *f);
 DEFINE_CLEANUP(struct usb_facts *, usb_facts_destroy)

@@ -37,13 +37,6 @@ static size_t decode(const unsigned char *p, uint32_t *c)
 	return utf8_decode(p, SIZE_MAX, c);
 }
 
-/* Control characters (C0, DEL, C1), line and paragraph separators, and what reorders a line. */
-static bool is_harmful(uint32_t c)
-{
-	return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x061c || c == 0x200e || c == 0x200f ||
-	       (c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff;
-}
-
 bool text_is_utf8(const char *text)
 {
 	const unsigned char *p = (const unsigned char *)text;
@@ -72,7 +65,7 @@ char *text_harmless(const char *text)
 	while (*p) {
 		size_t n = decode(p, &c);
 
-		if (n == 0 || is_harmful(c)) {
+		if (n == 0 || utf8_is_harmful(c)) {
 			*to++ = '?';
 			p += n ? n : 1;
 			continue;

@@ -20,6 +20,7 @@ usbredirect:usbredirect
 strace:strace
 /usr/include/systemd/sd-bus.h:libsystemd-dev
 /usr/include/libudev.h:libudev-dev
+/usr/include/sha2.h:libmd-dev
 /usr/include/seccomp.h:libseccomp-dev
 /usr/include/ini.h:libinih-dev
 /usr/include/jansson.h:libjansson-dev
