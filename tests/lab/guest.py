@@ -288,6 +288,73 @@ class Guest:
     def disks(self):
         return self.run("ls -d /sys/block/sd* 2>/dev/null | grep -c . || true")
 
+    def find_usb(self, serial):
+        """The sysfs name ("1-2.4") of the device with that serial number, or ids ("1209:0007"); None if there is none."""
+        found = {}
+        for line in self.run("cd /sys/bus/usb/devices; grep -H . */idVendor */idProduct */serial 2>/dev/null; "
+                             "true").splitlines():
+            path, _, value = line.partition(":" if line.count(":") == 1 else "/serial:")
+            path, _, name = (path + "/serial" if "/" not in path else path).partition("/")
+            found.setdefault(path, {})[name] = value
+        for path, d in found.items():
+            if serial in (d.get("serial"), f"{d.get('idVendor')}:{d.get('idProduct')}"):
+                return path
+        return None
+
+    def usb_node(self, serial):
+        """Its path in /dev/bus/usb."""
+        name = self.wait_usb(serial)
+        return self.run(f"cd /sys/bus/usb/devices/{name}; printf '/dev/bus/usb/%03d/%03d' $(cat busnum) $(cat devnum)")
+
+    def wait_node(self, serial, pattern, timeout=10):
+        """Waits for something below a device's interfaces in sysfs ("*/input/input*/event*"); returns its name."""
+        deadline = time.monotonic() + timeout
+        while True:
+            name = self.find_usb(serial)
+            found = self.run(f"ls -d /sys/bus/usb/devices/{name}:*/{pattern} 2>/dev/null; true").split()
+            if found:
+                return found[0].rsplit("/", 1)[1]
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: no {pattern} of {serial} within {timeout} s")
+            time.sleep(0.05)
+
+    def wait_no_usb(self, serial, timeout=10):
+        start = time.monotonic()
+        while self.find_usb(serial):
+            if time.monotonic() - start > timeout:
+                raise LabError(f"{self.name}: {serial} is still there after {timeout} s")
+            time.sleep(0.05)
+
+    def wait_usb(self, serial, timeout=10):
+        deadline = time.monotonic() + timeout
+        while True:
+            name = self.find_usb(serial)
+            if name:
+                return name
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: no USB device {serial} within {timeout} s")
+            time.sleep(0.05)
+
+    def drivers(self, serial):
+        """The driver of each interface of its present configuration, "" where there is none."""
+        name = self.find_usb(serial)
+        if not name:
+            return None
+        out = self.run(f"cd /sys/bus/usb/devices; echo {name}:*; ls -l {name}:*/driver 2>/dev/null; true").splitlines()
+        links = {words[-3]: words[-1].rsplit("/", 1)[1] for words in map(str.split, out[1:]) if "->" in words}
+        return [links.get(f"{interface}/driver", "") for interface in out[0].split()]
+
+    def wait_drivers(self, serial, wanted, timeout=10):
+        """Waits for exactly these drivers; returns the seconds that took."""
+        start = time.monotonic()
+        while True:
+            found = self.drivers(serial)
+            if found == wanted:
+                return time.monotonic() - start
+            if time.monotonic() - start > timeout:
+                raise LabError(f"{self.name}: drivers of {serial} are {found}, not {wanted}, after {timeout} s")
+            time.sleep(0.05)
+
     def chardevs(self):
         return sorted(c["label"] for c in self.qmp.call("query-chardev"))
 

@@ -39,7 +39,9 @@ class Host(Guest):
             "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net",
             "-drive", f"if=none,id=programs,readonly=on,format=raw,file={self.programs}",
             "-device", "virtio-blk-pci,drive=programs",
-            "-audiodev", f"wav,id=snd0,path={self.work}/audio.wav"]
+            # What a plugged audio device plays; nothing is resampled.
+            "-audiodev", f"wav,id=snd0,path={self.work}/audio.wav,out.fixed-settings=off,"
+            "out.mixing-engine=off"]
 
     def start(self):
         super().start()
@@ -119,45 +121,6 @@ class Host(Guest):
         for key in keys:
             self.qmp.call("send-key", keys=[{"type": "qcode", "data": k} for k in key.split("-")], hold_time=20)
             time.sleep(0.06)
-
-    def find_usb(self, serial):
-        """The sysfs name ("1-2.4") of the device with that serial number; None if there is none."""
-        out = self.run("cd /sys/bus/usb/devices; for d in *; do [ -e $d/serial ] && echo $d $(cat $d/serial); done; true")
-        for line in out.splitlines():
-            words = line.split(maxsplit=1)
-            if len(words) == 2 and words[1] == serial:
-                return words[0]
-        return None
-
-    def wait_usb(self, serial, timeout=10):
-        deadline = time.monotonic() + timeout
-        while True:
-            name = self.find_usb(serial)
-            if name:
-                return name
-            if time.monotonic() > deadline:
-                raise LabError(f"{self.name}: no USB device {serial} within {timeout} s")
-            time.sleep(0.05)
-
-    def drivers(self, serial):
-        """The driver of each interface of its present configuration, "" where there is none."""
-        name = self.find_usb(serial)
-        if not name:
-            return None
-        out = self.run(f"cd /sys/bus/usb/devices; for i in {name}:*; do l=$(readlink $i/driver); echo \"$i ${{l##*/}}\"; "
-                       "done")
-        return [(line.split(maxsplit=1) + [""])[1] for line in out.splitlines()]
-
-    def wait_drivers(self, serial, wanted, timeout=10):
-        """Waits for exactly these drivers; returns the seconds that took."""
-        start = time.monotonic()
-        while True:
-            found = self.drivers(serial)
-            if found == wanted:
-                return time.monotonic() - start
-            if time.monotonic() - start > timeout:
-                raise LabError(f"{self.name}: drivers of {serial} are {found}, not {wanted}, after {timeout} s")
-            time.sleep(0.05)
 
     def yank(self, serial):
         """Takes a device away from its bus, whatever it is doing."""

@@ -14,8 +14,10 @@ from images import Images, install, libraries, run
 # Loaded before the snapshot: a driver that is there binds at once, which is the race that the broker has to win.
 MODULES = ["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "ext4", "xhci_pci", "usb_storage", "uas",
            "sd_mod", "usbhid", "hid_generic", "evdev", "cdc_acm", "ftdi_sio", "snd_usb_audio", "cdc_ether", "usbmon",
-           "dummy_hcd", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "usb_f_acm", "usb_f_ecm", "usb_f_fs",
-           "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii", "nls_utf8"]
+           "dummy_hcd", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "usb_f_acm", "usb_f_ecm", "vfat",
+           "nls_cp437", "nls_iso8859-1", "nls_ascii", "nls_utf8"]
+# And what a test loads when it wants it.
+MORE_MODULES = ["vhci_hcd"]
 PROGRAMS = ["/lib/systemd/systemd-udevd", "/bin/udevadm", "/bin/kmod", "/usr/bin/lsusb", "/usr/bin/usbredirect"]
 # Groups that Debian's rules name; udevd drops a rule whose group it can't find.
 GROUPS = ["root", "tty", "disk", "lp", "dialout", "cdrom", "tape", "audio", "video", "kmem", "input", "kvm", "render",
@@ -108,7 +110,7 @@ class HostImages(Images):
 
     def _modules(self, root):
         base = self.cache / "kernel/x"
-        for path in self.modules(MODULES):
+        for path in self.modules(MODULES + MORE_MODULES):
             install(root, str(path), str(path.relative_to(base)))
         for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             path = base / "lib/modules" / self.version / name
@@ -122,8 +124,9 @@ class HostImages(Images):
         """A disk image with /bin, /libexec, /lib and /rules for /opt; made anew when one of its files changes."""
         build = Path(build)
         files = {
-            "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay"],
-            "libexec": [build / "usb/devbroker-usb", build / "usb/devbroker-qmp"],
+            "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay",
+                    build / "tests/lab/fake-device"],
+            "libexec": sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
             "rules": sorted((self.source / "udev-rules").glob("*.rules")),
         }
         parts = [p for group in files.values() for p in group]

@@ -17,7 +17,10 @@ MODULES = ["virtio_pci", "virtio_console", "xhci_pci", "usb_storage", "uas", "sd
 APPLETS = ["sh", "mount", "umount", "insmod", "cat", "ls", "sleep", "dd", "sha256sum", "sync", "poweroff", "reboot",
            "stty", "mkdir", "echo", "dmesg", "seq", "tail", "head", "grep", "wc", "fdisk", "cp", "rm", "kill",
            "cut", "tr", "readlink", "basename", "blockdev", "date", "true", "printf", "cmp", "find", "hexdump",
-           "sed", "ip", "ping", "nc", "timeout", "usleep", "ln", "base64"]
+           "sed", "ip", "ping", "nc", "timeout", "usleep", "ln", "base64",
+           "awk", "xxd"]
+# Programs of tests/lab, linked statically.
+TOOLS = ["blockio", "usbpoke"]
 
 INIT = """#!/bin/sh
 mount -t proc proc /proc
@@ -111,7 +114,7 @@ class Images:
 
     def sources(self):
         """The files whose change makes another initramfs."""
-        return [Path(__file__), self.source / "tests/lab/blockio.c", Path("/usr/bin/lsusb")]
+        return [Path(__file__), Path("/usr/bin/lsusb"), *(self.source / f"tests/lab/{tool}.c" for tool in TOOLS)]
 
     def _initrd(self):
         stamp = hashlib.sha256(b"".join(p.read_bytes() for p in self.sources()) + self.version.encode()).hexdigest()
@@ -136,8 +139,9 @@ class Images:
         """Puts everything but busybox itself into the root folder of the initramfs."""
         for a in APPLETS:
             (root / "bin" / a).symlink_to("busybox")
-        run("gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", str(root / "bin/blockio"),
-            str(self.source / "tests/lab/blockio.c"))
+        for tool in TOOLS:
+            run("gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", str(root / "bin" / tool),
+                str(self.source / f"tests/lab/{tool}.c"))
         for path in ["/usr/bin/lsusb", *libraries("/usr/bin/lsusb")]:
             install(root, path, "/bin/lsusb" if path == "/usr/bin/lsusb" else None)
         order = self.modules(MODULES)
