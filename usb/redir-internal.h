@@ -15,8 +15,9 @@ struct usbredirparser;
  * its payload is read to where it belongs. */
 #define REDIR_READ_LITTLE 512
 #define REDIR_LARGE       (16 * 1024)
-/* How often a full read is followed by another in one turn of the loop. */
-#define REDIR_READS_MAX 16
+/* A full read is followed by another in the same turn of the loop until so much has come: more
+ * would only wait in buffers that are cold when their turn comes. */
+#define REDIR_TURN_BYTES (256 * 1024)
 /* Unread replies, with what they cost us, from which on the guest's packets wait, and below which
  * they go on. */
 #define REDIR_UNREAD_MAX    (4u * 1024 * 1024)

@@ -225,7 +225,7 @@ void redir_parse(struct redir *r)
 
 /* Reads once: the rest of a payload to where it belongs, and what follows into the buffer. Returns
  * whether it got all that it asked for, so that there may be more. */
-static bool read_once(struct redir *r)
+static bool read_once(struct redir *r, size_t *n_out)
 {
 	struct iovec iov[2];
 	struct msghdr msg = {.msg_iov = iov};
@@ -249,6 +249,7 @@ static bool read_once(struct redir *r)
 	}
 	iov[msg.msg_iovlen++] = (struct iovec){r->in + r->in_end, room};
 	room += direct;
+	*n_out = 0;
 	n = recvmsg(r->fd, &msg, MSG_DONTWAIT);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR) {
@@ -260,6 +261,7 @@ static bool read_once(struct redir *r)
 		redir_lost(r, 0);
 		return false;
 	}
+	*n_out = (size_t)n;
 	direct = MIN(direct, (size_t)n);
 	r->incoming_done += (uint32_t)direct;
 	r->in_end += (size_t)n - direct;
@@ -269,10 +271,12 @@ static bool read_once(struct redir *r)
 
 static void read_stream(struct redir *r)
 {
+	size_t total = 0, n;
 	bool more = true;
 
-	for (size_t i = 0; i < REDIR_READS_MAX && more && !waiting(r); i++) {
-		more = read_once(r);
+	while (more && total < REDIR_TURN_BYTES && !waiting(r)) {
+		more = read_once(r, &n);
+		total += n;
 	}
 }
 

@@ -43,12 +43,14 @@ double cpu_seconds(pid_t pid);
 
 /* engine-guest.c: a guest on a connected stream. */
 struct guest;
-struct guest *guest_create(int fd);
+struct guest *guest_create(int fd); /* borrows fd */
+void guest_destroy(struct guest *g);
 /* Hellos, up to a set configuration. Returns the ns until device_connect. */
 uint64_t guest_attach(struct guest *g);
 void guest_measure(struct guest *g, const struct cell *c, const struct run *r, struct result *out);
 
-/* engine-limit.c: a process that answers a cell's packets on fd and does nothing else. */
-pid_t limit_start(int fd, int other_fd, const struct cell *c);
+/* engine-limit.c: a process that answers a cell's packets on fd and does nothing else, or (floor)
+ * makes the system calls of an event loop and of libusb, too. */
+pid_t limit_start(int fd, int other_fd, const struct cell *c, bool floor);
 /* A connected pair, over TCP on the loopback or AF_UNIX. */
 void limit_pair(bool tcp, int pair[2]);

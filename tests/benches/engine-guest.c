@@ -89,6 +89,12 @@ struct guest *guest_create(int fd)
 	return g;
 }
 
+void guest_destroy(struct guest *g)
+{
+	free(g->samples);
+	free(g);
+}
+
 static void send_all(struct guest *g, const uint8_t *p, size_t size)
 {
 	while (size > 0) {

@@ -4,13 +4,19 @@
  * same kind of socket that answers each request with a reply of the right size, and does nothing
  * else. No usbredir is understood but where one packet ends; what has arrived is answered in one
  * send.
+ *
+ * The floor does so, too, and makes the system calls that any event loop between such a socket and
+ * the stub libusb has to make on the way, once for each batch.
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -27,6 +33,8 @@
 
 struct limit {
 	int fd;
+	int epoll_fd; /* -1: the bare socket */
+	int event_fd;
 	uint32_t request; /* bytes of payload behind a request's header */
 	uint32_t reply;   /* and behind a reply's */
 	uint8_t headers[DEPTH_MAX + 1][HEAD];
@@ -89,6 +97,39 @@ static size_t receive(struct limit *l, size_t end, size_t *skip)
 	return (size_t)n - direct;
 }
 
+static void make_floor(struct limit *l)
+{
+	struct epoll_event in = {.events = EPOLLIN};
+
+	l->epoll_fd = epoll_create1(0);
+	l->event_fd = eventfd(0, EFD_NONBLOCK);
+	if (epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->fd, &in) < 0 ||
+		epoll_ctl(l->epoll_fd, EPOLL_CTL_ADD, l->event_fd, &in) < 0) {
+		_exit(1);
+	}
+}
+
+static void wait_in_loop(const struct limit *l)
+{
+	struct epoll_event e;
+
+	if (epoll_wait(l->epoll_fd, &e, 1, -1) < 0) {
+		_exit(1);
+	}
+}
+
+/* Submits, looks for what is done, and finds it. */
+static void visit_libusb(const struct limit *l)
+{
+	struct pollfd p = {l->event_fd, POLLIN, 0};
+	uint64_t n = 1;
+
+	if (write(l->event_fd, &n, sizeof(n)) < 0 || poll(&p, 1, 0) < 0 ||
+		read(l->event_fd, &n, sizeof(n)) < 0) {
+		_exit(1);
+	}
+}
+
 static void serve(struct limit *l)
 {
 	size_t end = 0, skip = 0;
@@ -97,6 +138,9 @@ static void serve(struct limit *l)
 		bool waited = skip > 0;
 		size_t start = 0, requests = 0;
 
+		if (l->epoll_fd >= 0) {
+			wait_in_loop(l);
+		}
 		end += receive(l, end, &skip);
 		/* A request is answered when the last of its payload is there. */
 		requests += waited && skip == 0;
@@ -113,6 +157,9 @@ static void serve(struct limit *l)
 		}
 		memmove(l->in, l->in + start, end - start);
 		end -= start;
+		if (requests > 0 && l->epoll_fd >= 0) {
+			visit_libusb(l);
+		}
 		answer(l, requests);
 		if (skip > 0) {
 			/* The header of what is awaited becomes the next answer's first. */
@@ -121,7 +168,7 @@ static void serve(struct limit *l)
 	}
 }
 
-pid_t limit_start(int fd, int other_fd, const struct cell *c)
+pid_t limit_start(int fd, int other_fd, const struct cell *c, bool floor)
 {
 	pid_t pid = fork();
 	struct limit *l;
@@ -136,6 +183,10 @@ pid_t limit_start(int fd, int other_fd, const struct cell *c)
 		_exit(1);
 	}
 	l->fd = fd;
+	l->epoll_fd = -1;
+	if (floor) {
+		make_floor(l);
+	}
 	l->request = c->mode == CELL_OUT ? c->size : 0;
 	l->reply = c->mode == CELL_OUT ? 0 : c->size;
 	memset(l->payload, 0xa5, sizeof(l->payload));

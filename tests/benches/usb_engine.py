@@ -4,10 +4,13 @@
 
 The device is made up (stub-libusb.c): its transfers complete at once, so that what is measured is the software between
 a guest's stream and libusb. The guest's side is one program (engine-bench) for all: bulk in and out at several sizes and
-depths, control at depth 1. In each round every target runs once through all cells, usbredirect first in even rounds and
-ours in odd ones; a ratio is that of a round's pair, and its median is printed. Everything is done twice: with the
-processes where the kernel puts them, and with all of them on one CPU. The second is the fair one: usbredirect is two
-threads that never sleep, which costs its guest nothing as long as there is another CPU.
+depths, control at depth 1. In each round every cell is measured with one target right after the other (the others are
+stopped meanwhile), usbredirect first in even rounds and last in odd ones; a ratio is that of a round's pair, and its median
+is printed. Everything is done twice: with the processes where the kernel puts them, and with all of them on one CPU. The
+second is the fair one: usbredirect never sleeps, which costs its guest nothing as long as there is another CPU.
+
+Limit: a process that answers messages of the same sizes over the same kind of socket and does nothing else. Floor: it
+makes the system calls, too, that an event loop has to make between a socket and the stub libusb.
 """
 import argparse
 import json
@@ -33,7 +36,9 @@ DEPTHS = (1, 4, 16)
 CELLS = [*((m, s, d) for m in ("in", "out") for d in DEPTHS for s in SIZES), ("control", 18, 1)]
 IDLE = ("idle", 0, 0)
 IDLE_MS = 1000
-TARGETS = ("usbredirect", "ours-tcp", "ours-unix", "limit-tcp", "limit-unix")
+CALLS_CELLS = (("in", 64, 1), ("in", 64, 16), ("out", 65536, 1))
+SERVED = ("usbredirect", "ours-tcp", "ours-unix")
+TARGETS = (*SERVED, "limit-tcp", "limit-unix", "floor-tcp", "floor-unix")
 PLACES = ("one-cpu", "unpinned")
 MIB = 1 << 20
 # Transfers whose system calls are counted: the difference of two runs, so that starting doesn't count.
@@ -114,36 +119,36 @@ def cell_name(cell):
     return ":".join(map(str, cell))
 
 
-def lines(argv, place, fds=()):
-    done = subprocess.run([str(a) for a in argv], stdout=subprocess.PIPE, check=True, text=True, pass_fds=fds,
-                          preexec_fn=pin(place), timeout=600)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def run_target(name, place, ms, count=0, cells=tuple(CELLS), wrap=()):
-    """{"attach_ns", "rss_kib", "peak_kib", "cells": {name: result}}"""
-    names = [cell_name(c) for c in cells]
-    if name.startswith("limit"):
-        found = lines([BENCH, "limit", name.split("-")[1], ms, count, *names], place)
-        return {"cells": dict(zip(names, found))}
-    target = Target(name, place, wrap)
+def run(names, place, ms, count=0, cells=tuple(CELLS), wrap=()):
+    """{target: {"attach_ns", "rss_kib", "peak_kib", "cells": {name: result}}}, cell by cell one target after the other."""
+    targets, args = [], []
+    found = {name: {"cells": {}} for name in names}
     try:
-        fd = target.stream.fileno()
-        found = lines([BENCH, "peer", fd, target.process.pid, ms, count, *names], place, (fd,))
+        for name in names:
+            if name.split("-")[0] in ("limit", "floor"):
+                args.append(f"{name}={name.replace('-', ':')}")
+            else:
+                targets.append(Target(name, place, wrap))
+                args.append(f"{name}={targets[-1].stream.fileno()}:{targets[-1].process.pid}")
+        done = subprocess.run([BENCH, str(ms), str(count), *args, "--", *map(cell_name, cells)], stdout=subprocess.PIPE,
+                              check=True, text=True, pass_fds=[t.stream.fileno() for t in targets],
+                              preexec_fn=pin(place), timeout=600)
     finally:
-        target.close()
-    return {**found[0], **found[-1], "cells": dict(zip(names, found[1:-1]))}
+        for t in targets:
+            t.close()
+    for line in map(json.loads, done.stdout.splitlines()):
+        target = found[line.pop("target")]
+        if "mode" in line:
+            target["cells"][cell_name((line.pop("mode"), line.pop("size"), line.pop("depth")))] = line
+        else:
+            target.update(line)
+    return found
 
 
-def run_idle(name, place):
-    """CPU seconds of one second in which the guest wants nothing."""
-    target = Target(name, place)
-    try:
-        fd = target.stream.fileno()
-        found = lines([BENCH, "peer", fd, target.process.pid, IDLE_MS, 0, cell_name(IDLE)], place, (fd,))
-    finally:
-        target.close()
-    return found[1]["cpu_s"] * 1e9 / found[1]["ns"]
+def idle(name):
+    """The share of a CPU that it uses while the guest wants nothing."""
+    result = run([name], "one-cpu", IDLE_MS, cells=[IDLE])[name]["cells"][cell_name(IDLE)]
+    return result["cpu_s"] * 1e9 / result["ns"]
 
 
 def system_calls(name, cell):
@@ -151,26 +156,21 @@ def system_calls(name, cell):
     calls = []
     for count in (FEW, MANY):
         with tempfile.NamedTemporaryFile("r") as summary:
-            run_target(name, "one-cpu", 0, count, (cell,), ("strace", "-f", "-c", "-o", summary.name))
+            run([name], "one-cpu", 0, count, (cell,), ("strace", "-f", "-c", "-o", summary.name))
             total = re.search(r"^\s*100\.00\s+\S+\s+\S+\s+(\d+)", summary.read(), re.M)
         calls.append(int(total.group(1)))
     return (calls[1] - calls[0]) / (MANY - FEW)
 
 
-def measure(rounds, ms, targets):
+def measure(rounds, ms):
     data = {"rounds": [], "idle": {}, "system_calls": {}}
     for i in range(rounds):
-        one = {}
-        for place in PLACES:
-            order = targets if i % 2 == 0 else targets[::-1]
-            one[place] = {name: run_target(name, place, ms) for name in order}
-        data["rounds"].append(one)
+        order = TARGETS if i % 2 == 0 else TARGETS[::-1]
+        data["rounds"].append({place: run(order, place, ms) for place in PLACES})
         say(f"Round {i + 1} of {rounds}")
-    served = [t for t in targets if not t.startswith("limit")]
-    for name in served:
-        data["idle"][name] = run_idle(name, "one-cpu")
-        data["system_calls"][name] = {cell_name(c): system_calls(name, c)
-                                      for c in (("in", 64, 1), ("in", 64, 16), ("out", 65536, 1))}
+    for name in SERVED:
+        data["idle"][name] = idle(name)
+        data["system_calls"][name] = {cell_name(c): system_calls(name, c) for c in CALLS_CELLS}
     return data
 
 
@@ -235,7 +235,7 @@ def report_costs(n, place):
 def report_process(data):
     say("\nAttach, memory, idle CPU, system calls per transfer:")
     rows = []
-    for name in ("usbredirect", "ours-tcp", "ours-unix"):
+    for name in SERVED:
         runs = [r["one-cpu"][name] for r in data["rounds"]]
         calls = data["system_calls"][name]
         rows.append((name, show_spread([r["attach_ns"] / 1e6 for r in runs]), spread([r["rss_kib"] for r in runs])[0],
@@ -274,13 +274,13 @@ def main():
     parser = argparse.ArgumentParser(prog="tests/bench usb-engine")
     parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--ms", type=int, default=100, help="of each cell")
+    parser.add_argument("--ms", type=int, default=60, help="of each cell and target")
     parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
     o = parser.parse_args()
     if o.rounds < 1 or o.ms < 1:
         parser.error("--rounds and --ms must be at least 1")
     data = {"schema": "devbroker.bench-usb-engine/1", "host": host("none"), "ms": o.ms}
-    data.update(measure(o.rounds, o.ms, list(TARGETS)))
+    data.update(measure(o.rounds, o.ms))
     for place in PLACES:
         n = Numbers(data["rounds"], place)
         report_rates(n, place)
