@@ -11,6 +11,7 @@
 #include "broker/device-disk.h"
 #include "broker/lease.h"
 #include "broker/spawner.h"
+#include "broker/usb-host.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 
@@ -46,6 +47,27 @@ static int on_heartbeat(sd_event_source *source, uint64_t usec, void *userdata)
 	return sd_event_source_set_enabled(source, b->n_workers > 0 ? SD_EVENT_ON : SD_EVENT_OFF);
 }
 
+/* Of what the kernel allows to all programs together (usbcore's usbfs_memory_mb, 0: no limit) a
+ * quarter is left to the host's own. */
+static uint64_t usbfs_limit(const struct config_usb *c)
+{
+	FILE *f = c->usbfs_memory_all
+			  ? NULL
+			  : fopen("/sys/module/usbcore/parameters/usbfs_memory_mb", "re");
+	unsigned int megabytes = 16;
+
+	if (c->usbfs_memory_all) {
+		return c->usbfs_memory_all;
+	}
+	if (f) {
+		if (fscanf(f, "%u", &megabytes) != 1) {
+			megabytes = 16;
+		}
+		fclose(f);
+	}
+	return megabytes == 0 ? UINT64_MAX : (uint64_t)megabytes * (1 << 20) / 4 * 3;
+}
+
 int broker_init(struct broker *b, struct config *config, struct spawner *spawner)
 {
 	int r;
@@ -60,6 +82,7 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 	list_init(&config->vms);
 	list_init(&config->disks);
 	b->spawner = spawner;
+	b->usbfs = (struct quota){.name = "usbfs-memory", .limit = usbfs_limit(&b->config.usb)};
 	list_init(&b->vms);
 	list_init(&b->devices);
 	list_init(&b->workers);
@@ -192,6 +215,7 @@ void broker_finish(struct broker *b)
 	struct vm *vm, *next_vm;
 
 	if (b->event) {
+		usb_host_stop(b);
 		list_for_each_safe (d, next_d, &b->devices, link) {
 			device_destroy(d);
 		}

@@ -10,10 +10,12 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "broker/config.h"
+#include "broker/quota.h"
 #include "protocol/refusal.h"
 
 struct bus_server;
 struct device;
+struct hotplug;
 struct spawner;
 struct vm;
 
@@ -28,10 +30,13 @@ struct broker {
 	const char *config_dir; /* borrowed from the command line */
 	const char *run_dir;    /* borrowed */
 	struct spawner *spawner;
-	struct bus_server *bus; // may be NULL: before start, after stop
-	struct list vms;        // vm::link
-	struct list devices;    // device::link
-	struct list workers;    // worker::link
+	struct bus_server *bus;  // may be NULL: before start, after stop
+	struct list vms;         // vm::link
+	struct list devices;     // device::link
+	struct list workers;     // worker::link
+	struct hotplug *hotplug; // may be NULL: before start, after stop
+	bool usb_started;        /* what was there at start is known */
+	struct quota usbfs;      /* kernel memory for transfers, all devices together */
 	uint32_t n_vms;
 	uint32_t n_devices;
 	uint32_t n_workers;

@@ -20,7 +20,7 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/sandbox.h"
-#include "broker/config-file.h"
+#include "broker/config-internal.h"
 
 #define VMS_MAX   256
 #define DISKS_MAX 1024
@@ -111,14 +111,6 @@ static int set_path(char **field, const char *value, const char *key, size_t max
 	return set_string(field, value);
 }
 
-/* What the keys of one file fill. */
-struct target {
-	struct quota_limits *quota; // may be NULL
-	struct config *config;      // may be NULL
-	struct config_vm *vm;       // may be NULL
-	struct config_disk *disk;   // may be NULL
-};
-
 static int quota_number(const char *key, const char *value, uint32_t min, uint32_t max,
 	uint32_t *field, const struct config_place *place)
 {
@@ -135,14 +127,14 @@ static int quota_number(const char *key, const char *value, uint32_t min, uint32
 
 static int set_devices(void *target, const char *value, const struct config_place *place)
 {
-	struct quota_limits *q = ((struct target *)target)->quota;
+	struct quota_limits *q = ((struct config_target *)target)->quota;
 
 	return quota_number("devices", value, 0, QUOTA_DEVICES_MAX, &q->devices, place);
 }
 
 static int set_transfers(void *target, const char *value, const struct config_place *place)
 {
-	struct quota_limits *q = ((struct target *)target)->quota;
+	struct quota_limits *q = ((struct config_target *)target)->quota;
 
 	return quota_number("transfers-in-flight", value, 1, QUOTA_TRANSFERS_MAX,
 		&q->transfers_in_flight, place);
@@ -150,7 +142,7 @@ static int set_transfers(void *target, const char *value, const struct config_pl
 
 static int set_bytes(void *target, const char *value, const struct config_place *place)
 {
-	struct quota_limits *q = ((struct target *)target)->quota;
+	struct quota_limits *q = ((struct config_target *)target)->quota;
 	struct shown s;
 
 	if (parse_bytes(value, QUOTA_BYTES_MIN, QUOTA_BYTES_MAX, &q->bytes_in_flight) < 0) {
@@ -168,7 +160,7 @@ static int set_bytes(void *target, const char *value, const struct config_place 
 
 static int set_sandbox(void *target, const char *value, const struct config_place *place)
 {
-	struct config *c = ((struct target *)target)->config;
+	struct config *c = ((struct config_target *)target)->config;
 	struct shown s;
 
 	if (sandbox_parse(value, false, &c->sandbox_stages) < 0) {
@@ -184,7 +176,7 @@ static int set_sandbox(void *target, const char *value, const struct config_plac
 /* BASE:COUNT, without root, nobody and the ids that mean "none". */
 static int set_worker_uids(void *target, const char *value, const struct config_place *place)
 {
-	struct config *c = ((struct target *)target)->config;
+	struct config *c = ((struct config_target *)target)->config;
 	const char *colon = strchr(value, ':');
 	uint64_t base, count, last;
 	char first[16];
@@ -216,7 +208,7 @@ static int set_log_level(void *target, const char *value, const struct config_pl
 {
 	struct shown s;
 
-	if (log_level_parse(value, &((struct target *)target)->config->log_level) < 0) {
+	if (log_level_parse(value, &((struct config_target *)target)->config->log_level) < 0) {
 		return config_refuse(
 			place, "log-level=%s is none of error, warn, info, debug", show(value, &s));
 	}
@@ -227,12 +219,16 @@ static const struct config_key broker_keys[] = {
 	{"broker", "sandbox", set_sandbox, false},
 	{"broker", "worker-uids", set_worker_uids, false},
 	{"broker", "log-level", set_log_level, false},
+	{"usb", "quarantine", config_usb_set_quarantine, false},
+	{"usb", "host-drivers", config_usb_set_host_drivers, false},
+	{"usb", "usbfs-memory", config_usb_set_memory, false},
+	{"usb", "usbfs-memory-all", config_usb_set_memory_all, false},
 	QUOTA_KEYS,
 };
 
 static int set_qmp(void *target, const char *value, const struct config_place *place)
 {
-	return set_path(&((struct target *)target)->vm->qmp, value, "qmp",
+	return set_path(&((struct config_target *)target)->vm->qmp, value, "qmp",
 		sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, place);
 }
 
@@ -249,7 +245,7 @@ static int set_bus(void *target, const char *value, const struct config_place *p
 		return config_refuse(place, "bus=%s is no name of a bus in QEMU (as in xhci.0)",
 			show(value, &s));
 	}
-	return set_string(&((struct target *)target)->vm->bus, value);
+	return set_string(&((struct config_target *)target)->vm->bus, value);
 }
 
 static const struct config_key vm_keys[] = {
@@ -260,7 +256,7 @@ static const struct config_key vm_keys[] = {
 
 static int set_image(void *target, const char *value, const struct config_place *place)
 {
-	struct config_disk *d = ((struct target *)target)->disk;
+	struct config_disk *d = ((struct config_target *)target)->disk;
 	int r = set_path(&d->image, value, "image", PATH_MAX - 1, place);
 
 	return r == 0 ? set_where(&d->where_image, place) : r;
@@ -270,7 +266,7 @@ static int set_read_only(void *target, const char *value, const struct config_pl
 {
 	struct shown s;
 
-	if (parse_bool(value, &((struct target *)target)->disk->read_only) < 0) {
+	if (parse_bool(value, &((struct config_target *)target)->disk->read_only) < 0) {
 		return config_refuse(place, "read-only=%s is neither yes nor no", show(value, &s));
 	}
 	return 0;
@@ -283,7 +279,7 @@ static int set_speed(void *target, const char *value, const struct config_place 
 	if (strcmp(value, "high") != 0 && strcmp(value, "super") != 0) {
 		return config_refuse(place, "speed=%s is neither high nor super", show(value, &s));
 	}
-	return set_string(&((struct target *)target)->disk->speed, value);
+	return set_string(&((struct config_target *)target)->disk->speed, value);
 }
 
 static int set_serial(void *target, const char *value, const struct config_place *place)
@@ -296,12 +292,12 @@ static int set_serial(void *target, const char *value, const struct config_place
 			"digit first",
 			show(value, &s), SERIAL_MAX);
 	}
-	return set_string(&((struct target *)target)->disk->serial, value);
+	return set_string(&((struct config_target *)target)->disk->serial, value);
 }
 
 static int set_vm(void *target, const char *value, const struct config_place *place)
 {
-	struct config_disk *d = ((struct target *)target)->disk;
+	struct config_disk *d = ((struct config_target *)target)->disk;
 	struct shown s;
 	int r;
 
@@ -346,7 +342,7 @@ static int load_vm(struct config *c, int dir_fd, const char *file, const char *s
 	const char *name, struct refusal_text *text)
 {
 	struct config_vm *vm = calloc(1, sizeof(*vm));
-	struct target target = {.vm = vm};
+	struct config_target target = {.vm = vm};
 	int r;
 
 	if (!vm) {
@@ -367,7 +363,7 @@ static int load_disk(struct config *c, int dir_fd, const char *file, const char 
 	const char *name, struct refusal_text *text)
 {
 	struct config_disk *d = calloc(1, sizeof(*d));
-	struct target target = {.disk = d};
+	struct config_target target = {.disk = d};
 	int r;
 
 	if (!d) {
@@ -488,7 +484,7 @@ static int load_all(struct config *c, const char *dir, struct refusal_text *text
 {
 	const struct config_place place = {.shown = dir, .text = text};
 	_cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct target target = {.config = c, .quota = &c->quota};
+	struct config_target target = {.config = c, .quota = &c->quota};
 	struct stat st;
 	int r;
 
@@ -521,6 +517,7 @@ int config_load(const char *dir, struct config *out, struct refusal_text *text)
 	list_init(&out->vms);
 	list_init(&out->disks);
 	quota_limits_default(&out->quota);
+	config_usb_default(&out->usb);
 	r = set_string(&out->sandbox, "full");
 	if (r == 0) {
 		r = load_all(out, dir, text);
@@ -542,6 +539,7 @@ void config_finish(struct config *c)
 	list_for_each_safe (disk, next_disk, &c->disks, link) {
 		disk_free(disk);
 	}
+	config_usb_finish(&c->usb);
 	free(c->sandbox);
 	c->sandbox = NULL;
 }

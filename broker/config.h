@@ -2,11 +2,11 @@
  * The administrator's files: devbroker.conf, vms.d/NAME.conf, disks.d/NAME.conf, read once at
  * start.
  *
- * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level=; [quota] (defaults of
- * VMs) vms.d/NAME.conf: [vm] qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight=
- * disks.d/NAME.conf: [disk] image= read-only= speed= serial= vm=
- * Unknown sections and keys, keys given twice, over-long lines and bad values are errors that name
- * file and line.
+ * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level=; [usb] quarantine=
+ * host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs) vms.d/NAME.conf: [vm]
+ * qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight= disks.d/NAME.conf: [disk]
+ * image= read-only= speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines
+ * and bad values are errors that name file and line.
  */
 #pragma once
 
@@ -40,6 +40,19 @@ struct quota_limits {
 	uint32_t transfers_in_flight; /* per device; default 64, 1 to 1024 */
 };
 
+/* Host USB devices. */
+struct config_usb {
+	/* Controllers (as in usb_facts::controller) separated by blanks, or "all"; NULL: none. New
+	 * devices on their buses get no host driver before policy has decided. */
+	char *quarantine;
+	bool host_drivers_return;  /* after a VM had the device; default yes */
+	uint64_t usbfs_memory;     /* bytes of kernel memory for transfers of one device */
+	uint64_t usbfs_memory_all; /* of all; 0: what the kernel allows, less a quarter */
+};
+
+#define USBFS_MEMORY_MIN (256 << 10)
+#define USBFS_MEMORY_MAX (256 << 20)
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;
@@ -69,6 +82,7 @@ struct config {
 	uint32_t worker_uid_count; /* 0: "none" */
 	enum log_level log_level;
 	struct quota_limits quota; /* defaults of VMs */
+	struct config_usb usb;
 	struct list vms;
 	struct list disks;
 };

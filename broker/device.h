@@ -43,6 +43,8 @@ struct device_ops {
 	void (*give_back)(struct device *d, struct lease *l);
 	/* What its worker asks. NULL: nothing. */
 	void (*message)(struct device *d, struct lease *l, const union worker_msg *m);
+	/* Its lease is over: d may go, and then is gone when it returns. NULL: nothing. */
+	void (*lease_ended)(struct device *d);
 	/* The rest of device_destroy. Accepts half-built; frees d. */
 	void (*destroy)(struct device *d);
 	/* For people; never NULL. */

@@ -80,6 +80,7 @@ static void return_charges(struct lease *l)
 static void lease_end(struct lease *l)
 {
 	struct device *d = l->device;
+	struct broker *b = d->broker;
 	struct vm *vm = l->vm;
 
 	assert(!l->worker && !l->qmp && !l->taking && !l->taken);
@@ -96,7 +97,10 @@ static void lease_end(struct lease *l)
 	free(l);
 	device_changed(d);
 	vm_changed(vm);
-	broker_check_stopped(d->broker);
+	if (d->ops->lease_ended) {
+		d->ops->lease_ended(d);
+	}
+	broker_check_stopped(b);
 }
 
 static int on_retry(sd_event_source *source, uint64_t usec, void *userdata)

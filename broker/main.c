@@ -24,6 +24,7 @@
 #include "broker/bus.h"
 #include "broker/config.h"
 #include "broker/spawner.h"
+#include "broker/usb-host.h"
 #include "build-config.h"
 
 #define EXIT_USAGE 2
@@ -249,6 +250,10 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 	r = broker_load(b, &text);
 	if (r != 0) {
 		return die(r, &text, "can't use the configuration");
+	}
+	r = usb_host_start(b);
+	if (r < 0) {
+		return die(r, &text, "can't look for USB devices");
 	}
 	r = bus_listen(b, &b->bus);
 	return r == 0 ? 0 : die(r, &text, "can't listen for clients");

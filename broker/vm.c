@@ -24,6 +24,7 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/lease.h"
+#include "broker/usb-host.h"
 
 #define USEC_PER_MSEC UINT64_C(1000)
 #define RETRY_FIRST   (50 * USEC_PER_MSEC)
@@ -377,6 +378,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	snprintf(vm->detail, sizeof(vm->detail), "nobody answers on its QMP socket");
 	bus_vm_added(b, vm);
 	_unused_ int probed = vm_probe(vm, NULL);
+	usb_host_reconcile_all(b);
 	*out = vm;
 	return 0;
 }

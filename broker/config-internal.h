@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ * What the files that know keys share: config.c and config-usb.c.
+ */
+#pragma once
+
+#include "broker/config-file.h"
+#include "broker/config.h"
+
+/* What the keys of one file fill. */
+struct config_target {
+	struct quota_limits *quota; // may be NULL
+	struct config *config;      // may be NULL
+	struct config_vm *vm;       // may be NULL
+	struct config_disk *disk;   // may be NULL
+};
+
+/* The keys of [usb]; target is a struct config_target. */
+int config_usb_set_quarantine(void *target, const char *value, const struct config_place *place);
+int config_usb_set_host_drivers(void *target, const char *value, const struct config_place *place);
+int config_usb_set_memory(void *target, const char *value, const struct config_place *place);
+int config_usb_set_memory_all(void *target, const char *value, const struct config_place *place);
+
+void config_usb_default(struct config_usb *out);
+void config_usb_finish(struct config_usb *c);

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ * The host's USB devices as the broker has them: what is plugged in becomes a device, and where
+ * policy wants it elsewhere than it is, that is begun.
+ */
+#pragma once
+
+#include "base/cleanup.h"
+
+struct broker;
+struct device;
+struct device_usb;
+
+/* Finds what is there, gives back what a broker before this one took, quarantines the buses that
+ * configuration names, and carries policy out. 0 or -errno. */
+int usb_host_start(struct broker *b) _must_check_;
+void usb_host_stop(struct broker *b);
+
+/* Compares what should be with what is. u may be gone when it returns. */
+void usb_host_reconcile(struct device_usb *u);
+/* A VM came to be known that devices may wait for. */
+void usb_host_reconcile_all(struct broker *b);
+/* struct device_ops: its lease has ended. d may be gone when it returns. */
+void usb_host_lease_ended(struct device *d);
+/* The device with this key is there, and has no struct device yet. */
+void usb_host_look(struct broker *b, const char *key);
