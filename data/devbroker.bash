@@ -20,7 +20,7 @@ _devbroker() {
 	case $cur in
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
-			--qmp --bus --name --read-only --speed --serial" -- "$cur")
+			--keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial" -- "$cur")
 		return
 		;;
 	esac
@@ -41,11 +41,11 @@ _devbroker() {
 		;;
 	attach)
 		case ${#words[@]} in
-		1) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^disk://')" -- "$cur") ;;
+		1) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
 		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
 		esac
 		;;
-	detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^disk://')" -- "$cur") ;;
+	detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
 	esac
 }
 
