@@ -46,7 +46,8 @@ class Host(Guest):
     def start(self):
         super().start()
         self.run("mount -o ro /dev/vda /opt && cp /opt/rules/*.rules /etc/udev/rules.d/ 2>/dev/null; "
-                 "udevadm control --reload; mkdir -p /run/vm")
+                 "udevadm control --reload; mkdir -p /run/vm /usr/local/libexec; "
+                 "ln -s /opt/libexec /usr/local/libexec/devbroker")
         return self
 
     # Files

@@ -126,8 +126,9 @@ class HostImages(Images):
         files = {
             "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay",
                     build / "tests/lab/fake-device"],
-            "libexec": sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
-            "rules": sorted((self.source / "udev-rules").glob("*.rules")),
+            "libexec": [*sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
+                        build / "broker/devbroker-keyboards"],
+            "rules": sorted((build / "udev-rules").glob("*.rules")),
         }
         parts = [p for group in files.values() for p in group]
         files["lib"] = [Path(p) for p in libraries(*files["bin"], *files["libexec"])]
