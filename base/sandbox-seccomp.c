@@ -25,7 +25,8 @@
 #define ON_DISK  (1U << SANDBOX_DISK)
 #define ON_QMP   (1U << SANDBOX_QMP)
 #define ON_CLAIM (1U << SANDBOX_CLAIM)
-#define ON_ALL   (ON_DISK | ON_QMP | ON_CLAIM)
+#define ON_USB   (1U << SANDBOX_USB)
+#define ON_ALL   (ON_DISK | ON_QMP | ON_CLAIM | ON_USB)
 
 struct call {
 	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
@@ -61,8 +62,9 @@ static const struct call calls[] = {
 	/* Threads that exist: locks, malloc's choice of an arena (sched_getaffinity), and what a
 	 * thread that was created just before does first and last. */
 	{SCMP_SYS(futex), ON_ALL}, {SCMP_SYS(sched_yield), ON_ALL},
-	{SCMP_SYS(sched_getaffinity), ON_DISK}, {SCMP_SYS(set_robust_list), ON_DISK},
-	{SCMP_SYS(rseq), ON_DISK}, {SCMP_SYS(gettid), ON_ALL},
+	{SCMP_SYS(sched_getaffinity), ON_DISK | ON_USB},
+	{SCMP_SYS(set_robust_list), ON_DISK | ON_USB}, {SCMP_SYS(rseq), ON_DISK | ON_USB},
+	{SCMP_SYS(gettid), ON_ALL},
 	{SCMP_SYS(getpid), ON_ALL}, /* sd-event checks for a fork in each call */
 	{SCMP_SYS(exit), ON_ALL}, {SCMP_SYS(exit_group), ON_ALL},
 
@@ -76,8 +78,9 @@ static const struct call calls[] = {
 	/* The image. Its size never changes: no truncate, and fallocate by mode (allow_image). */
 	{SCMP_SYS(pread64), ON_DISK}, {SCMP_SYS(pwrite64), ON_DISK}, {SCMP_SYS(preadv), ON_DISK},
 	{SCMP_SYS(pwritev), ON_DISK}, {SCMP_SYS(preadv2), ON_DISK}, {SCMP_SYS(pwritev2), ON_DISK},
-	{SCMP_SYS(fdatasync), ON_DISK}, {SCMP_SYS(fsync), ON_DISK}, {SCMP_SYS(lseek), ON_DISK},
-	{SCMP_SYS(fstat), ON_ALL}, /* stdio asks it; newfstatat is allow_stat */
+	{SCMP_SYS(fdatasync), ON_DISK}, {SCMP_SYS(fsync), ON_DISK},
+	{SCMP_SYS(lseek), ON_DISK | ON_USB}, /* libusb: a usbfs node's descriptors */
+	{SCMP_SYS(fstat), ON_ALL},           /* stdio asks it; newfstatat is allow_stat */
 };
 
 /* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */
@@ -198,7 +201,8 @@ static int allow_fcntl(scmp_filter_ctx ctx)
 
 /* TCGETS is the log's isatty, which changes nothing; FIONREAD says how much to read. The block
  * requests are UNMAP on a block device and its size; they work on the image only. USBDEVFS_IOCTL is
- * what takes a host driver off an interface and brings it back. */
+ * what takes a host driver off an interface and brings it back. What serves a device can neither do
+ * that nor set a configuration. */
 static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 {
 	static const struct {
@@ -210,10 +214,27 @@ static int allow_ioctls(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		{BLKDISCARD, ON_DISK},
 		{BLKZEROOUT, ON_DISK},
 		{BLKGETSIZE64, ON_DISK},
-		{USBDEVFS_GETDRIVER, ON_CLAIM},
+		{USBDEVFS_GETDRIVER, ON_CLAIM | ON_USB},
 		{USBDEVFS_IOCTL, ON_CLAIM},
-		{USBDEVFS_RESET, ON_CLAIM},
+		{USBDEVFS_RESET, ON_CLAIM | ON_USB},
 		{USBDEVFS_SETCONFIGURATION, ON_CLAIM},
+		/* Transfers; CONTROL is libusb's GET_CONFIGURATION. */
+		{USBDEVFS_SUBMITURB, ON_USB},
+		{USBDEVFS_DISCARDURB, ON_USB},
+		{USBDEVFS_REAPURBNDELAY, ON_USB},
+		{USBDEVFS_CONTROL, ON_USB},
+		/* What a driver asks of its device. */
+		{USBDEVFS_CLAIMINTERFACE, ON_USB},
+		{USBDEVFS_RELEASEINTERFACE, ON_USB},
+		{USBDEVFS_DISCONNECT_CLAIM, ON_USB},
+		{USBDEVFS_SETINTERFACE, ON_USB},
+		{USBDEVFS_CLEAR_HALT, ON_USB},
+		{USBDEVFS_ALLOC_STREAMS, ON_USB},
+		{USBDEVFS_FREE_STREAMS, ON_USB},
+		/* How libusb gets to know it. */
+		{USBDEVFS_GET_CAPABILITIES, ON_USB},
+		{USBDEVFS_GET_SPEED, ON_USB},
+		{USBDEVFS_CONNECTINFO, ON_USB},
 	};
 	int r = 0;
 

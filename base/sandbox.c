@@ -48,6 +48,8 @@ static const struct kind_limits limits[] = {
 	[SANDBOX_DISK] = {64, 2, 64 << 20, RLIM_INFINITY},
 	[SANDBOX_QMP] = {64, 1, 16 << 20, 0},
 	[SANDBOX_CLAIM] = {16, 1, 16 << 20, 0},
+	/* One thread for calls that block. */
+	[SANDBOX_USB] = {64, 2, 64 << 20, 0},
 };
 _Static_assert(ARRAY_SIZE(limits) == SANDBOX_KIND_COUNT_, "one per kind");
 

@@ -13,6 +13,7 @@ enum sandbox_kind {
 	SANDBOX_DISK,  /* devbroker-usb with backend-disk */
 	SANDBOX_QMP,   /* devbroker-qmp */
 	SANDBOX_CLAIM, /* devbroker-claim */
+	SANDBOX_USB,   /* devbroker-usb with backend-libusb */
 	SANDBOX_KIND_COUNT_,
 };
 

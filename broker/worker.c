@@ -108,9 +108,10 @@ static bool worker_take_message(struct worker *w, const union worker_msg *m)
 		w->counters = m->pong;
 		return w->ready;
 	case WORKER_MSG_DONE:
+		/* Even before READY: a device that can't be had is no failure of the worker. */
 		w->done = m->done;
 		w->done_seen = true;
-		return w->ready;
+		return true;
 	case WORKER_MSG_STATE:
 		if (m->state.state == WORKER_STATE_FLUSHING && !w->flushing) {
 			w->flushing = true;

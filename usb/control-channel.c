@@ -10,6 +10,7 @@
 static const uint32_t order[] = {
 	WORKER_MSG_READY,
 	WORKER_MSG_STATE,
+	WORKER_MSG_SET_CONFIGURATION,
 	WORKER_MSG_PONG,
 	WORKER_MSG_DONE,
 	WORKER_MSG_QMP,
@@ -105,6 +106,10 @@ static void receive(struct control_channel *c)
 		c->ops->ping(c->userdata, msg.ping.seq);
 	} else if (msg.header.type == WORKER_MSG_DETACH) {
 		c->ops->detach(c->userdata);
+	} else if (msg.header.type == WORKER_MSG_CONFIGURED && c->ops->configured) {
+		c->ops->configured(c->userdata, msg.configured.error);
+	} else if (msg.header.type == WORKER_MSG_UNPLUGGED && c->ops->unplugged) {
+		c->ops->unplugged(c->userdata);
 	}
 }
 

@@ -13,9 +13,13 @@
 
 struct control_channel;
 
+/* configured and unplugged may be NULL where nothing of the kind is expected. */
 struct control_channel_ops {
 	void (*ping)(void *userdata, uint64_t seq);
 	void (*detach)(void *userdata);
+	/* Answers the worker's SET_CONFIGURATION: 0 or -errno. */
+	void (*configured)(void *userdata, int error);
+	void (*unplugged)(void *userdata);
 	/* The broker is gone, or sent something that is no message (error: errno, or 0). Nothing is
 	 * called after it. */
 	void (*closed)(void *userdata, int error);
@@ -27,7 +31,8 @@ int control_channel_create(sd_event *event, int fd, const struct control_channel
 void control_channel_destroy(struct control_channel *c);
 
 /* Sends a message, or keeps it until the socket takes it: the newest of each type, in the order
- * READY, STATE, PONG, DONE. A broker that doesn't read so costs nothing; each STATE says all. */
+ * READY, STATE, SET_CONFIGURATION, PONG, DONE. A broker that doesn't read so costs nothing; each
+ * STATE says all. */
 void control_channel_send(struct control_channel *c, const union worker_msg *msg);
 /* Whether anything is kept that way (false when the broker is gone). */
 bool control_channel_pending(const struct control_channel *c);

@@ -6,7 +6,10 @@
 #include "usb/serve.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,6 +21,7 @@
 #include "base/sandbox.h"
 #include "protocol/worker.h"
 #include "usb/backend-disk.h"
+#include "usb/backend-libusb.h"
 #include "usb/control-channel.h"
 #include "usb/engine.h"
 
@@ -71,6 +75,8 @@ static int exit_code_of(uint32_t reason)
 		return SERVE_EXIT_DEVICE_LOST;
 	case WORKER_DONE_BROKER_GONE:
 		return SERVE_EXIT_BROKER_GONE;
+	case WORKER_DONE_DEVICE_BUSY:
+		return SERVE_EXIT_DEVICE_BUSY;
 	default:
 		return SERVE_EXIT_FAILED;
 	}
@@ -137,9 +143,34 @@ static void on_broker_gone(void *userdata, int error)
 	engine_stop(s->engine, WORKER_DONE_BROKER_GONE, error, "");
 }
 
+static bool is_host_device(const struct serve_options *o)
+{
+	return o->device_fd >= 0;
+}
+
+static void on_configured(void *userdata, int error)
+{
+	struct server *s = userdata;
+
+	if (is_host_device(s->o)) {
+		backend_libusb_configured(s->backend, error);
+	}
+}
+
+static void on_unplugged(void *userdata)
+{
+	struct server *s = userdata;
+
+	if (is_host_device(s->o)) {
+		backend_libusb_unplugged(s->backend);
+	}
+}
+
 static const struct control_channel_ops control_ops = {
 	.ping = on_ping,
 	.detach = on_detach,
+	.configured = on_configured,
+	.unplugged = on_unplugged,
 	.closed = on_broker_gone,
 };
 
@@ -180,7 +211,54 @@ static int watch_signals(struct server *s)
 	return r;
 }
 
-static int create_backend(struct server *s)
+static void ask_for_configuration(void *userdata, uint8_t value)
+{
+	struct server *s = userdata;
+	union worker_msg msg;
+
+	worker_msg_init(&msg, WORKER_MSG_SET_CONFIGURATION);
+	msg.set_configuration.value = value;
+	control_channel_send(s->control, &msg);
+}
+
+static const char *describe_busy(int interface, char *out, size_t size)
+{
+	snprintf(out, size, "a host driver has interface %d", interface);
+	return out;
+}
+
+static void on_busy(void *userdata, int interface)
+{
+	struct server *s = userdata;
+	char detail[64];
+
+	engine_stop(s->engine, WORKER_DONE_DEVICE_BUSY, EBUSY,
+		describe_busy(interface, detail, sizeof(detail)));
+}
+
+static const struct backend_libusb_listener with_broker = {
+	.set_configuration = ask_for_configuration,
+	.busy = on_busy,
+};
+static const struct backend_libusb_listener by_hand = {.busy = on_busy};
+
+static int create_host_backend(struct server *s)
+{
+	const struct serve_options *o = s->o;
+	const struct backend_libusb_options options = {
+		.device_fd = o->device_fd,
+		.interfaces = o->interfaces,
+		.usbfs_memory = o->usbfs_memory,
+		.may_configure = !(o->stages & SANDBOX_SECCOMP),
+		.listener = o->control_fd >= 0 ? &with_broker : &by_hand,
+		.userdata = s,
+		.event = s->event,
+	};
+
+	return backend_libusb_create(&options, &s->backend);
+}
+
+static int create_disk_backend(struct server *s)
 {
 	const struct backend_disk_options options = {
 		.image_fd = s->o->disk_fd,
@@ -192,6 +270,19 @@ static int create_backend(struct server *s)
 	};
 
 	return backend_disk_create(&options, &s->backend);
+}
+
+static enum sandbox_kind kind_of(const struct serve_options *o)
+{
+	return is_host_device(o) ? SANDBOX_USB : SANDBOX_DISK;
+}
+
+/* A TCP stream by hand: every reply at once, as over a unix socket, where this is refused. */
+static void set_nodelay(int fd)
+{
+	const int on = 1;
+
+	_unused_ int r = setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
 static int create_engine(struct server *s)
@@ -209,29 +300,49 @@ static int create_engine(struct server *s)
 	return engine_create(&options, &s->engine);
 }
 
+/* What needs a thread, a new fd or a socket's options. */
 static int set_up(struct server *s)
 {
 	const struct serve_options *o = s->o;
 	int r = sd_event_new(&s->event);
 
+	set_nodelay(o->stream_fd);
 	if (r >= 0) {
 		r = watch_signals(s);
 	}
 	if (r >= 0) {
-		r = create_backend(s);
-	}
-	if (r >= 0) {
-		r = create_engine(s);
+		r = is_host_device(o) ? create_host_backend(s) : create_disk_backend(s);
 	}
 	if (r >= 0 && o->control_fd >= 0) {
 		r = control_channel_create(s->event, o->control_fd, &control_ops, s, &s->control);
 	}
-	return r < 0 ? r : sandbox_lock(SANDBOX_DISK, o->stages);
+	return r < 0 ? r : sandbox_lock(kind_of(o), o->stages);
+}
+
+/* The device's first byte, inside the sandbox. Why it can't be had is said here. */
+static int open_device(struct server *s)
+{
+	char detail[64] = "";
+	int interface = 0;
+	int r = is_host_device(s->o) ? backend_libusb_open(s->backend, &interface) : 0;
+
+	if (r >= 0) {
+		r = create_engine(s);
+	} else {
+		safe_close(s->o->stream_fd);
+	}
+	if (r == -EBUSY) {
+		on_finished(s, WORKER_DONE_DEVICE_BUSY, EBUSY,
+			describe_busy(interface, detail, sizeof(detail)));
+	} else if (r < 0 && is_host_device(s->o)) {
+		on_finished(s, WORKER_DONE_DEVICE_LOST, -r, "can't open the device");
+	}
+	return r;
 }
 
 static int enter_sandbox(const struct serve_options *o)
 {
-	int keep[3] = {o->stream_fd, o->disk_fd};
+	int keep[3] = {o->stream_fd, is_host_device(o) ? o->device_fd : o->disk_fd};
 	size_t n = 2;
 	uint32_t failed = 0;
 	sd_id128_t boot;
@@ -242,7 +353,7 @@ static int enter_sandbox(const struct serve_options *o)
 	}
 	/* sd-event's timers ask for it; cached from now on. */
 	sd_id128_get_boot(&boot);
-	r = sandbox_enter(SANDBOX_DISK, o->stages, keep, n, &failed);
+	r = sandbox_enter(kind_of(o), o->stages, keep, n, &failed);
 	if (r < 0) {
 		log_error("%s: can't close the sandbox, stage %s: %s", o->name,
 			sandbox_stage_name(failed), strerror(-r));
@@ -284,6 +395,12 @@ int serve(const struct serve_options *o)
 		return SERVE_EXIT_FAILED;
 	}
 	r = set_up(&s);
+	if (r >= 0) {
+		r = open_device(&s);
+	}
+	if (s.finished) {
+		return s.exit_code;
+	}
 	if (r < 0) {
 		log_error("%s: can't start: %s", o->name, strerror(-r));
 		return SERVE_EXIT_FAILED;

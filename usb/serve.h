@@ -12,12 +12,15 @@
 struct serve_options {
 	int control_fd;   /* taken; -1: started by hand, without a broker */
 	int stream_fd;    /* taken */
-	int disk_fd;      /* taken */
+	int disk_fd;      /* taken; an image as a stick, or */
+	int device_fd;    /* taken; a device of the host; the other one is -1 */
 	const char *name; /* for the log */
 	enum usb_speed speed;
 	const char *serial;
 	const char *product; // may be NULL
 	bool read_only;
+	uint32_t interfaces;   /* of the device: a bit for each that may be used */
+	uint64_t usbfs_memory; /* bytes of the kernel's for its transfers */
 	uint32_t max_transfers;
 	uint64_t max_bytes;
 	uint32_t stages; /* enum sandbox_stage bits */
@@ -31,3 +34,4 @@ int serve(const struct serve_options *o) _must_check_;
 #define SERVE_EXIT_PEER_BAD    3
 #define SERVE_EXIT_DEVICE_LOST 4
 #define SERVE_EXIT_BROKER_GONE 5
+#define SERVE_EXIT_DEVICE_BUSY 6

@@ -4,6 +4,7 @@
  * that the real one does synchronously. Only one device per context, the same for everybody who
  * asks.
  */
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +49,8 @@ static int open_handle(struct libusb_device *dev, libusb_device_handle **out)
 int libusb_wrap_sys_device(libusb_context *ctx, intptr_t fd, libusb_device_handle **out)
 {
 	char image[1024];
-	ssize_t n = pread((int)fd, image, sizeof(image) - 1, 0);
+	/* As the real one does, for sandboxes that let nothing else. */
+	ssize_t n = lseek((int)fd, 0, SEEK_SET) < 0 ? -1 : read((int)fd, image, sizeof(image) - 1);
 	const char *options = environment_options();
 	size_t head = 18;
 
@@ -203,6 +205,14 @@ static void forget_endpoints(struct stub_device *d)
 	memset(d->endpoints, 0, sizeof(d->endpoints));
 }
 
+/* The calls that block; not a sleep, which a sandbox may not let. */
+static void take_time(const struct stub_device *d)
+{
+	if (d->options.slow) {
+		poll(NULL, 0, (int)d->options.slow);
+	}
+}
+
 /* -1 unconfigures, as the real one has it. */
 int libusb_set_configuration(libusb_device_handle *h, int value)
 {
@@ -227,6 +237,7 @@ int libusb_claim_interface(libusb_device_handle *h, int interface)
 {
 	struct stub_device *d = &h->dev->device;
 
+	take_time(d);
 	if (d->gone) {
 		return LIBUSB_ERROR_NO_DEVICE;
 	}
@@ -255,6 +266,7 @@ int libusb_set_interface_alt_setting(libusb_device_handle *h, int interface, int
 {
 	struct stub_device *d = &h->dev->device;
 
+	take_time(d);
 	if (d->gone) {
 		return LIBUSB_ERROR_NO_DEVICE;
 	}
@@ -277,6 +289,7 @@ int libusb_clear_halt(libusb_device_handle *h, unsigned char endpoint)
 {
 	struct stub_device *d = &h->dev->device;
 
+	take_time(d);
 	if (d->gone) {
 		return LIBUSB_ERROR_NO_DEVICE;
 	}
@@ -292,6 +305,7 @@ int libusb_reset_device(libusb_device_handle *h)
 {
 	struct stub_device *d = &h->dev->device;
 
+	take_time(d);
 	if (d->gone) {
 		return LIBUSB_ERROR_NO_DEVICE;
 	}

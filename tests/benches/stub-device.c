@@ -46,6 +46,7 @@ static int take_word(const char *word, struct stub_options *o)
 		{"speed", &o->speed, 10},
 		{"fill", &o->fill, 10},
 		{"identity", &o->identity, 10},
+		{"slow", &o->slow, 10},
 		{"busy", &o->busy, 10},
 	};
 	size_t length = strcspn(word, "=");

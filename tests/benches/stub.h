@@ -65,6 +65,7 @@ struct stub_options {
 	uint32_t fill;         /* fill: whole buffers of bulk IN, and a hash of bulk OUT; else 8
 				  bytes, as a device's DMA costs no CPU */
 	uint32_t identity;     /* identity: another product after a reset */
+	uint32_t slow;         /* slow=N: ms that a reset, a claim, a halt, an altsetting takes */
 	uint32_t busy;         /* busy: a host driver holds the interfaces */
 };
 

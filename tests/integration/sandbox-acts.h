@@ -33,6 +33,7 @@ enum act_flags {
 	ACT_HELD = 1 << 2,         /* refused even with the seccomp stage left out */
 	/* Refused even with seccomp and landlock left out. */
 	ACT_HELD_BY_ROOT = 1 << 8,
+	ACT_USB_ONLY = 1 << 9,
 	ACT_MUST_WORK = 1 << 3, /* what serving needs: must succeed in the sandbox */
 	ACT_DISK_ONLY = 1 << 4,
 	ACT_ABORTS = 1 << 7, /* must die of its own abort, and of nothing else */
@@ -52,14 +53,20 @@ extern const struct act acts_on_host[];
 extern const size_t n_acts_on_host;
 extern const struct act acts_on_kernel[];
 extern const size_t n_acts_on_kernel;
+extern const struct act acts_on_usbfs[];
+extern const size_t n_acts_on_usbfs;
 
 static inline size_t act_count(void)
 {
-	return n_acts_on_host + n_acts_on_kernel;
+	return n_acts_on_host + n_acts_on_kernel + n_acts_on_usbfs;
 }
 
 /* i < act_count() */
 static inline const struct act *act_at(size_t i)
 {
-	return i < n_acts_on_host ? &acts_on_host[i] : &acts_on_kernel[i - n_acts_on_host];
+	if (i < n_acts_on_host) {
+		return &acts_on_host[i];
+	}
+	i -= n_acts_on_host;
+	return i < n_acts_on_kernel ? &acts_on_kernel[i] : &acts_on_usbfs[i - n_acts_on_kernel];
 }

@@ -40,7 +40,12 @@
 #define WORKER_ID 61003
 
 static const char *const kind_names[] = {
-	[SANDBOX_DISK] = "disk", [SANDBOX_QMP] = "qmp", [SANDBOX_CLAIM] = "claim"};
+	[SANDBOX_DISK] = "disk",
+	[SANDBOX_QMP] = "qmp",
+	[SANDBOX_CLAIM] = "claim",
+	[SANDBOX_USB] = "usb",
+};
+_Static_assert(ARRAY_SIZE(kind_names) == SANDBOX_KIND_COUNT_, "one per kind");
 
 /* What the child says on ACT_FD_RESULT. */
 struct report {
@@ -101,7 +106,7 @@ static void child_close(enum sandbox_kind kind, uint32_t stages)
 	}
 	r = sd_event_default(&event);
 	work = eventfd(0, EFD_CLOEXEC);
-	if (r >= 0 && kind == SANDBOX_DISK && stages != 0) {
+	if (r >= 0 && (kind == SANDBOX_DISK || kind == SANDBOX_USB) && stages != 0) {
 		r = -pthread_create(&thread, NULL, io_thread, &work);
 	}
 	if (r >= 0) {
@@ -273,7 +278,8 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 	bool good;
 
 	if ((act->flags & ACT_NOT_SANITIZED && SANDBOX_SANITIZERS) ||
-		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK)) {
+		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK) ||
+		(act->flags & ACT_USB_ONLY && kind != SANDBOX_USB)) {
 		return;
 	}
 	full = try_act(p, kind, i, SANDBOX_ALL);

@@ -165,6 +165,23 @@ static void test_good(void **state)
 	assert_int_equal(t->worker->done.reason, WORKER_DONE_DETACHED);
 }
 
+static int has_no_device(int argc, char **argv, const int *fds, size_t n_fds)
+{
+	fake_say(fds[0], WORKER_MSG_DONE, WORKER_DONE_DEVICE_BUSY);
+	return 6;
+}
+
+static void test_done_instead_of_ready(void **state)
+{
+	struct watch *t = *state;
+
+	start(t, has_no_device);
+	run_until(t, has_ended, 5);
+	assert_int_equal(t->n_ready, 0);
+	assert_int_equal(t->end, WORKER_END_DONE);
+	assert_int_equal(t->worker->done.reason, WORKER_DONE_DEVICE_BUSY);
+}
+
 static int exits(int argc, char **argv, const int *fds, size_t n_fds)
 {
 	return 42;
@@ -493,6 +510,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		TEST(test_good),
+		TEST(test_done_instead_of_ready),
 		TEST(test_ends_without_a_word),
 		TEST(test_dies),
 		TEST(test_malformed),
