@@ -18,7 +18,7 @@ struct usb_facts;
  * hotplug's: those of appeared, and the new ones of changed, live until the changed or gone that
  * follows for the same device has returned. At one time no two devices have the same key, and the
  * key of a device never changes while it is there. Nothing is told from within hotplug_create or
- * hotplug_destroy, and no function below may be called from within. */
+ * hotplug_destroy, and no function below but hotplug_find may be called from within. */
 struct hotplug_ops {
 	void (*appeared)(void *userdata, const struct usb_facts *f);
 	/* Something is different: a driver came or went, another configuration, a udev property.
