@@ -244,9 +244,10 @@ int libusb_claim_interface(libusb_device_handle *h, int interface)
 	if (interface < 0 || interface >= STUB_INTERFACES || !d->configuration) {
 		return LIBUSB_ERROR_NOT_FOUND;
 	}
-	if (d->options.busy) {
+	if (d->options.busy || (d->options.busy_after && d->claims >= d->options.busy_after)) {
 		return LIBUSB_ERROR_BUSY;
 	}
+	d->claims++;
 	h->claimed |= 1u << interface;
 	return 0;
 }

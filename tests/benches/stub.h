@@ -67,6 +67,7 @@ struct stub_options {
 	uint32_t identity;     /* identity: another product after a reset */
 	uint32_t slow;         /* slow=N: ms that a reset, a claim, a halt, an altsetting takes */
 	uint32_t busy;         /* busy: a host driver holds the interfaces */
+	uint32_t busy_after;   /* busy_after=N: it does after N claims */
 };
 
 struct stub_endpoint {
@@ -87,6 +88,7 @@ struct stub_device {
 	size_t config_size;
 	uint8_t scratch[4096];
 	uint32_t bulk_transfers;
+	uint32_t claims;
 	bool gone;
 };
 

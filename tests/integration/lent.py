@@ -13,13 +13,13 @@ from pathlib import Path
 
 from usbredir import PeerError, Worker
 
-READY, STATE, PONG, DONE = 1, 2, 3, 4
-PING, DETACH = 16, 17
+READY, STATE, PONG, DONE, SET_CONFIGURATION = 1, 2, 3, 4, 6
+PING, DETACH, CONFIGURED, UNPLUGGED = 16, 17, 18, 19
 STATES = ("connecting", "attached", "configured", "flushing", "ejected")
-REASONS = ("detached", "peer-closed", "peer-violation", "device-lost", "broker-gone", "internal")
+REASONS = ("detached", "peer-closed", "peer-violation", "device-lost", "broker-gone", "internal", "device-busy")
 COUNTERS = ("seq", "transfers", "bytes_in", "bytes_out", "refused", "errors", "in_flight", "in_flight_bytes",
             "in_flight_peak", "state")
-SIZES = {READY: 16, STATE: 24, PONG: 72, DONE: 80}
+SIZES = {READY: 16, STATE: 24, PONG: 72, DONE: 80, SET_CONFIGURATION: 16}
 SANDBOX_ALL = 0x3f
 EXIT_PEER_BAD, EXIT_DEVICE_LOST, EXIT_BROKER_GONE = 3, 4, 5
 HOST_ID = 987650 if os.geteuid() == 0 else 0
@@ -61,6 +61,9 @@ class Lent(Worker):
         if not line:
             raise PeerError(f"the worker did not start: {self.said()}")
         self.pid = int(line)
+        self.listen(heartbeat)
+
+    def listen(self, heartbeat):
         self.changed = threading.Condition()
         self.messages = []
         self.pong = None
@@ -128,6 +131,8 @@ class Lent(Worker):
         elif kind == STATE:
             state, pad, connect_ns = struct.unpack_from("<IIQ", data, 8)
             self.messages.append(("state", STATES[state], connect_ns) if pad == 0 else ("malformed", data))
+        elif kind == SET_CONFIGURATION:
+            self.messages.append(("set-configuration", *struct.unpack_from("<II", data, 8)))
         else:
             reason, error, detail = struct.unpack_from("<Ii64s", data, 8)
             self.messages.append(("done", REASONS[reason], error, detail.split(b"\0")[0].decode("ascii")))
