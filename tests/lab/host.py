@@ -151,6 +151,32 @@ class Host(Guest):
         while guest.qmp.wait_event("DEVICE_DELETED")["data"].get("device") != device:
             pass
 
+    def by_hand(self, serial, guest):
+        """Lends a device with devbroker-usb started by hand, over TCP, to a usb-redir device of guest."""
+        device = f"byhand-{serial}"
+        port = guest.listen_usbredir(device)
+        name = self.wait_usb(serial)
+        node = self.run(f"cd /sys/bus/usb/devices/{name}; for i in {name}:*; do [ -e $i/driver ] && echo $i >$i/driver/unbind; "
+                        "done; printf /dev/bus/usb/%03d/%03d $(cat busnum) $(cat devnum)")
+        self.run(f"tcp-run {ADDRESS} {port} /opt/libexec/devbroker-usb --device {node} --stream-fd 3 >/tmp/{device}.log 2>&1 & "
+                 f"echo $! >/tmp/{device}.pid")
+        return device
+
+    def end_by_hand(self, serial, guest):
+        device = f"byhand-{serial}"
+        self.run(f"kill $(cat /tmp/{device}.pid)", check=False)
+        guest.qmp.call("device_del", id=device)
+        while guest.qmp.wait_event("DEVICE_DELETED")["data"].get("device") != device:
+            pass
+        name = self.wait_usb(serial)
+        self.run(f"cd /sys/bus/usb/devices/{name}; for i in {name}:*; do echo $i >/sys/bus/usb/drivers_probe; done; true")
+
+    def cpu_ms(self, program):
+        """User and system time of all processes of this program so far."""
+        ticks = self.run(f"n=0; for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = {program} ] && "
+                         "{ set -- $(sed 's/.*) //' $p/stat); n=$((n + ${12} + ${13})); }; done; echo $n")
+        return int(ticks) * 10
+
     def check_kernel(self):
         """Nothing that runs here may make the kernel complain about itself."""
         for line in self.dmesg().splitlines():
