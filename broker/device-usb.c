@@ -154,7 +154,7 @@ void device_usb_settle(struct device_usb *u)
 	struct broker *b = d->broker;
 	_cleanup_free_ char *name = NULL;
 
-	if (u->run || d->lease) {
+	if (u->run || u->restoring || d->lease) {
 		return;
 	}
 	if (u->facts) {

@@ -38,7 +38,11 @@ struct device_usb {
 	struct claim_run *run; // may be NULL
 	int run_node;          /* what it works on; -1 */
 	int run_authorized;    /* -1 */
-	bool take_waits;       /* until run is done */
+	bool take_waits;       /* until run is done, and restoring */
+	bool restoring;        /* what an earlier broker had is being given back */
+	unsigned int restore_tries;
+	uint32_t restore_configuration;
+	sd_event_source *restore_timer; // may be NULL
 };
 
 /* d as a USB device, or NULL if it is something else. */

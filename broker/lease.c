@@ -391,8 +391,11 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 		lease_failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
 		break;
 	case WORKER_DONE_DEVICE_LOST:
-		lease_failed(l,
-			done->error == ENODEV ? LEASE_REASON_DEVICE_GONE : LEASE_REASON_IO_ERROR,
+		if (done->error == ENODEV) {
+			lease_failed(l, LEASE_REASON_DEVICE_GONE, NULL, false);
+			break;
+		}
+		lease_failed(l, LEASE_REASON_IO_ERROR,
 			done->detail[0] ? done->detail : strerror(done->error), false);
 		break;
 	case WORKER_DONE_DEVICE_BUSY:

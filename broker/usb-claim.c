@@ -44,6 +44,9 @@
 /* Documentation/admin-guide/devices.txt: usbfs nodes, 128 per bus. */
 #define USB_DEVICE_MAJOR 189
 #define NODES_PER_BUS    128
+/* How often, and for how long, a worker that has lost its broker is waited for. */
+#define RESTORE_USEC  (250 * UINT64_C(1000))
+#define RESTORE_TRIES 40
 
 static struct broker *broker_of(const struct device_usb *u)
 {
@@ -285,7 +288,7 @@ void usb_claim_take(struct device *d, struct lease *l)
 	struct refusal_text text = {0};
 	int r;
 
-	if (u->run) {
+	if (u->run || u->restoring) {
 		u->take_waits = true;
 		return;
 	}
@@ -485,31 +488,78 @@ void usb_claim_deny(struct device_usb *u)
 	}
 }
 
+static void restore_step(struct device_usb *u);
+
+static int on_restore_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct device_usb *u = userdata;
+
+	u->restore_timer = sd_event_source_disable_unref(u->restore_timer);
+	restore_step(u);
+	return 0;
+}
+
+static void restored(struct device_usb *u, int error)
+{
+	u->restoring = false;
+	if (error == 0) {
+		log_info(
+			"%s: given back to the host: an earlier devbrokerd had it", u->device.name);
+	} else if (u->facts) {
+		log_warn("%s: an earlier devbrokerd had it, and giving it back failed: %s",
+			u->device.name, strerror(-error));
+	}
+	forget_record(u);
+	run_ended(u);
+}
+
 static void on_restored(void *userdata, int error, uint32_t interfaces)
 {
 	struct device_usb *u = userdata;
 
-	log_info("%s: given back to the host: an earlier devbrokerd had it", u->device.name);
-	forget_record(u);
-	on_alone(u, error, interfaces);
+	u->run = NULL;
+	close_run(u);
+	/* The worker of that broker tells its guest first, and then ends. */
+	if (error == -EBUSY && u->facts && ++u->restore_tries < RESTORE_TRIES &&
+		sd_event_add_time_relative(broker_of(u)->event, &u->restore_timer, CLOCK_MONOTONIC,
+			RESTORE_USEC, 0, on_restore_timer, u) >= 0) {
+		return;
+	}
+	restored(u, error);
 }
 
-void usb_claim_restore(struct device_usb *u, const struct usb_record *record)
+static void restore_step(struct device_usb *u)
 {
 	struct claim_steps steps = {
 		.reset = true,
 		.configuration = CLAIM_AS_IT_IS,
-		.connect = record->host_drivers,
 		.authorized_fd = -1,
 	};
+	int r = u->facts ? 0 : -ENODEV;
 
-	if (!broker_of(u)->config.usb.host_drivers_return) {
-		steps.connect = 0;
+	if (broker_of(u)->config.usb.host_drivers_return) {
+		steps.connect = u->host_drivers;
 	}
-	if (u->facts->configuration != record->configuration) {
-		steps.configuration = record->configuration;
+	if (r == 0 && u->facts->configuration != u->restore_configuration) {
+		steps.configuration = u->restore_configuration;
 	}
-	run_alone(u, &steps, on_restored);
+	if (r == 0) {
+		u->run_node = open_node(u->facts);
+		r = u->run_node < 0 ? u->run_node : start_run(u, u->run_node, &steps, on_restored);
+	}
+	if (r < 0) {
+		close_run(u);
+		restored(u, r);
+	}
+}
+
+void usb_claim_restore(struct device_usb *u, const struct usb_record *record)
+{
+	u->restoring = true;
+	u->restore_tries = 0;
+	u->restore_configuration = record->configuration;
+	u->host_drivers = record->host_drivers;
+	restore_step(u);
 }
 
 void usb_claim_hub(struct broker *b, const struct usb_facts *f)
@@ -535,6 +585,7 @@ void usb_claim_hub(struct broker *b, const struct usb_facts *f)
 void usb_claim_finish(struct device_usb *u)
 {
 	claim_forget(u->run);
+	sd_event_source_disable_unref(u->restore_timer);
 	close_run(u);
 	u->node = safe_close(u->node);
 	charge_return(&u->usbfs);

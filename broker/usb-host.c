@@ -79,7 +79,7 @@ void usb_host_reconcile(struct device_usb *u)
 {
 	struct device *d = &u->device;
 
-	if (!u->facts || u->run || d->lease || d->broker->stopping) {
+	if (!u->facts || u->run || u->restoring || d->lease || d->broker->stopping) {
 		return;
 	}
 	if (u->decision.action == POLICY_DENY) {

@@ -226,30 +226,45 @@ static int configure(int fd, uint32_t value)
 	return ioctl(fd, USBDEVFS_SETCONFIGURATION, &configuration) < 0 ? -errno : 0;
 }
 
-/* 0 or -errno of the first step that failed: those after it are not done. */
+/* What makes a device fit for its next user. -errno of the first that failed; a device that can't
+ * be reset is given back all the same. */
+static int prepare(const struct options *o)
+{
+	int first = 0, r;
+
+	if (o->reset && ioctl(o->device_fd, USBDEVFS_RESET, NULL) < 0) {
+		first = -errno;
+	}
+	if (first != -ENODEV && o->configuration != NO_CONFIGURATION) {
+		r = configure(o->device_fd, o->configuration);
+		first = first < 0 ? first : r;
+	}
+	return first;
+}
+
+/* 0 or -errno of the first step that failed. Drivers are taken off only if all went well before;
+ * they are brought back even so. */
 static int run(const struct options *o, uint32_t *interfaces)
 {
-	int r = 0;
+	int first = 0, r;
 
 	if (o->authorized_fd >= 0 && !o->authorize) {
-		r = write_authorized(o->authorized_fd, false);
+		first = write_authorized(o->authorized_fd, false);
 	}
-	if (r == 0 && o->reset && ioctl(o->device_fd, USBDEVFS_RESET, NULL) < 0) {
-		r = -errno;
+	if (first == 0) {
+		first = prepare(o);
 	}
-	if (r == 0 && o->configuration != NO_CONFIGURATION) {
-		r = configure(o->device_fd, o->configuration);
+	if (first == 0 && o->disconnect) {
+		first = disconnect_all(o->device_fd, o->disconnect, interfaces);
 	}
-	if (r == 0 && o->disconnect) {
-		r = disconnect_all(o->device_fd, o->disconnect, interfaces);
-	}
-	if (r == 0 && o->connect) {
+	if (first != -ENODEV && o->connect) {
 		r = connect_all(o->device_fd, o->connect, interfaces);
+		first = first < 0 ? first : r;
 	}
-	if (r == 0 && o->authorized_fd >= 0 && o->authorize) {
-		r = write_authorized(o->authorized_fd, true);
+	if (first == 0 && o->authorized_fd >= 0 && o->authorize) {
+		first = write_authorized(o->authorized_fd, true);
 	}
-	return r;
+	return first;
 }
 
 static int enter_sandbox(const struct options *o)
