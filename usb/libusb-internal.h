@@ -85,6 +85,7 @@ struct usb_host {
 	uint8_t request_alternate;  /* altsetting */
 	uint32_t request_endpoints; /* bits of descriptors_slot */
 	uint32_t request_streams;
+	bool broker_asked; /* and it has not answered */
 	int broker_error;
 
 	/* libusb-device.c; the thread's while it runs */

@@ -194,6 +194,7 @@ static void request_done(struct usb_host *h)
 
 	if (request == HOST_REQUEST_RELEASE) {
 		/* Runs until backend_libusb_configured. */
+		h->broker_asked = true;
 		h->listener->set_configuration(h->userdata, h->request_value);
 		return;
 	}
@@ -227,8 +228,9 @@ void backend_libusb_configured(struct backend *b, int error)
 {
 	struct usb_host *h = host_of(b);
 
-	if (h->request == HOST_REQUEST_RELEASE && h->request_running &&
-		!blocking_busy(h->blocking)) {
+	/* The thread may be busy with a halt. */
+	if (h->broker_asked) {
+		h->broker_asked = false;
 		h->broker_error = error;
 		begin(h, HOST_REQUEST_CLAIM);
 	}

@@ -422,6 +422,10 @@ void transfers_finish(struct usb_host *h)
 {
 	struct urb *u, *tmp;
 
+	assert(list_empty(&h->in_flight));
+	for (size_t i = 0; i < ARRAY_SIZE(h->budget.used); i++) {
+		assert(h->budget.used[i] == 0);
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(h->free_urbs); i++) {
 		list_for_each_safe (u, tmp, &h->free_urbs[i], link) {
 			urb_free(u);
