@@ -135,6 +135,10 @@ static int worker_read(struct worker *w)
 	size_t n_fds = 0;
 	ssize_t n = fd_recv(w->control, buffer, sizeof(buffer), NULL, 0, &n_fds);
 
+	if (n == -ECONNRESET) {
+		/* It ended with a ping unread: that is said once, before its last words. */
+		n = fd_recv(w->control, buffer, sizeof(buffer), NULL, 0, &n_fds);
+	}
 	if (n == -EAGAIN) {
 		return 0;
 	}

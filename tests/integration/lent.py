@@ -107,6 +107,9 @@ class Lent(Worker):
     def receive_control(self):
         try:
             data = self.control.recv(4096)
+        except ConnectionResetError:
+            # It ended with a ping unread; that is said once, before its last words.
+            data = self.control.recv(4096)
         except OSError:
             data = b""
         with self.changed:

@@ -2,6 +2,7 @@
  * Workers good and bad as the broker sees them: heard, pinged, ended, reaped.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -180,6 +181,33 @@ static void test_done_instead_of_ready(void **state)
 	assert_int_equal(t->n_ready, 0);
 	assert_int_equal(t->end, WORKER_END_DONE);
 	assert_int_equal(t->worker->done.reason, WORKER_DONE_DEVICE_BUSY);
+}
+
+static int ends_with_unread_ping(int argc, char **argv, const int *fds, size_t n_fds)
+{
+	struct pollfd ping = {.fd = fds[0], .events = POLLIN};
+
+	fake_say(fds[0], WORKER_MSG_READY, 7);
+	poll(&ping, 1, 5000);
+	fake_say(fds[0], WORKER_MSG_DONE, WORKER_DONE_PEER_CLOSED);
+	return 0;
+}
+
+static void test_last_words_behind_a_ping(void **state)
+{
+	struct watch *t = *state;
+	siginfo_t info;
+
+	start(t, ends_with_unread_ping);
+	run_until(t, is_ready, 5);
+	while (t->broker.ping_seq == 0) {
+		assert_true(sd_event_run(t->broker.event, 50000) >= 0);
+	}
+	/* Before anything is read of it. */
+	waitid(P_PIDFD, (id_t)t->worker->pidfd, &info, WEXITED | WNOWAIT);
+	run_until(t, has_ended, 5);
+	assert_int_equal(t->end, WORKER_END_DONE);
+	assert_int_equal(t->worker->done.reason, WORKER_DONE_PEER_CLOSED);
 }
 
 static int exits(int argc, char **argv, const int *fds, size_t n_fds)
@@ -511,6 +539,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_good),
 		TEST(test_done_instead_of_ready),
+		TEST(test_last_words_behind_a_ping),
 		TEST(test_ends_without_a_word),
 		TEST(test_dies),
 		TEST(test_malformed),
