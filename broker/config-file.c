@@ -30,6 +30,9 @@ struct parse {
 	const struct config_key *keys;
 	size_t n_keys;
 	void *target;
+	const struct config_sections *sections; // NULL: sections have no names
+	unsigned int section_line;              /* of the section that has begun */
+	const char *line;                   /* the one inih has now, blanks before it included */
 	unsigned int seen[CONFIG_KEYS_MAX]; /* line of each key, 0: not yet */
 	int result; /* first error, 0: none; inih goes on, so this stops the rest */
 };
@@ -42,6 +45,10 @@ int config_refuse(const struct config_place *place, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(sentence, sizeof(sentence), fmt, ap);
 	va_end(ap);
+	if (place->line > 0 && place->column > 0) {
+		return refuse(place->text, REFUSAL_CONFIG, "%.128s:%u:%u: %.360s", place->shown,
+			place->line, place->column, sentence);
+	}
 	if (place->line > 0) {
 		return refuse(place->text, REFUSAL_CONFIG, "%.128s:%u: %.360s", place->shown,
 			place->line, sentence);
@@ -124,10 +131,21 @@ static size_t distance(const char *a, const char *b)
 	return last[m];
 }
 
+/* "rule" of "rule NAME", where sections have names. */
+static bool is_section(const struct parse *p, const char *section, const char *known)
+{
+	size_t n = strlen(known);
+
+	if (!p->sections) {
+		return strcmp(section, known) == 0;
+	}
+	return strncmp(section, known, n) == 0 && (section[n] == ' ' || section[n] == '\0');
+}
+
 static bool section_known(const struct parse *p, const char *section)
 {
 	for (size_t i = 0; i < p->n_keys; i++) {
-		if (strcmp(p->keys[i].section, section) == 0) {
+		if (is_section(p, section, p->keys[i].section)) {
 			return true;
 		}
 	}
@@ -150,7 +168,7 @@ static int refuse_key(const struct parse *p, const char *section, const char *na
 	for (size_t i = 0; i < p->n_keys; i++) {
 		size_t d = distance(name, p->keys[i].name);
 
-		if (strcmp(p->keys[i].section, section) != 0) {
+		if (!is_section(p, section, p->keys[i].section)) {
 			continue;
 		}
 		list_item(known, sizeof(known), p->keys[i].name);
@@ -178,6 +196,21 @@ static int refuse_section(const struct parse *p, const char *section)
 	return config_refuse(&p->place, "unknown section [%s]; known sections: %s", shown, known);
 }
 
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r';
+}
+
+/* The place of the value in "  key = value", from 1. */
+static unsigned int value_column(const char *line)
+{
+	const char *p = line + strcspn(line, "=:\n");
+
+	for (p += *p != '\0'; is_blank(*p); p++) {
+	}
+	return (unsigned int)(p - line) + 1;
+}
+
 static int take(struct parse *p, const char *section, const char *name, const char *value)
 {
 	if (!*section) {
@@ -186,16 +219,19 @@ static int take(struct parse *p, const char *section, const char *name, const ch
 	for (size_t i = 0; i < p->n_keys; i++) {
 		const struct config_key *key = &p->keys[i];
 
-		if (strcmp(key->section, section) != 0 || strcmp(key->name, name) != 0) {
+		if (!is_section(p, section, key->section) || strcmp(key->name, name) != 0) {
 			continue;
 		}
-		if (p->seen[i] > 0) {
+		if (p->seen[i] > 0 && !(key->how & CONFIG_REPEATS)) {
 			return config_refuse(&p->place,
 				"key \"%s\" is given twice; first in line %u", name, p->seen[i]);
 		}
 		p->seen[i] = p->place.line;
 		if (!*value) {
 			return config_refuse(&p->place, "key \"%s\" has no value", name);
+		}
+		if (p->sections) {
+			p->place.column = value_column(p->line);
 		}
 		return key->set(p->target, value, &p->place);
 	}
@@ -212,16 +248,25 @@ static int handle_pair(void *userdata, const char *section, const char *name, co
 	return p->result == 0;
 }
 
-static bool is_blank(char c)
+static int check_required(const struct parse *p);
+
+/* The one before it is complete, and its keys may be given again. */
+static int begin_section(struct parse *p, const char *section)
 {
-	return c == ' ' || c == '\t' || c == '\r';
+	const char *name = strchr(section, ' ');
+	int r = p->section_line > 0 ? check_required(p) : 0;
+
+	p->section_line = p->place.line;
+	memset(p->seen, 0, sizeof(p->seen));
+	p->place.column = 0;
+	return r == 0 ? p->sections->begin(p->target, name ? name + 1 : "", &p->place) : r;
 }
 
 /* A line that inih would take for something else than its writer meant. */
-static int check_line(const struct parse *p, const char *line, size_t length, size_t max)
+static int check_line(struct parse *p, const char *line, size_t length, size_t max)
 {
 	const char *close, *rest;
-	char section[64];
+	char section[128];
 
 	if (length > max) {
 		return config_refuse(
@@ -245,8 +290,11 @@ static int check_line(const struct parse *p, const char *line, size_t length, si
 	if (rest < line + length && *rest != '#' && *rest != ';') {
 		return config_refuse(&p->place, "something follows the section's closing bracket");
 	}
-	snprintf(section, sizeof(section), "%.*s", (int)MIN(close - line - 1, 60), line + 1);
-	return section_known(p, section) ? 0 : refuse_section(p, section);
+	snprintf(section, sizeof(section), "%.*s", (int)MIN(close - line - 1, 126), line + 1);
+	if (!section_known(p, section)) {
+		return refuse_section(p, section);
+	}
+	return p->sections ? begin_section(p, section) : 0;
 }
 
 /* inih's reader, in the manner of fgets: one call is one line. */
@@ -260,6 +308,8 @@ static char *read_line(char *out, int size, void *userdata)
 		return NULL;
 	}
 	p->place.line++;
+	p->place.column = 0;
+	p->line = line;
 	eol = memchr(line, '\n', (size_t)(p->end - line));
 	p->next = eol ? eol + 1 : p->end;
 	if (!eol) {
@@ -286,9 +336,10 @@ static int check_required(const struct parse *p)
 {
 	struct config_place whole = p->place;
 
-	whole.line = 0;
+	whole.line = p->sections ? p->section_line : 0;
+	whole.column = 0;
 	for (size_t i = 0; i < p->n_keys; i++) {
-		if (p->keys[i].required && p->seen[i] == 0) {
+		if (p->keys[i].how & CONFIG_REQUIRED && p->seen[i] == 0) {
 			return config_refuse(&whole, "%s= in [%s] is missing", p->keys[i].name,
 				p->keys[i].section);
 		}
@@ -340,9 +391,17 @@ static int read_all(
 int config_file_read(int dir_fd, const char *name, const char *shown, const struct config_key *keys,
 	size_t n_keys, void *target, struct refusal_text *text)
 {
+	return config_file_read_sections(dir_fd, name, shown, keys, n_keys, NULL, target, text);
+}
+
+int config_file_read_sections(int dir_fd, const char *name, const char *shown,
+	const struct config_key *keys, size_t n_keys, const struct config_sections *sections,
+	void *target, struct refusal_text *text)
+{
 	struct parse p = {.place = {.shown = shown, .text = text},
 		.keys = keys,
 		.n_keys = n_keys,
+		.sections = sections,
 		.target = target};
 	_cleanup_free_ char *buf = malloc(CONFIG_FILE_SIZE_MAX + 1);
 	size_t size = 0;
@@ -372,5 +431,10 @@ int config_file_read(int dir_fd, const char *name, const char *shown, const stru
 		p.place.line = line > 0 ? (unsigned int)line : 0;
 		return config_refuse(&p.place, "this is neither [section] nor key=value");
 	}
-	return check_required(&p);
+	if (!sections) {
+		return check_required(&p);
+	}
+	p.place.column = 0;
+	r = p.section_line > 0 ? check_required(&p) : 0;
+	return r == 0 ? sections->begin(target, NULL, &p.place) : r;
 }

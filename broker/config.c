@@ -152,10 +152,11 @@ static int set_bytes(void *target, const char *value, const struct config_place 
 	return 0;
 }
 
-#define QUOTA_KEYS                                                                                \
-	{"quota", "devices", set_devices, false}, {"quota", "bytes-in-flight", set_bytes, false}, \
-	{                                                                                         \
-		"quota", "transfers-in-flight", set_transfers, false                              \
+#define QUOTA_KEYS                                                             \
+	{"quota", "devices", set_devices, CONFIG_OPTIONAL},                    \
+		{"quota", "bytes-in-flight", set_bytes, CONFIG_OPTIONAL},      \
+	{                                                                      \
+		"quota", "transfers-in-flight", set_transfers, CONFIG_OPTIONAL \
 	}
 
 static int set_sandbox(void *target, const char *value, const struct config_place *place)
@@ -216,13 +217,13 @@ static int set_log_level(void *target, const char *value, const struct config_pl
 }
 
 static const struct config_key broker_keys[] = {
-	{"broker", "sandbox", set_sandbox, false},
-	{"broker", "worker-uids", set_worker_uids, false},
-	{"broker", "log-level", set_log_level, false},
-	{"usb", "quarantine", config_usb_set_quarantine, false},
-	{"usb", "host-drivers", config_usb_set_host_drivers, false},
-	{"usb", "usbfs-memory", config_usb_set_memory, false},
-	{"usb", "usbfs-memory-all", config_usb_set_memory_all, false},
+	{"broker", "sandbox", set_sandbox, CONFIG_OPTIONAL},
+	{"broker", "worker-uids", set_worker_uids, CONFIG_OPTIONAL},
+	{"broker", "log-level", set_log_level, CONFIG_OPTIONAL},
+	{"usb", "quarantine", config_usb_set_quarantine, CONFIG_OPTIONAL},
+	{"usb", "host-drivers", config_usb_set_host_drivers, CONFIG_OPTIONAL},
+	{"usb", "usbfs-memory", config_usb_set_memory, CONFIG_OPTIONAL},
+	{"usb", "usbfs-memory-all", config_usb_set_memory_all, CONFIG_OPTIONAL},
 	QUOTA_KEYS,
 };
 
@@ -249,8 +250,8 @@ static int set_bus(void *target, const char *value, const struct config_place *p
 }
 
 static const struct config_key vm_keys[] = {
-	{"vm", "qmp", set_qmp, true},
-	{"vm", "bus", set_bus, false},
+	{"vm", "qmp", set_qmp, CONFIG_REQUIRED},
+	{"vm", "bus", set_bus, CONFIG_OPTIONAL},
 	QUOTA_KEYS,
 };
 
@@ -309,11 +310,11 @@ static int set_vm(void *target, const char *value, const struct config_place *pl
 }
 
 static const struct config_key disk_keys[] = {
-	{"disk", "image", set_image, true},
-	{"disk", "read-only", set_read_only, false},
-	{"disk", "speed", set_speed, false},
-	{"disk", "serial", set_serial, false},
-	{"disk", "vm", set_vm, false},
+	{"disk", "image", set_image, CONFIG_REQUIRED},
+	{"disk", "read-only", set_read_only, CONFIG_OPTIONAL},
+	{"disk", "speed", set_speed, CONFIG_OPTIONAL},
+	{"disk", "serial", set_serial, CONFIG_OPTIONAL},
+	{"disk", "vm", set_vm, CONFIG_OPTIONAL},
 };
 
 static void vm_free(struct config_vm *vm)
