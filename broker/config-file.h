@@ -59,3 +59,12 @@ struct config_sections {
 int config_file_read_sections(int dir_fd, const char *name, const char *shown,
 	const struct config_key *keys, size_t n_keys, const struct config_sections *sections,
 	void *target, struct refusal_text *text) _must_check_;
+
+/* Reads one file of a folder: shown is its name for sentences, name that without ".conf". */
+typedef int (*config_folder_load)(void *userdata, int dir_fd, const char *file, const char *shown,
+	const char *name, struct refusal_text *text);
+
+/* Loads each NAME.conf in the folder name below parent_fd, in the order of their names; at most max
+ * of them. No such folder is fine. 0, -errno, or REFUSAL_CONFIG with text. */
+int config_folder_read(int parent_fd, const char *name, unsigned int max, config_folder_load load,
+	void *userdata, struct refusal_text *text) _must_check_;

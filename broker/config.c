@@ -6,7 +6,6 @@
  */
 #include "broker/config.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -24,7 +23,6 @@
 
 #define VMS_MAX   256
 #define DISKS_MAX 1024
-#define SUFFIX    ".conf"
 
 #define BUS_MAX    63
 #define SERIAL_MAX 60 /* characters of a USB string that every host copes with */
@@ -339,9 +337,10 @@ static void disk_free(struct config_disk *d)
 	free(d);
 }
 
-static int load_vm(struct config *c, int dir_fd, const char *file, const char *shown,
+static int load_vm(void *userdata, int dir_fd, const char *file, const char *shown,
 	const char *name, struct refusal_text *text)
 {
+	struct config *c = userdata;
 	struct config_vm *vm = calloc(1, sizeof(*vm));
 	struct config_target target = {.vm = vm};
 	int r;
@@ -360,9 +359,10 @@ static int load_vm(struct config *c, int dir_fd, const char *file, const char *s
 	return r == 0 && !vm->bus ? set_string(&vm->bus, "xhci.0") : r;
 }
 
-static int load_disk(struct config *c, int dir_fd, const char *file, const char *shown,
+static int load_disk(void *userdata, int dir_fd, const char *file, const char *shown,
 	const char *name, struct refusal_text *text)
 {
+	struct config *c = userdata;
 	struct config_disk *d = calloc(1, sizeof(*d));
 	struct config_target target = {.disk = d};
 	int r;
@@ -379,11 +379,10 @@ static int load_disk(struct config *c, int dir_fd, const char *file, const char 
 	return r == 0 && !d->speed ? set_string(&d->speed, "super") : r;
 }
 
-/* One folder of NAME.conf files. */
+/* A folder of NAME.conf files. */
 struct folder {
 	const char *name;
-	int (*load)(struct config *c, int dir_fd, const char *file, const char *shown,
-		const char *name, struct refusal_text *text);
+	config_folder_load load;
 	unsigned int max;
 };
 
@@ -391,95 +390,6 @@ static const struct folder folders[] = {
 	{"vms.d", load_vm, VMS_MAX},
 	{"disks.d", load_disk, DISKS_MAX},
 };
-
-static int is_conf(const struct dirent *entry)
-{
-	size_t n = strlen(entry->d_name), suffix = strlen(SUFFIX);
-
-	/* Hidden ones are editors' leftovers. */
-	return entry->d_name[0] != '.' && n > suffix &&
-	       strcmp(entry->d_name + n - suffix, SUFFIX) == 0;
-}
-
-static int by_bytes(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-static int load_entry(struct config *c, const struct folder *f, int dir_fd, const char *file,
-	struct refusal_text *text)
-{
-	char shown[PATH_MAX], name[NAME_MAX_LENGTH + 1], escaped[200];
-	struct config_place place = {.shown = shown, .text = text};
-	size_t n = strlen(file) - strlen(SUFFIX);
-	int r;
-
-	log_escape(file, strlen(file), escaped, sizeof(escaped));
-	snprintf(shown, sizeof(shown), "%s/%s", f->name, escaped);
-	if (n >= sizeof(name)) {
-		return config_refuse(&place, "the name has %zu bytes; at most %d are allowed", n,
-			NAME_MAX_LENGTH);
-	}
-	memcpy(name, file, n);
-	name[n] = '\0';
-	if (!config_name_ok(name)) {
-		return config_refuse(&place, "the file's name is no name: use letters, digits, "
-					     "'.', '_' and '-', a letter or digit first");
-	}
-	r = f->load(c, dir_fd, file, shown, name, text);
-	if (r == -ENOENT) {
-		/* The folder named it a moment ago. */
-		r = config_refuse(&place, "it is a link to nothing, or went away");
-	}
-	return r;
-}
-
-static int load_entries(struct config *c, const struct folder *f, int dir_fd,
-	struct dirent **entries, int n, struct refusal_text *text)
-{
-	const struct config_place place = {.shown = f->name, .text = text};
-	int r = 0;
-
-	if ((unsigned int)n > f->max) {
-		return config_refuse(
-			&place, "there are %d files; at most %u are allowed", n, f->max);
-	}
-	for (int i = 0; i < n && r == 0; i++) {
-		r = load_entry(c, f, dir_fd, entries[i]->d_name, text);
-	}
-	return r;
-}
-
-static int load_folder(
-	struct config *c, const struct folder *f, int parent_fd, struct refusal_text *text)
-{
-	const struct config_place place = {.shown = f->name, .text = text};
-	_cleanup_close_ int fd = openat(parent_fd, f->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct dirent **entries = NULL;
-	struct stat st;
-	int n, r;
-
-	if (fd < 0 && errno == ENOENT) {
-		return 0;
-	}
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		return config_refuse(&place, "it can't be read: %s", strerror(errno));
-	}
-	r = config_check_trust(&st, &place);
-	if (r != 0) {
-		return r;
-	}
-	n = scandirat(fd, ".", &entries, is_conf, by_bytes);
-	if (n < 0) {
-		return config_refuse(&place, "it can't be read: %s", strerror(errno));
-	}
-	r = load_entries(c, f, fd, entries, n, text);
-	for (int i = 0; i < n; i++) {
-		free(entries[i]);
-	}
-	free(entries);
-	return r;
-}
 
 static int load_all(struct config *c, const char *dir, struct refusal_text *text)
 {
@@ -505,7 +415,8 @@ static int load_all(struct config *c, const char *dir, struct refusal_text *text
 		r = 0;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(folders) && r == 0; i++) {
-		r = load_folder(c, &folders[i], fd, text);
+		r = config_folder_read(
+			fd, folders[i].name, folders[i].max, folders[i].load, c, text);
 	}
 	return r;
 }
