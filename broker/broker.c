@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "broker/device-disk.h"
 #include "broker/lease.h"
+#include "broker/policy.h"
 #include "broker/spawner.h"
 #include "broker/usb-host.h"
 #include "broker/vm.h"
@@ -145,12 +146,31 @@ static int check_disks(struct broker *b, struct refusal_text *text)
 	return 0;
 }
 
+int broker_reload_policy(struct broker *b, struct refusal_text *text)
+{
+	struct policy *fresh, *old = b->policy;
+	int r = policy_load(b->config_dir, &fresh, text);
+
+	if (r != 0) {
+		return r;
+	}
+	b->policy = fresh;
+	log_info("policy: %zu rule%s", fresh->n_rules, fresh->n_rules == 1 ? "" : "s");
+	/* Decisions point to rules of the old one until they are made anew. */
+	usb_host_decide_all(b);
+	policy_destroy(old);
+	return 0;
+}
+
 int broker_load(struct broker *b, struct refusal_text *text)
 {
 	const struct config_disk *disk;
 	const struct config_vm *c;
 	int r = check_disks(b, text);
 
+	if (r == 0) {
+		r = broker_reload_policy(b, text);
+	}
 	if (r != 0) {
 		return r;
 	}
@@ -224,6 +244,7 @@ void broker_finish(struct broker *b)
 		}
 		assert(b->n_workers == 0);
 		config_finish(&b->config);
+		policy_destroy(b->policy);
 	}
 	sd_event_source_disable_unref(b->heartbeat);
 	spawner_destroy(b->spawner);

@@ -16,6 +16,7 @@
 struct bus_server;
 struct device;
 struct hotplug;
+struct policy;
 struct spawner;
 struct vm;
 
@@ -34,7 +35,9 @@ struct broker {
 	struct list vms;         // vm::link
 	struct list devices;     // device::link
 	struct list workers;     // worker::link
+	struct policy *policy;   // may be NULL: before start
 	struct hotplug *hotplug; // may be NULL: before start, after stop
+	sd_event_source *decide; // may be NULL: decisions are made anew in this turn
 	bool usb_started;        /* what was there at start is known */
 	struct quota usbfs;      /* kernel memory for transfers, all devices together */
 	uint32_t n_vms;
@@ -51,6 +54,9 @@ struct broker {
 
 /* Sets up what needs nothing but memory. config is taken (moved). 0 or -errno. */
 int broker_init(struct broker *b, struct config *config, struct spawner *spawner) _must_check_;
+/* Reads the rules anew: the old ones stay in force if there is an error in the new. 0, -errno, or
+ * REFUSAL_CONFIG with text. */
+int broker_reload_policy(struct broker *b, struct refusal_text *text) _must_check_;
 /* Makes VMs and disks of the configuration. 0, -errno, or a refusal (of the kind REFUSAL_CONFIG)
  * with text. */
 int broker_load(struct broker *b, struct refusal_text *text) _must_check_;

@@ -41,6 +41,11 @@ struct bus_connection {
 	sd_event_source *dying; // may be NULL: to be destroyed in the next turn
 };
 
+static inline struct broker *bus_broker(const struct bus_connection *c)
+{
+	return c->server->broker;
+}
+
 /* Registers all vtables on a new connection. 0 or -errno. */
 int bus_export(struct bus_connection *c) _must_check_;
 
@@ -64,3 +69,7 @@ int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text);
 int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm);
 /* 0 if the caller is an administrator, else the answer to give back. */
 int bus_check_admin(struct bus_connection *c, sd_bus_error *error);
+
+/* bus-policy.c */
+int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_on_explain(sd_bus_message *m, void *userdata, sd_bus_error *error);

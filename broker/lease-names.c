@@ -53,6 +53,8 @@ static const struct reason reasons[] = {
 	[LEASE_REASON_DEVICE_LOST] = {"device-lost", "It does not work any more.",
 		"Unplug it and plug it in again."},
 	[LEASE_REASON_DENIED] = {"denied", "It may not be lent.", ""},
+	[LEASE_REASON_POLICY] = {"policy", "Rules want it elsewhere now.",
+		"See why: devbroker explain DEVICE"},
 	[LEASE_REASON_QUOTA] = {"quota", "A quota of the VM is used up.",
 		"Release something, or raise the limit in the [quota] section."},
 	[LEASE_REASON_SHUTDOWN] = {"shutdown", "devbrokerd is stopping.", ""},

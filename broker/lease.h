@@ -49,6 +49,7 @@ enum lease_reason {
 	LEASE_REASON_DEVICE_BUSY, /* the host uses it, or its driver came back */
 	LEASE_REASON_DEVICE_LOST, /* it failed for good, or is another one after a reset */
 	LEASE_REASON_DENIED,      /* policy or safety forbids it */
+	LEASE_REASON_POLICY,      /* rules want it elsewhere now */
 	LEASE_REASON_QUOTA,
 	LEASE_REASON_SHUTDOWN, /* of devbrokerd */
 	LEASE_REASON_COUNT_,
@@ -58,6 +59,8 @@ enum lease_reason {
 struct lease_options {
 	bool keep_drivers_off; /* the host's drivers stay away afterwards */
 	bool last_input;       /* even the host's last keyboard or pointer */
+	bool no_reset;         /* it is given back as the VM left it */
+	bool by_policy;        /* nobody asked for it: a rule did */
 };
 
 struct lease {

@@ -159,6 +159,20 @@ static int on_stop_signal(
 	return 0;
 }
 
+static int on_reload_signal(
+	sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct broker *b = userdata;
+	struct refusal_text text = {0};
+	int r = b->stopping ? 0 : broker_reload_policy(b, &text);
+
+	if (r != 0) {
+		log_error("devbrokerd: the rules stay as they were: %s",
+			r < 0 ? strerror(-r) : text.sentence);
+	}
+	return 0;
+}
+
 static int watch_signals(struct broker *b)
 {
 	sigset_t set;
@@ -167,12 +181,14 @@ static int watch_signals(struct broker *b)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	/* A reload is not there yet: a stray hangup must not end what is lent. */
-	signal(SIGHUP, SIG_IGN);
 	r = sd_event_add_signal(b->event, NULL, SIGTERM, on_stop_signal, b);
-	return r < 0 ? r : sd_event_add_signal(b->event, NULL, SIGINT, on_stop_signal, b);
+	if (r >= 0) {
+		r = sd_event_add_signal(b->event, NULL, SIGINT, on_stop_signal, b);
+	}
+	return r < 0 ? r : sd_event_add_signal(b->event, NULL, SIGHUP, on_reload_signal, b);
 }
 
 static void choose_worker_uids(struct broker *b)

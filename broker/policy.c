@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/policy.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static void bad_value(
 {
 	char shown[80];
 
-	say(d, POLICY_HOST, "Its udev property %s=%s is not %s; the host keeps it.", key,
+	say(d, POLICY_HOLD, "Its udev property %s=%s is not %s; the host keeps it.", key,
 		log_escape(value, strlen(value), shown, sizeof(shown)), wanted);
 }
 
@@ -50,18 +51,18 @@ static bool take_options(const struct usb_facts *f, struct policy_decision *d)
 	return true;
 }
 
-void policy_decide(const struct usb_facts *f, struct policy_decision *out)
+/* Where no rule matched: what udev rules said. */
+static void decide_by_udev(const struct usb_facts *f, struct policy_decision *out)
 {
 	const char *action = usb_facts_property(f, "DEVBROKER_ACTION");
 	const char *vm = usb_facts_property(f, "DEVBROKER_VM");
 
-	*out = (struct policy_decision){.action = POLICY_HOST};
 	if (action && strcmp(action, "deny") == 0) {
 		say(out, POLICY_DENY, "A udev rule denies it (DEVBROKER_ACTION=deny).");
 		return;
 	}
 	if (action && strcmp(action, "host") == 0) {
-		say(out, POLICY_HOST, "A udev rule leaves it to the host (DEVBROKER_ACTION=host).");
+		say(out, POLICY_HOLD, "A udev rule leaves it to the host (DEVBROKER_ACTION=host).");
 		return;
 	}
 	if (action) {
@@ -79,4 +80,60 @@ void policy_decide(const struct usb_facts *f, struct policy_decision *out)
 		snprintf(out->vm, sizeof(out->vm), "%s", vm);
 		say(out, POLICY_ATTACH, "A udev rule gives it to vm %s (DEVBROKER_VM).", vm);
 	}
+}
+
+static void decide_by_rule(const struct policy_rule *rule, struct policy_decision *out)
+{
+	static const char *const sayings[] = {
+		[POLICY_HOLD] = "leaves it to the host",
+		[POLICY_ATTACH] = "gives it to vm",
+		[POLICY_OFFER] = "offers it",
+		[POLICY_DENY] = "denies it to host and VMs",
+		[POLICY_IGNORE] = "keeps it on the host",
+	};
+
+	static_assert(ARRAY_SIZE(sayings) == POLICY_ACTION_COUNT_, "one per action");
+	out->rule = rule;
+	out->options = rule->options;
+	if (rule->action == POLICY_ATTACH) {
+		snprintf(out->vm, sizeof(out->vm), "%s", rule->vms[0]);
+	}
+	say(out, rule->action, "Rule %s (%s) %s%s%s.", rule->name, rule->where,
+		sayings[rule->action], out->vm[0] ? " " : "", out->vm);
+}
+
+/* Any line of it, or none at all. */
+static bool rule_matches(const struct policy_rule *rule, const struct usb_facts *f,
+	const struct policy_context *context, const struct policy_trace *trace)
+{
+	for (size_t i = 0; i < rule->n_matches; i++) {
+		const char *failed = policy_match_fails(&rule->matches[i], f, context);
+
+		if (trace) {
+			trace->looked(trace->userdata, rule, i, failed);
+		}
+		if (!failed) {
+			return true;
+		}
+	}
+	if (rule->n_matches == 0 && trace) {
+		trace->looked(trace->userdata, rule, 0, NULL);
+	}
+	return rule->n_matches == 0;
+}
+
+void policy_decide(const struct policy *p, const struct usb_facts *f,
+	const struct policy_context *context, const struct policy_trace *trace,
+	struct policy_decision *out)
+{
+	const struct policy_rule *rule;
+
+	*out = (struct policy_decision){.action = POLICY_HOLD};
+	list_for_each (rule, &p->rules, link) {
+		if (rule_matches(rule, f, context, trace)) {
+			decide_by_rule(rule, out);
+			return;
+		}
+	}
+	decide_by_udev(f, out);
 }

@@ -172,6 +172,10 @@ int usb_claim_check(
 	if (!f) {
 		return refuse(text, REFUSAL_NOT_FOUND, "%s was unplugged", d->name);
 	}
+	if (u->decision.action == POLICY_IGNORE) {
+		return refuse_with(text, REFUSAL_DENIED, "See why: devbroker explain DEVICE",
+			"%s is the host's: %s", d->name, u->decision.why);
+	}
 	if (u->denied) {
 		/* Deauthorised: its interfaces are not there. */
 		return refuse_with(text, REFUSAL_DENIED, "Change the rule that denies it.",
@@ -337,7 +341,7 @@ void usb_claim_give_back(struct device *d, struct lease *l)
 {
 	struct device_usb *u = device_usb(d);
 	struct claim_steps steps = {
-		.reset = true,
+		.reset = !l->options.no_reset,
 		.configuration = CLAIM_AS_IT_IS,
 		.authorized_fd = -1,
 	};

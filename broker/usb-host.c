@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "broker/broker.h"
@@ -54,6 +55,7 @@ static void attach(struct device_usb *u)
 {
 	struct device *d = &u->device;
 	const struct policy_decision *p = &u->decision;
+	struct lease_options options = p->options;
 	struct vm *vm = broker_vm_named(d->broker, p->vm);
 	struct refusal_text text = {0};
 	char detail[256];
@@ -65,7 +67,8 @@ static void attach(struct device_usb *u)
 		set_detail(u, LEASE_REASON_VM_GONE, detail);
 		return;
 	}
-	r = lease_create(d, vm, &p->options, &text);
+	options.by_policy = true;
+	r = lease_create(d, vm, &options, &text);
 	if (r == 0) {
 		return;
 	}
@@ -106,18 +109,60 @@ void usb_host_lease_ended(struct device *d)
 {
 	struct device_usb *u = device_usb(d);
 
-	u->held_off = true;
+	u->held_off = d->reason != LEASE_REASON_POLICY;
 	device_usb_settle(u);
 }
 
-/* Takes what policy says now. Something new is a fresh start. */
+static const char *vm_state_of(void *userdata, const char *name)
+{
+	const struct vm *vm = broker_vm_named(userdata, name);
+
+	return vm ? vm_state_name(vm->state) : NULL;
+}
+
+struct policy_context usb_host_context(struct broker *b)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (struct policy_context){
+		.vm_state = vm_state_of, .userdata = b, .since_boot = (uint64_t)now.tv_sec};
+}
+
+/* Whether nothing else shall be done, and for the same reason; a rule is known by its name. */
+static bool same_decision(const struct policy_decision *a, const struct policy_decision *b)
+{
+	if (a->action != b->action || strcmp(a->vm, b->vm) != 0 || !a->rule != !b->rule ||
+		memcmp(&a->options, &b->options, sizeof(a->options)) != 0) {
+		return false;
+	}
+	return a->rule ? strcmp(a->rule->name, b->rule->name) == 0 : strcmp(a->why, b->why) == 0;
+}
+
+/* Whether a lease that there is goes against what policy says now. */
+static bool contradicts(const struct lease *l, const struct policy_decision *p)
+{
+	switch (p->action) {
+	case POLICY_DENY:
+	case POLICY_IGNORE:
+		return true;
+	case POLICY_ATTACH:
+		return l->options.by_policy && strcmp(l->vm->name, p->vm) != 0;
+	default:
+		return l->options.by_policy;
+	}
+}
+
+/* Takes what policy says now. Something new is a fresh start; u's lease may end. */
 static void decide(struct device_usb *u)
 {
+	struct broker *b = u->device.broker;
+	const struct policy_context context = usb_host_context(b);
 	struct policy_decision now;
 
-	policy_decide(u->facts, &now);
-	if (now.action == u->decision.action && strcmp(now.vm, u->decision.vm) == 0 &&
-		strcmp(now.why, u->decision.why) == 0) {
+	policy_decide(b->policy, u->facts, &context, NULL, &now);
+	if (same_decision(&now, &u->decision)) {
+		u->decision = now; /* its rule may be one of other rules now */
 		return;
 	}
 	u->decision = now;
@@ -125,8 +170,45 @@ static void decide(struct device_usb *u)
 	if (now.why[0]) {
 		log_info("%s: %s", u->device.name, now.why);
 	}
-	if (now.action == POLICY_HOST && now.why[0]) {
+	if (now.action != POLICY_ATTACH && now.why[0]) {
 		set_detail(u, LEASE_REASON_NONE, now.why);
+	}
+	if (u->device.lease && contradicts(u->device.lease, &now)) {
+		lease_release(u->device.lease, LEASE_REASON_POLICY);
+	}
+}
+
+void usb_host_decide_all(struct broker *b)
+{
+	struct device *d, *next;
+
+	list_for_each (d, &b->devices, link) {
+		if (device_usb(d) && device_usb(d)->facts) {
+			decide(device_usb(d));
+		}
+	}
+	list_for_each_safe (d, next, &b->devices, link) {
+		if (device_usb(d)) {
+			usb_host_reconcile(device_usb(d));
+		}
+	}
+}
+
+static int on_decide(sd_event_source *source, void *userdata)
+{
+	struct broker *b = userdata;
+
+	b->decide = sd_event_source_disable_unref(b->decide);
+	usb_host_decide_all(b);
+	return 0;
+}
+
+void usb_host_vm_changed(struct broker *b)
+{
+	/* Not from within: a lease may be in the middle of something that made the VM change. */
+	if (b->policy && b->policy->is_volatile && b->hotplug && !b->decide &&
+		sd_event_add_defer(b->event, &b->decide, on_decide, b) < 0) {
+		log_error("devbrokerd: out of memory; rules that look at VMs wait");
 	}
 }
 
@@ -310,6 +392,7 @@ int usb_host_start(struct broker *b)
 
 void usb_host_stop(struct broker *b)
 {
+	b->decide = sd_event_source_disable_unref(b->decide);
 	hotplug_destroy(b->hotplug);
 	b->hotplug = NULL;
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/cleanup.h"
+#include "broker/policy.h"
 
 struct broker;
 struct device;
@@ -17,6 +18,12 @@ void usb_host_stop(struct broker *b);
 
 /* Compares what should be with what is. u may be gone when it returns. */
 void usb_host_reconcile(struct device_usb *u);
+/* Decides anew for every device, after rules or states of VMs changed, and carries it out. */
+void usb_host_decide_all(struct broker *b);
+/* A VM has another state: in the next turn of the loop, if a rule asks for one. */
+void usb_host_vm_changed(struct broker *b);
+/* What rules look at beside a device; points to b. */
+struct policy_context usb_host_context(struct broker *b);
 /* A VM came to be known that devices may wait for. */
 void usb_host_reconcile_all(struct broker *b);
 /* struct device_ops: its lease has ended. d may be gone when it returns. */

@@ -64,6 +64,7 @@ static void set_state(struct vm *vm, enum vm_state state, const char *detail)
 	vm->state = state;
 	snprintf(vm->detail, sizeof(vm->detail), "%s", detail);
 	vm_changed(vm);
+	usb_host_vm_changed(vm->broker);
 }
 
 static void answer_waiters(struct vm *vm)

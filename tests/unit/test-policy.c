@@ -1,25 +1,45 @@
 /* SPDX-License-Identifier: MIT
- * Where a device shall be, by its udev properties.
+ * Where a device shall be: by rules, and where there is none by its udev properties.
  */
 #include "broker/policy.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "broker/usb-facts.h"
 #include "tests/unit/test.h"
+
+static char dir[64];
+static struct policy *policy;
+static const char *win11_state = "gone";
+
+static const char *vm_state(void *userdata, const char *vm)
+{
+	return strcmp(vm, "win11") == 0 ? win11_state : NULL;
+}
+
+static struct policy_decision decide_facts(const struct usb_facts *f)
+{
+	const struct policy_context context = {.vm_state = vm_state, .since_boot = 100};
+	struct policy_decision d;
+
+	memset(&d, 0xa5, sizeof(d));
+	policy_decide(policy, f, &context, NULL, &d);
+	return d;
+}
 
 /* properties: sorted, as udev's are read; ends with NULL. */
 static struct policy_decision decide(const char *const *properties)
 {
 	struct usb_facts f = {.properties = (char **)(uintptr_t)properties};
-	struct policy_decision d;
 
 	while (properties[f.n_properties]) {
 		f.n_properties++;
 	}
-	memset(&d, 0xa5, sizeof(d));
-	policy_decide(&f, &d);
-	return d;
+	return decide_facts(&f);
 }
 
 #define DECIDE(...) decide((const char *const[]){__VA_ARGS__, NULL})
@@ -28,7 +48,7 @@ static void nothing_said(void **state)
 {
 	struct policy_decision d = DECIDE("DEVNAME=/dev/bus/usb/001/002", "ID_MODEL=x");
 
-	assert_int_equal(d.action, POLICY_HOST);
+	assert_int_equal(d.action, POLICY_HOLD);
 	assert_string_equal(d.why, "");
 	assert_string_equal(d.vm, "");
 }
@@ -56,7 +76,7 @@ static void said_twice(void **state)
 
 	assert_int_equal(d.action, POLICY_DENY);
 	d = DECIDE("DEVBROKER_ACTION=host", "DEVBROKER_VM=win11");
-	assert_int_equal(d.action, POLICY_HOST);
+	assert_int_equal(d.action, POLICY_HOLD);
 	assert_true(d.why[0]);
 }
 
@@ -68,14 +88,291 @@ static void no_sense(void **state)
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		d = DECIDE(bad[i]);
-		assert_int_equal(d.action, POLICY_HOST);
+		assert_int_equal(d.action, POLICY_HOLD);
 		assert_non_null(strstr(d.why, "the host keeps it"));
 		assert_null(strchr(d.why, '\x1b'));
 	}
 	d = DECIDE("DEVBROKER_HOST_DRIVERS=off", "DEVBROKER_VM=win11");
-	assert_int_equal(d.action, POLICY_HOST);
+	assert_int_equal(d.action, POLICY_HOLD);
 	d = DECIDE("DEVBROKER_LAST_INPUT=perhaps", "DEVBROKER_VM=win11");
-	assert_int_equal(d.action, POLICY_HOST);
+	assert_int_equal(d.action, POLICY_HOLD);
+}
+
+static void write_rules(const char *file, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/policy.d", dir);
+	mkdir(path, 0755);
+	snprintf(path, sizeof(path), "%s/policy.d/%s", dir, file);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* In the place of what was loaded before. */
+static void load(const char *text)
+{
+	struct refusal_text why = {0};
+	struct policy *fresh = NULL;
+
+	write_rules("10-test.conf", text);
+	if (policy_load(dir, &fresh, &why) != 0) {
+		fail_msg("%s", why.sentence);
+	}
+	policy_destroy(policy);
+	policy = fresh;
+}
+
+/* Facts have their texts to themselves, and are not changed here. */
+#define T(text) ((char *)(uintptr_t)(text))
+
+/* A stick as Linux shows one. */
+static struct usb_facts stick(void)
+{
+	static char *properties[] = {
+		T("ID_MODEL=Cruzer"), T("ID_PATH=pci-0000:00:14.0-usb-0:2.4:1.0"), NULL};
+	struct usb_facts f = {
+		.key = T("usb:0000:00:14.0-2.4"),
+		.vendor = 0x0781,
+		.product = 0x5567,
+		.serial = T("4C530001"),
+		.manufacturer = T("SanDisk"),
+		.product_name = T("Cruzer Blade"),
+		.speed = T("480"),
+		.removable = T("removable"),
+		.descriptor_hash = "1:00112233445566778899aabbccddeeff",
+		.classes = {{0x08, 0x06, 0x50}},
+		.n_classes = 1,
+		.classes_complete = true,
+		.properties = properties,
+		.n_properties = 2,
+	};
+
+	return f;
+}
+
+static bool matches(const char *words)
+{
+	struct usb_facts f = stick();
+	struct policy_decision d;
+	char text[512];
+
+	snprintf(text, sizeof(text), "[rule x]\nMatch=%s\nAction=deny\n", words);
+	load(text);
+	d = decide_facts(&f);
+	return d.action == POLICY_DENY;
+}
+
+static void every_key(void **state)
+{
+	static const char *const hold[] = {"id=0781:5567", "id=0781:*", "id=07?1:55??", "id=*:5567",
+		"id=07*:*", "!id=0782:*", "serial=4C53*", "serial=\"4C530001\"", "vendor=San?isk",
+		"product=\"Cruzer Bl*\"", "product=Cruzer\" \"Blade", "class=08", "class=storage",
+		"class=08:06", "class=03,08:*:50", "!class=keyboard,mouse", "classes-within=08,03",
+		"port=0000:00:14.0-2.4", "port=usb:0000:00:14.0-*", "below=0000:00:14.0-2",
+		"below=usb:*-2", "!below=0000:00:14.0-2.4", "removable=removable", "speed=high",
+		"speed=480", "speed<super", "speed>=full", "speed<=high", "!speed>high",
+		"hash=1:0011*", "udev.ID_MODEL=Cruzer", "udev.ID_PATH=pci-*", "!udev.ID_MODEL=x",
+		"!udev.NOT_THERE=*", "vm-state=win11:gone", "vm-state=other:unknown",
+		"since-boot>60", "since-boot<=100", "id=0781:* serial=4C* class=storage"};
+	static const char *const fail[] = {"id=0782:5567", "id=07?2:*", "!id=0781:*", "serial=4C53",
+		"vendor=sandisk", "product=\"Cruzer Blad\"", "class=03", "class=08:07",
+		"class=keyboard", "classes-within=03", "port=0000:00:14.0-2",
+		"below=0000:00:14.0-2.4", "below=0000:00:14.0-3", "removable=fixed", "speed=super",
+		"speed>high", "speed<480", "hash=2:*", "udev.ID_MODEL=", "udev.NOT_THERE=*",
+		"vm-state=win11:up", "since-boot<60", "id=0781:* serial=x"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(hold); i++) {
+		if (!matches(hold[i])) {
+			fail_msg("%s does not match", hold[i]);
+		}
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fail); i++) {
+		if (matches(fail[i])) {
+			fail_msg("%s matches", fail[i]);
+		}
+	}
+}
+
+/* A device that shows nothing, or of which not all is known, is within no set of classes. */
+static void within_what_is_known(void **state)
+{
+	struct usb_facts f = stick();
+
+	load("[rule x]\nMatch=classes-within=storage,hid\nAction=deny\n");
+	assert_int_equal(decide_facts(&f).action, POLICY_DENY);
+	f.classes[f.n_classes++] = (struct usb_class){0x03, 0x01, 0x01};
+	assert_int_equal(decide_facts(&f).action, POLICY_DENY);
+	f.classes[f.n_classes++] = (struct usb_class){0x0e, 0x01, 0x00};
+	assert_int_equal(decide_facts(&f).action, POLICY_HOLD);
+	f.n_classes = 1;
+	f.classes_complete = false;
+	assert_int_equal(decide_facts(&f).action, POLICY_HOLD);
+	f.classes_complete = true;
+	f.n_classes = 0;
+	assert_int_equal(decide_facts(&f).action, POLICY_HOLD);
+}
+
+static void every_action(void **state)
+{
+	struct usb_facts f = stick();
+	struct policy_decision d;
+
+	load("[rule s]\nMatch=id=0781:*\nAction=attach "
+	     "win11\nHostDrivers=away\nLastInput=yes\nReset=no\n");
+	d = decide_facts(&f);
+	assert_int_equal(d.action, POLICY_ATTACH);
+	assert_string_equal(d.vm, "win11");
+	assert_true(d.options.keep_drivers_off && d.options.last_input && d.options.no_reset);
+	assert_string_equal(d.why, "Rule s (policy.d/10-test.conf:1) gives it to vm win11.");
+	load("[rule s]\nAction=offer win11 kiosk\n");
+	d = decide_facts(&f);
+	assert_int_equal(d.action, POLICY_OFFER);
+	assert_int_equal(d.rule->n_vms, 2);
+	assert_string_equal(d.rule->vms[1], "kiosk");
+	load("[rule s]\nAction=hold\n");
+	d = decide_facts(&f);
+	assert_int_equal(d.action, POLICY_HOLD);
+	assert_true(d.why[0]);
+	load("[rule s]\nAction=ignore\n");
+	assert_int_equal(decide_facts(&f).action, POLICY_IGNORE);
+}
+
+/* Files by name, rules in their order, any line of a rule; the first decides, before udev. */
+static void the_first_decides(void **state)
+{
+	struct usb_facts f = stick();
+
+	write_rules("05-first.conf", "[rule none]\nMatch=id=0000:*\nAction=deny\n");
+	load("[rule a]\nMatch=serial=nobody\nMatch=class=storage\nAction=attach a\n"
+	     "[rule b]\nAction=attach b\n");
+	assert_string_equal(decide_facts(&f).vm, "a");
+	write_rules("05-first.conf", "[rule c]\nMatch=class=storage\nAction=attach c\n");
+	load("[rule a]\nAction=attach a\n");
+	assert_string_equal(decide_facts(&f).vm, "c");
+	assert_string_equal(DECIDE("DEVBROKER_VM=udevs").vm, "a");
+	write_rules("05-first.conf", "");
+	load("");
+	assert_string_equal(DECIDE("DEVBROKER_VM=udevs").vm, "udevs");
+}
+
+static void broken_rules(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *sentence;
+	} all[] = {
+		{"Action=deny\n",
+			"policy.d/10-test.conf:1: a section must come before the first key"},
+		{"[rule]\nAction=deny\n",
+			"policy.d/10-test.conf:1: a rule needs a name without blanks: [rule NAME]"},
+		{"[rule a b]\n",
+			"policy.d/10-test.conf:1: a rule needs a name without blanks: [rule NAME]"},
+		{"[rules a]\n", "policy.d/10-test.conf:1: unknown section [rules a]; known "
+				"sections: [rule]"},
+		{"[rule a]\nMatch=id=0781:*\n",
+			"policy.d/10-test.conf:1: Action= in [rule] is missing"},
+		{"[rule a]\n[rule b]\nAction=deny\n",
+			"policy.d/10-test.conf:1: Action= in [rule] is missing"},
+		{"[rule a]\nAction=deny\nAction=hold\n",
+			"policy.d/10-test.conf:3: key \"Action\" is given twice; first in line 2"},
+		{"[rule a]\nAction=attach\n", "policy.d/10-test.conf:2:8: Action=attach is not "
+					      "attach VM, offer VM…, hold, deny or ignore"},
+		{"[rule a]\nAction = deny win11\n",
+			"policy.d/10-test.conf:2:10: Action=deny win11 is not attach VM, offer "
+			"VM…, hold, deny or ignore"},
+		{"[rule a]\nAction=offer a ../b\n",
+			"policy.d/10-test.conf:2:16: Action=../b is not the name of a VM"},
+		{"[rule a]\nMatch=id=0781:* bogus=1\nAction=deny\n",
+			"policy.d/10-test.conf:2:17: there is no key \"bogus\"; there are: id, "
+			"serial, vendor, product, class, "
+			"classes-within, port, below, removable, speed, hash, vm-state, "
+			"since-boot, udev.PROPERTY"},
+		{"[rule a]\nMatch=  serial\nAction=deny\n",
+			"policy.d/10-test.conf:2:9: \"serial\" is not key=value"},
+		{"[rule a]\nMatch=serial<4\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: serial takes only ="},
+		{"[rule a]\nMatch=id=781\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: id=781 is not VID:PID in hexadecimal (as in "
+			"0781:* or 046d:c52b)"},
+		{"[rule a]\nMatch=product=\"x y\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: a quote is not closed"},
+		{"[rule a]\nMatch=speed=fast\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: speed=fast is not low, full, "
+			"high, super, super+ or a number of Mbit/s"},
+		{"[rule a]\nAction=deny\nReset=perhaps\n",
+			"policy.d/10-test.conf:3:7: Reset=perhaps is not yes or no"},
+		{"[rule a]\nAcction=deny\n",
+			"policy.d/10-test.conf:2: unknown key \"Acction\" in [rule a] "
+			"(did you mean Action?); known keys: Match, Action, HostDrivers, "
+			"LastInput, Reset"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		struct refusal_text why = {0};
+		struct policy *none = NULL;
+
+		write_rules("10-test.conf", all[i].text);
+		assert_int_equal(policy_load(dir, &none, &why), REFUSAL_CONFIG);
+		assert_string_equal(why.sentence, all[i].sentence);
+		assert_null(none);
+	}
+	write_rules("10-test.conf", "");
+}
+
+struct trace {
+	char text[512];
+};
+
+static void looked(void *userdata, const struct policy_rule *rule, size_t match, const char *failed)
+{
+	struct trace *t = userdata;
+	size_t at = strlen(t->text);
+
+	snprintf(t->text + at, sizeof(t->text) - at, "%s/%zu:%s ", rule->name, match,
+		failed ? failed : "yes");
+}
+
+static void what_was_looked_at(void **state)
+{
+	const struct policy_context context = {.vm_state = vm_state};
+	struct trace t = {""};
+	const struct policy_trace trace = {.looked = looked, .userdata = &t};
+	struct usb_facts f = stick();
+	struct policy_decision d;
+
+	load("[rule a]\nMatch=id=0781:* serial=x\nMatch=class=hid\nAction=deny\n"
+	     "[rule b]\nMatch=class=storage\nAction=hold\n[rule c]\nAction=deny\n");
+	policy_decide(policy, &f, &context, &trace, &d);
+	assert_string_equal(t.text, "a/0:serial=x a/1:class=hid b/0:yes ");
+	assert_string_equal(d.rule->name, "b");
+	assert_false(policy->is_volatile);
+	load("[rule a]\nMatch=vm-state=win11:up\nAction=attach win11\n");
+	assert_true(policy->is_volatile);
+	assert_int_equal(decide_facts(&f).action, POLICY_HOLD);
+	win11_state = "up";
+	assert_int_equal(decide_facts(&f).action, POLICY_ATTACH);
+}
+
+static int setup(void **state)
+{
+	struct refusal_text why = {0};
+
+	snprintf(dir, sizeof(dir), "/tmp/test-policy-XXXXXX");
+	umask(022);
+	return mkdtemp(dir) ? policy_load(dir, &policy, &why) : -1;
+}
+
+static int teardown(void **state)
+{
+	char command[128];
+
+	policy_destroy(policy);
+	snprintf(command, sizeof(command), "rm -r '%s'", dir);
+	return system(command); // NOLINT(cert-env33-c): our own directory
 }
 
 int main(void)
@@ -85,7 +382,13 @@ int main(void)
 		cmocka_unit_test(to_a_vm),
 		cmocka_unit_test(said_twice),
 		cmocka_unit_test(no_sense),
+		cmocka_unit_test(every_key),
+		cmocka_unit_test(within_what_is_known),
+		cmocka_unit_test(every_action),
+		cmocka_unit_test(the_first_decides),
+		cmocka_unit_test(broken_rules),
+		cmocka_unit_test(what_was_looked_at),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, setup, teardown);
 }

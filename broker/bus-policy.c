@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The control API's methods about rules.
+ */
+#include <errno.h>
+
+#include "broker/broker.h"
+#include "broker/bus-internal.h"
+#include "broker/device-usb.h"
+#include "broker/policy.h"
+#include "broker/usb-host.h"
+
+int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct refusal_text text = {0};
+	int r = bus_check_admin(c, error);
+
+	if (r < 0) {
+		return r;
+	}
+	r = broker_reload_policy(bus_broker(c), &text);
+	return r != 0 ? bus_fail(error, r, &text)
+		      : sd_bus_reply_method_return(
+				m, "u", (uint32_t)bus_broker(c)->policy->n_rules);
+}
+
+struct explanation {
+	sd_bus_message *reply;
+	int r; /* the first error */
+};
+
+static void on_looked(
+	void *userdata, const struct policy_rule *rule, size_t match, const char *failed)
+{
+	struct explanation *e = userdata;
+
+	if (e->r >= 0) {
+		e->r = sd_bus_message_append(e->reply, "(ssus)", rule->name, rule->where,
+			(uint32_t)match, failed ? failed : "");
+	}
+}
+
+/* Makes the decision again, with its trace: a(ssus), then action, vm, why. */
+static int append_explanation(sd_bus_message *reply, const struct device_usb *u)
+{
+	struct broker *b = u->device.broker;
+	const struct policy_context context = usb_host_context(b);
+	struct explanation e = {.reply = reply};
+	const struct policy_trace trace = {.looked = on_looked, .userdata = &e};
+	struct policy_decision d;
+
+	e.r = sd_bus_message_open_container(reply, 'a', "(ssus)");
+	policy_decide(b->policy, u->facts, &context, &trace, &d);
+	if (e.r >= 0) {
+		e.r = sd_bus_message_close_container(reply);
+	}
+	return e.r < 0 ? e.r
+		       : sd_bus_message_append(
+				 reply, "sss", policy_action_name(d.action), d.vm, d.why);
+}
+
+int bus_on_explain(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+	struct refusal_text text = {0};
+	const char *name = NULL;
+	struct device *d;
+	int r = sd_bus_message_read(m, "s", &name);
+
+	if (r < 0) {
+		return r;
+	}
+	r = broker_find_device(bus_broker(c), name, &d, &text);
+	if (r == 0 && (!device_usb(d) || !device_usb(d)->facts)) {
+		r = refuse_with(&text, REFUSAL_NOT_SUPPORTED,
+			"Rules are about USB devices of the host.", "no rule decides about %s",
+			d->name);
+	}
+	if (r != 0) {
+		return bus_fail(error, r, &text);
+	}
+	r = sd_bus_message_new_method_return(m, &reply);
+	if (r >= 0) {
+		r = append_explanation(reply, device_usb(d));
+	}
+	return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
