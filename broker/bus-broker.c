@@ -16,6 +16,7 @@
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/device-disk.h"
+#include "broker/hotplug.h"
 #include "broker/spawner.h"
 #include "broker/vm.h"
 #include "build-config.h"
@@ -355,10 +356,15 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 	return sd_bus_message_append(reply, "u", n);
 }
 
+static bool has_usb(void)
+{
+	return access("/sys/bus/usb/devices", F_OK) == 0;
+}
+
 static int get_usb_bus(sd_bus *bus, const char *path, const char *interface, const char *property,
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-	return sd_bus_message_append(reply, "b", access("/sys/bus/usb/devices", F_OK) == 0);
+	return sd_bus_message_append(reply, "b", has_usb());
 }
 
 static int get_warnings(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -381,6 +387,9 @@ static int get_warnings(sd_bus *bus, const char *path, const char *interface, co
 		r = sd_bus_message_append(reply, "s",
 			"The spawner of workers has died: what is lent stays so, but nothing more "
 			"can be lent until devbrokerd is started again.");
+	}
+	if (r >= 0 && has_usb() && b->hotplug && hotplug_warning(b->hotplug)) {
+		r = sd_bus_message_append(reply, "s", hotplug_warning(b->hotplug));
 	}
 	if (r >= 0) {
 		r = sd_bus_message_append(reply, "s",

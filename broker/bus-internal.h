@@ -16,6 +16,7 @@
 #define BUS_VMS       BUS_ROOT "/vm"
 #define BUS_IFACE     "org.devbroker.Broker1"
 #define BUS_IFACE_DEV "org.devbroker.Device1"
+#define BUS_IFACE_USB "org.devbroker.UsbDevice1"
 #define BUS_IFACE_VM  "org.devbroker.VM1"
 
 struct bus_server {
@@ -51,9 +52,12 @@ int bus_export(struct bus_connection *c) _must_check_;
 
 extern const sd_bus_vtable bus_broker_vtable[];
 extern const sd_bus_vtable bus_device_vtable[];
+extern const sd_bus_vtable bus_usb_vtable[];
 extern const sd_bus_vtable bus_vm_vtable[];
 
 int bus_device_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+	void **found_out, sd_bus_error *error);
+int bus_usb_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
 	void **found_out, sd_bus_error *error);
 int bus_vm_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
 	void **found_out, sd_bus_error *error);
@@ -61,6 +65,12 @@ int bus_device_enumerate(
 	sd_bus *bus, const char *prefix, void *userdata, char ***nodes_out, sd_bus_error *error);
 int bus_vm_enumerate(
 	sd_bus *bus, const char *prefix, void *userdata, char ***nodes_out, sd_bus_error *error);
+
+/* Device1's Drivers. */
+int bus_get_drivers(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+/* Says that what is known of a USB device is different. 0 or -errno. */
+int bus_usb_emit_changed(sd_bus *bus, const char *path);
 
 /* Answers a call with a refusal (r > 0) or an errno (r < 0). Returns what a method handler
  * returns. */

@@ -424,12 +424,14 @@ const sd_bus_vtable bus_device_vtable[] = {
 	SD_BUS_PROPERTY("Reason", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Detail", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("VM", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-	SD_BUS_PROPERTY("Description", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY(
+		"Description", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY("Drivers", "as", bus_get_drivers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Serial", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-	SD_BUS_PROPERTY("Speed", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Speed", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("ReadOnly", "b", get_read_only, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("Size", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-	SD_BUS_PROPERTY("Path", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Path", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("WorkerPid", "u", get_worker_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Since", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY(
@@ -482,6 +484,10 @@ int bus_export(struct bus_connection *c)
 	if (r >= 0) {
 		r = sd_bus_add_fallback_vtable(bus, NULL, BUS_DEVICES, BUS_IFACE_DEV,
 			bus_device_vtable, bus_device_find, c);
+	}
+	if (r >= 0) {
+		r = sd_bus_add_fallback_vtable(
+			bus, NULL, BUS_DEVICES, BUS_IFACE_USB, bus_usb_vtable, bus_usb_find, c);
 	}
 	if (r >= 0) {
 		r = sd_bus_add_fallback_vtable(

@@ -447,6 +447,11 @@ void bus_device_changed(struct broker *b, struct device *d)
 	object_event(b, BUS_DEVICES, d->name, emit_device_changed);
 }
 
+void bus_usb_changed(struct broker *b, struct device *d)
+{
+	object_event(b, BUS_DEVICES, d->name, bus_usb_emit_changed);
+}
+
 void bus_vm_added(struct broker *b, struct vm *vm)
 {
 	object_event(b, BUS_VMS, vm->name, emit_added);

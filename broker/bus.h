@@ -23,6 +23,8 @@ void bus_server_destroy(struct bus_server *s);
 void bus_device_added(struct broker *b, struct device *d);
 void bus_device_removed(struct broker *b, struct device *d);
 void bus_device_changed(struct broker *b, struct device *d);
+/* What is known of a USB device is different (its lease is not). */
+void bus_usb_changed(struct broker *b, struct device *d);
 void bus_vm_added(struct broker *b, struct vm *vm);
 void bus_vm_removed(struct broker *b, struct vm *vm);
 void bus_vm_changed(struct broker *b, struct vm *vm);

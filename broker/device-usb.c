@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/bus.h"
 #include "broker/claim-run.h"
 #include "broker/usb-facts.h"
 #include "broker/usb-host.h"
@@ -129,7 +130,7 @@ void device_usb_update(struct device_usb *u, const struct usb_facts *facts)
 {
 	u->facts = facts;
 	describe(u);
-	device_changed(&u->device);
+	bus_usb_changed(u->device.broker, &u->device);
 }
 
 void device_usb_gone(struct device_usb *u)

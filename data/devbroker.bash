@@ -25,7 +25,7 @@ _devbroker() {
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list attach detach watch vm disk help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach watch vm disk help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
@@ -45,7 +45,7 @@ _devbroker() {
 		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
 		esac
 		;;
-	detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
+	show | detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
 	esac
 }
 

@@ -19,6 +19,7 @@
 #define CLI_PATH_VM          "/org/devbroker/vm"
 #define CLI_IFACE_BROKER     "org.devbroker.Broker1"
 #define CLI_IFACE_DEVICE     "org.devbroker.Device1"
+#define CLI_IFACE_USB        "org.devbroker.UsbDevice1"
 #define CLI_IFACE_VM         "org.devbroker.VM1"
 #define CLI_IFACE_MANAGER    "org.freedesktop.DBus.ObjectManager"
 #define CLI_IFACE_PROPERTIES "org.freedesktop.DBus.Properties"
@@ -60,6 +61,12 @@ int cli_changed(sd_bus_message *m, const char *interface, json_t **out) _must_ch
  * message is about other interfaces. */
 int cli_added(sd_bus_message *m, const char *interface, json_t **out) _must_check_;
 
+/* The one of list (devices or VMs) that name means: its full name, what is after the colon, its
+ * serial number, or the beginning of a name, whatever of these comes first. Borrowed from list.
+ * NULL with the exit code; the error is printed. what: "device" or "VM". */
+json_t *cli_find(
+	struct cli *c, const json_t *list, const char *what, const char *name, int *exit_out);
+
 /* Text of a field; "" if it is none. */
 const char *cli_text(const json_t *object, const char *key);
 uint64_t cli_number(const json_t *object, const char *key);
@@ -79,6 +86,7 @@ int cli_help(const struct cli *c, const char *first, const char *second);
 
 int cmd_status(struct cli *c);
 int cmd_list(struct cli *c);
+int cmd_device_show(struct cli *c);
 int cmd_watch(struct cli *c);
 int cmd_vm_list(struct cli *c);
 int cmd_vm_show(struct cli *c);

@@ -40,7 +40,48 @@ static int print_table(const struct cli *c, struct table *t)
 	return 0;
 }
 
+static void join(const json_t *list, char *out, size_t size)
+{
+	const json_t *item;
+	size_t i, at = 0;
+
+	out[0] = '\0';
+	json_array_foreach(list, i, item)
+	{
+		const char *text = json_string_value(item);
+		int n = snprintf(out + at, size - at, "%s%s", i ? ", " : "", text ? text : "");
+
+		at = n < 0 || at + (size_t)n >= size ? size - 1 : at + (size_t)n;
+	}
+}
+
 static struct table *devices_table(const json_t *devices)
+{
+	static const char *const columns[] = {
+		"DEVICE", "STATE", "VM", "DRIVER", "SPEED", "DESCRIPTION", "NOTE"};
+	struct table *t = table_create(columns, ARRAY_SIZE(columns));
+	const json_t *d;
+	char drivers[256];
+	size_t i;
+
+	json_array_foreach(devices, i, d)
+	{
+		if (!t) {
+			break;
+		}
+		join(json_object_get(d, "drivers"), drivers, sizeof(drivers));
+		table_cell(t, cli_text(d, "name"));
+		table_cell_style(t, cli_text(d, "state"), cli_state_style(cli_text(d, "state")));
+		table_cell(t, cli_text(d, "vm"));
+		table_cell(t, drivers);
+		table_cell(t, cli_text(d, "speed"));
+		table_cell(t, cli_text(d, "description"));
+		table_cell(t, cli_text(d, "detail"));
+	}
+	return t;
+}
+
+static struct table *disks_table(const json_t *disks)
 {
 	static const char *const columns[] = {
 		"DEVICE", "STATE", "VM", "SIZE", "SPEED", "ACCESS", "NOTE"};
@@ -48,7 +89,7 @@ static struct table *devices_table(const json_t *devices)
 	const json_t *d;
 	size_t i;
 
-	json_array_foreach(devices, i, d)
+	json_array_foreach(disks, i, d)
 	{
 		if (!t) {
 			break;
@@ -65,7 +106,9 @@ static struct table *devices_table(const json_t *devices)
 	return t;
 }
 
-static int print_devices(struct cli *c, json_t *devices, const char *schema)
+/* devices is given up. */
+static int print_devices(struct cli *c, json_t *devices, const char *schema,
+	struct table *(*make)(const json_t *devices))
 {
 	_cleanup_(table_destroyp) struct table *t = NULL;
 
@@ -77,7 +120,7 @@ static int print_devices(struct cli *c, json_t *devices, const char *schema)
 		printf("No devices. Add a disk image: devbroker disk add IMAGE\n");
 		return 0;
 	}
-	t = devices_table(devices);
+	t = make(devices);
 	json_decref(devices);
 	return print_table(c, t);
 }
@@ -91,7 +134,7 @@ int cmd_list(struct cli *c)
 		return r;
 	}
 	json_decref(vms);
-	return print_devices(c, devices, "devbroker.list/1");
+	return print_devices(c, devices, "devbroker.list/1", devices_table);
 }
 
 int cmd_disk_list(struct cli *c)
@@ -111,7 +154,7 @@ int cmd_disk_list(struct cli *c)
 			json_array_remove(devices, i);
 		}
 	}
-	return print_devices(c, devices, "devbroker.disk-list/1");
+	return print_devices(c, devices, "devbroker.disk-list/1", disks_table);
 }
 
 /* Has one VM (its object's path) or all of them (NULL) asked how they are. 0 or the exit code. */
@@ -125,21 +168,6 @@ static int refresh(struct cli *c, const char *vm)
 	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
 	sd_bus_error_free(&error);
 	return r;
-}
-
-static void join(const json_t *list, char *out, size_t size)
-{
-	const json_t *item;
-	size_t i, at = 0;
-
-	out[0] = '\0';
-	json_array_foreach(list, i, item)
-	{
-		const char *text = json_string_value(item);
-		int n = snprintf(out + at, size - at, "%s%s", i ? ", " : "", text ? text : "");
-
-		at = n < 0 || at + (size_t)n >= size ? size - 1 : at + (size_t)n;
-	}
 }
 
 int cmd_vm_list(struct cli *c)
@@ -184,41 +212,6 @@ int cmd_vm_list(struct cli *c)
 	}
 	json_decref(vms);
 	return r;
-}
-
-/* The one VM that name means: exactly, or as the only one that begins so. Borrowed from vms. */
-static json_t *find_vm(struct cli *c, json_t *vms, const char *name, int *exit_out)
-{
-	json_t *vm, *found = NULL;
-	char candidates[512] = "";
-	size_t i, n = 0, at;
-
-	json_array_foreach(vms, i, vm)
-	{
-		const char *full = cli_text(vm, "name");
-
-		if (strcmp(full, name) == 0) {
-			return vm;
-		}
-		if (name[0] && strncmp(full, name, strlen(name)) == 0) {
-			at = strlen(candidates);
-			snprintf(candidates + at, sizeof(candidates) - at, "%s%s", n++ ? ", " : "",
-				full);
-			found = vm;
-		}
-	}
-	if (n == 1) {
-		return found;
-	}
-	if (n > 1) {
-		*exit_out = cli_fail(c, refusal_exit_code(REFUSAL_AMBIGUOUS), "ambiguous",
-			refusal_remedy(REFUSAL_AMBIGUOUS), "%s could be any of %zu: %s", name, n,
-			candidates);
-	} else {
-		*exit_out = cli_fail(c, refusal_exit_code(REFUSAL_NOT_FOUND), "not-found",
-			refusal_remedy(REFUSAL_NOT_FOUND), "there is no VM %s", name);
-	}
-	return NULL;
 }
 
 static void print_vm(const struct cli *c, const json_t *vm)
@@ -301,7 +294,7 @@ static int print_vm_and_devices(struct cli *c, json_t *vm, const json_t *devices
 		print_vm(c, vm);
 		if (json_array_size(own) > 0) {
 			putchar('\n');
-			r = print_devices(c, json_incref(own), "");
+			r = print_devices(c, json_incref(own), "", devices_table);
 		}
 	}
 	json_decref(own);
@@ -316,7 +309,7 @@ int cmd_vm_show(struct cli *c)
 	if (r != 0) {
 		return r;
 	}
-	vm = json_incref(find_vm(c, vms, c->o.args[0], &r));
+	vm = json_incref(cli_find(c, vms, "VM", c->o.args[0], &r));
 	if (vm) {
 		r = ask_vm(c, &vm);
 	}

@@ -25,6 +25,7 @@ static const struct name names[] = {
 	{CLI_IFACE_DEVICE, "Detail", "detail"},
 	{CLI_IFACE_DEVICE, "VM", "vm"},
 	{CLI_IFACE_DEVICE, "Description", "description"},
+	{CLI_IFACE_DEVICE, "Drivers", "drivers"},
 	{CLI_IFACE_DEVICE, "Serial", "serial"},
 	{CLI_IFACE_DEVICE, "Speed", "speed"},
 	{CLI_IFACE_DEVICE, "ReadOnly", "read_only"},
@@ -35,6 +36,28 @@ static const struct name names[] = {
 	{CLI_IFACE_DEVICE, "ConnectUsec", "connect_usec"},
 	{CLI_IFACE_DEVICE, "ConfigureUsec", "configure_usec"},
 	{CLI_IFACE_DEVICE, "Statistics", "statistics"},
+	{CLI_IFACE_USB, "VendorId", "vendor_id"},
+	{CLI_IFACE_USB, "ProductId", "product_id"},
+	{CLI_IFACE_USB, "Release", "release"},
+	{CLI_IFACE_USB, "Manufacturer", "manufacturer"},
+	{CLI_IFACE_USB, "Product", "product"},
+	{CLI_IFACE_USB, "DescriptorHash", "descriptor_hash"},
+	{CLI_IFACE_USB, "DeviceClass", "device_class"},
+	{CLI_IFACE_USB, "InterfaceClasses", "interface_classes"},
+	{CLI_IFACE_USB, "InterfaceClassesComplete", "interface_classes_complete"},
+	{CLI_IFACE_USB, "Configurations", "configurations"},
+	{CLI_IFACE_USB, "Configuration", "configuration"},
+	{CLI_IFACE_USB, "Authorized", "authorized"},
+	{CLI_IFACE_USB, "Interfaces", "interfaces"},
+	{CLI_IFACE_USB, "Removable", "removable"},
+	{CLI_IFACE_USB, "Controller", "controller"},
+	{CLI_IFACE_USB, "Hub", "hub"},
+	{CLI_IFACE_USB, "RootHub", "root_hub"},
+	{CLI_IFACE_USB, "Sysname", "sysname"},
+	{CLI_IFACE_USB, "Syspath", "syspath"},
+	{CLI_IFACE_USB, "BusNumber", "bus_number"},
+	{CLI_IFACE_USB, "DeviceNumber", "device_number"},
+	{CLI_IFACE_USB, "UdevProperties", "udev_properties"},
 	{CLI_IFACE_VM, "Name", "name"},
 	{CLI_IFACE_VM, "Source", "source"},
 	{CLI_IFACE_VM, "State", "state"},
@@ -109,15 +132,24 @@ static json_t *read_basic(sd_bus_message *m, char type)
 	}
 }
 
-/* (used, limit) of a quota. */
+/* A quota, or an interface of a USB device. */
 static json_t *read_struct(sd_bus_message *m, const char *contents)
 {
 	uint64_t used, limit;
+	uint32_t index, altsetting;
+	const char *class, *driver;
+	int authorized;
 
-	if (strcmp(contents, "tt") != 0 || sd_bus_message_read(m, "(tt)", &used, &limit) < 0) {
-		return NULL;
+	if (strcmp(contents, "tt") == 0 && sd_bus_message_read(m, "(tt)", &used, &limit) >= 0) {
+		return json_pack("{s:I, s:I}", "used", number(used), "limit", number(limit));
 	}
-	return json_pack("{s:I, s:I}", "used", number(used), "limit", number(limit));
+	if (strcmp(contents, "uusbs") == 0 && sd_bus_message_read(m, "(uusbs)", &index, &altsetting,
+						      &class, &authorized, &driver) >= 0) {
+		return json_pack("{s:i, s:i, s:s, s:b, s:s}", "number", (int)index, "altsetting",
+			(int)altsetting, "class", class, "authorized", authorized, "driver",
+			driver);
+	}
+	return NULL;
 }
 
 static json_t *read_array(sd_bus_message *m, const char *contents, int depth)
