@@ -24,7 +24,6 @@
 #define VMS_MAX   256
 #define DISKS_MAX 1024
 
-#define BUS_MAX    63
 #define SERIAL_MAX 60 /* characters of a USB string that every host copes with */
 
 #define MIB (UINT64_C(1) << 20)
@@ -41,31 +40,6 @@ void quota_limits_default(struct quota_limits *out)
 		.bytes_in_flight = 8 * MIB,
 		.transfers_in_flight = 64,
 	};
-}
-
-static bool is_alnum(char c)
-{
-	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-}
-
-static bool word_ok(const char *text, const char *also, size_t max)
-{
-	size_t length = strlen(text);
-
-	if (length == 0 || length > max || !is_alnum(text[0])) {
-		return false;
-	}
-	for (size_t i = 1; i < length; i++) {
-		if (!is_alnum(text[i]) && !strchr(also, text[i])) {
-			return false;
-		}
-	}
-	return true;
-}
-
-bool config_name_ok(const char *name)
-{
-	return word_ok(name, "._-", NAME_MAX_LENGTH);
 }
 
 /* An escaped copy of a value for sentences. */
@@ -231,11 +205,6 @@ static int set_qmp(void *target, const char *value, const struct config_place *p
 		sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, place);
 }
 
-bool config_bus_ok(const char *bus)
-{
-	return word_ok(bus, "._-/", BUS_MAX);
-}
-
 static int set_bus(void *target, const char *value, const struct config_place *place)
 {
 	struct shown s;
@@ -285,7 +254,7 @@ static int set_serial(void *target, const char *value, const struct config_place
 {
 	struct shown s;
 
-	if (!word_ok(value, "._-", SERIAL_MAX)) {
+	if (!config_word_ok(value, "._-", SERIAL_MAX)) {
 		return config_refuse(place,
 			"serial=%s: at most %d letters, digits, '.', '_' and '-', a letter or "
 			"digit first",

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -22,6 +23,8 @@
 
 /* Names of VMs and disks: [A-Za-z0-9][A-Za-z0-9._-]*, at most NAME_MAX_LENGTH bytes. */
 bool config_name_ok(const char *name);
+/* Text of at most max bytes: letters, digits and those in also; a letter or digit first. */
+bool config_word_ok(const char *text, const char *also, size_t max);
 /* Names of buses in QEMU, as "xhci.0": letters, digits, '.', '_', '-' and '/', at most 63 bytes. */
 bool config_bus_ok(const char *bus);
 

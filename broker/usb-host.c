@@ -45,7 +45,7 @@ static void set_detail(struct device_usb *u, enum lease_reason reason, const cha
 	}
 	d->reason = reason;
 	snprintf(d->detail, sizeof(d->detail), "%.255s", detail);
-	if (detail[0]) {
+	if (reason != LEASE_REASON_NONE) {
 		log_warn("%s: %s", d->name, d->detail);
 	}
 	device_changed(d);

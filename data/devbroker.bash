@@ -25,13 +25,14 @@ _devbroker() {
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach watch vm disk help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach explain policy watch vm disk help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
 		show | remove) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
 		esac
 		;;
+	policy) [ -n "${words[1]-}" ] || mapfile -t COMPREPLY < <(compgen -W "check test reload" -- "$cur") ;;
 	disk)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list add remove" -- "$cur") ;;

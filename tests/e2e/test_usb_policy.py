@@ -148,5 +148,44 @@ def test_bad_udev_values(lab):
     h.wait_drivers("a", ["usbhid"])
 
 
+def test_rules(lab):
+    """rules in policy.d: a stick goes to its VM, explained rule by rule; reloaded, moved, denied; a broken file changes nothing"""
+    h = lab.host()
+    rule = "[rule %s]\nMatch=class=storage\nAction=%s\n"
+    b = lab.start_broker({"policy.d/10-keyboards.conf": "[rule keyboards]\nMatch=class=keyboard\nAction=ignore\n",
+                          "policy.d/20-sticks.conf": rule % ("sticks", "attach guest")})
+    g = lab.vm()
+    h.plug("storage", "stick", image=lab.image(mib=4))
+    device = wait_device(b, "stick")
+    b.wait_state(device["name"], "configured")
+    g.wait_disk("stick")
+    told = b.cli("explain", device["name"])
+    assert told["action"] == "attach" and told["vm"] == "guest", told
+    assert [(t["rule"], t["failed"]) for t in told["trace"]] == [("keyboards", "class=keyboard"), ("sticks", "")], told
+    # The same answer without a broker, from what show prints.
+    h.run(f"devbroker --run-dir /run/devbroker show {device['name']} --json >/tmp/facts.json")
+    assert b.cli("policy", "test", "/etc/devbroker", "--device", "/tmp/facts.json")["trace"] == told["trace"]
+    h.push("/etc/devbroker/policy.d/20-sticks.conf", "[rule sticks]\nMatch=class=storrage\nAction=deny\n")
+    message = refused("config", b.cli, "policy", "reload")
+    assert message.startswith("policy.d/20-sticks.conf:2:7: class=storrage is not"), message
+    assert refused("config", b.cli, "policy", "check", "/etc/devbroker") == message
+    assert b.device(device["name"])["state"] == "configured"
+    h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("no-sticks", "hold"))
+    b.cli("policy", "reload")
+    b.wait_state(device["name"], "present")
+    h.wait_drivers("stick", ["usb-storage"])
+    assert b.device(device["name"])["reason"] == "policy"
+    h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("again", "attach guest"))
+    h.run("kill -HUP %d" % b.process)
+    b.wait_state(device["name"], "configured")
+    h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("bad", "deny"))
+    sysname = h.find_usb("stick")
+    b.cli("policy", "reload")
+    wait("deauthorised", lambda: h.run(f"cat /sys/bus/usb/devices/{sysname}/authorized").strip() == "0")
+    refused("denied", b.cli, "attach", device["name"], "guest")
+    h.plug("kbd", "kbd")
+    assert "the host's" in refused("denied", b.cli, "attach", wait_device(b, "kbd")["name"], "guest")
+
+
 if __name__ == "__main__":
     runner.main([sys.modules[__name__]])
