@@ -335,6 +335,7 @@ static void disk_destroy(struct backend *b)
 
 static const struct backend_ops disk_ops = {
 	.name = "disk",
+	.slow = true,
 	.describe = disk_describe,
 	.submit = disk_submit,
 	.cancel = disk_cancel,

@@ -50,6 +50,11 @@ struct backend_ops {
 	const char *name;
 	/* It takes TRANSFER_ISO. */
 	bool isochronous;
+	/* Its bulk IN endpoints may be read before the guest asks (buffered bulk receiving). */
+	bool bulk_receiving;
+	/* What it was told to cancel, and the answers to requests, may take as long as a disk
+	 * takes. Otherwise what takes longer than some seconds means that the device is lost. */
+	bool slow;
 	/* Fills *out. 0 or -errno. Called at start and after each request_done of a configuration
 	 * or reset. After a reset: what the device itself says now, for it may be another one. */
 	int (*describe)(struct backend *b, struct usb_description *out);
@@ -64,8 +69,10 @@ struct backend_ops {
 	void (*set_configuration)(struct backend *b, uint8_t value);
 	void (*set_interface)(struct backend *b, uint8_t interface, uint8_t alt);
 	void (*reset)(struct backend *b);
-	/* Bulk streams 1 to n_streams on each endpoint of the mask (bit descriptors_slot(address)),
-	 * or none any more. Answered by request_done, maybe from within. NULL: has none. */
+	/* Bulk streams 1 to n_streams (fewer are a failure) on each endpoint of the mask (bit
+	 * descriptors_slot(address)), or none any more. A reset, another configuration or
+	 * altsetting end those of their endpoints, too. Answered by request_done, maybe from
+	 * within. NULL: has none. */
 	void (*alloc_streams)(struct backend *b, uint32_t endpoints, uint32_t n_streams);
 	void (*free_streams)(struct backend *b, uint32_t endpoints);
 	/* No more submits will come: put everything on the disk, then quiesced(). */

@@ -4,16 +4,20 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/checked.h"
+
 /* USB 2.0, 9.6; USB 3.2, 9.6 */
 enum {
 	DESCRIPTOR_DEVICE = 1,
 	DESCRIPTOR_CONFIG = 2,
 	DESCRIPTOR_INTERFACE = 4,
 	DESCRIPTOR_ENDPOINT = 5,
+	DESCRIPTOR_COMPANION = 0x30,
 	DEVICE_SIZE = 18,
 	CONFIG_SIZE = 9,
 	INTERFACE_SIZE = 9,
 	ENDPOINT_SIZE = 7,
+	COMPANION_SIZE = 6,
 };
 
 static uint16_t get_u16(const uint8_t *p)
@@ -77,7 +81,9 @@ static struct usb_alt *add_interface(struct descriptors *d, const uint8_t *p)
 	return alt;
 }
 
-static void add_endpoint(struct descriptors *d, struct usb_alt *alt, const uint8_t *p)
+/* Returns the endpoint that a companion descriptor goes to, or NULL. */
+static struct usb_endpoint *add_endpoint(
+	struct descriptors *d, struct usb_alt *alt, const uint8_t *p)
 {
 	uint16_t w = get_u16(p + 4);
 	struct usb_endpoint e = {
@@ -88,21 +94,37 @@ static void add_endpoint(struct descriptors *d, struct usb_alt *alt, const uint8
 	};
 
 	if ((e.address & 0x0f) == 0) {
-		return; /* endpoint 0 has no descriptor */
+		return NULL; /* endpoint 0 has no descriptor */
 	}
 	/* USB 2.0, 9.6.6: bits 12..11 count additional packets per microframe. */
 	e.max_packet_size = (uint16_t)((w & 0x7ff) * (1 + (w >> 11 & 3)));
+	e.interval_bytes = e.max_packet_size;
 	/* QEMU rejects the whole device for a period of 0. */
 	if (e.interval == 0 && (e.type == USB_ENDPOINT_ISO || e.type == USB_ENDPOINT_INTERRUPT)) {
 		e.interval = 1;
 	}
-	d->endpoints[d->n_endpoints++] = e;
+	d->endpoints[d->n_endpoints] = e;
 	alt->n_endpoints++;
+	return &d->endpoints[d->n_endpoints++];
+}
+
+/* USB 3.2, 9.6.7 */
+static void add_companion(struct usb_endpoint *e, const uint8_t *p)
+{
+	unsigned int streams = p[3] & 0x1f;
+
+	if (e->type == USB_ENDPOINT_BULK && streams > 0) {
+		e->max_streams = streams < 8 ? (uint16_t)(1u << streams) : USB_STREAMS_MAX;
+	}
+	if (e->type == USB_ENDPOINT_ISO || e->type == USB_ENDPOINT_INTERRUPT) {
+		e->interval_bytes = MAX(e->max_packet_size, get_u16(p + 4));
+	}
 }
 
 static void parse_config(struct descriptors *d, const uint8_t *p, size_t size)
 {
 	struct usb_alt *alt = NULL;
+	struct usb_endpoint *endpoint = NULL;
 
 	if (size < CONFIG_SIZE || p[0] < CONFIG_SIZE || p[1] != DESCRIPTOR_CONFIG) {
 		return;
@@ -116,8 +138,12 @@ static void parse_config(struct descriptors *d, const uint8_t *p, size_t size)
 		}
 		if (q[1] == DESCRIPTOR_INTERFACE && q[0] >= INTERFACE_SIZE) {
 			alt = add_interface(d, q);
+			endpoint = NULL;
 		} else if (q[1] == DESCRIPTOR_ENDPOINT && q[0] >= ENDPOINT_SIZE && alt) {
-			add_endpoint(d, alt, q);
+			endpoint = add_endpoint(d, alt, q);
+		} else if (q[1] == DESCRIPTOR_COMPANION && q[0] >= COMPANION_SIZE && endpoint &&
+			   d->speed == USB_SPEED_SUPER) {
+			add_companion(endpoint, q);
 		}
 		at += q[0];
 	}

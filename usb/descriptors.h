@@ -16,6 +16,9 @@
 /* usbredir's interface_info and ep_info have 32 slots each. */
 #define USB_INTERFACES_MAX 32
 #define USB_ENDPOINTS_MAX  32
+/* Bulk streams per endpoint. The host's kernel keeps a ring for each, so a device's own limit (up
+ * to 65536) would be a guest's way to its memory; Linux's uas wants 256 at most. */
+#define USB_STREAMS_MAX 256
 /* More than these can't stand in USB_CONFIG_DESCRIPTOR_MAX bytes. */
 #define USB_ALTS_MAX          (USB_CONFIG_DESCRIPTOR_MAX / 9)
 #define USB_ALT_ENDPOINTS_MAX (USB_CONFIG_DESCRIPTOR_MAX / 7)
@@ -35,6 +38,9 @@ struct usb_endpoint {
 	uint8_t interval;         /* bInterval, at least 1 where the type has a period */
 	uint8_t interface;        /* number of the interface it belongs to */
 	uint16_t max_packet_size; /* bytes per (micro)frame, high-bandwidth packets included */
+	/* The same with SuperSpeed's bursts: what one interval can bring. */
+	uint16_t interval_bytes;
+	uint16_t max_streams; /* of a SuperSpeed bulk endpoint, at most USB_STREAMS_MAX; 0: none */
 };
 
 struct usb_alt {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Requests to the device as a whole: configuration, altsettings, reset. At most one is with the
- * backend; the guest's packets wait until it is answered, so that what follows sees its result and
- * nothing has to be queued. The transfers that a request makes meaningless are cancelled first.
+ * Requests to the device as a whole: configuration, altsettings, reset (and usb/streams.c's). At
+ * most one is with the backend; the guest's packets wait until it is answered, so that what follows
+ * sees its result and nothing has to be queued. The transfers that a request makes meaningless are
+ * cancelled first.
  */
 #include "usb/engine-internal.h"
 
@@ -19,14 +20,22 @@ void engine_control_announce(struct engine *e)
 	redir_send_interface_info(e->redir, &e->descriptors);
 }
 
-static void begin_request(struct engine *e, enum engine_request request, uint64_t id, uint8_t value,
-	uint8_t alternate)
+void engine_control_begin(struct engine *e, enum engine_request request, uint64_t id)
 {
 	e->request = request;
 	e->request_id = id;
-	e->request_value = value;
-	e->request_alternate = alternate;
+	sd_event_now(e->event, CLOCK_MONOTONIC, &e->request_us);
+	engine_watch(e);
 	redir_hold(e->redir, true);
+}
+
+/* Ends what goes on on one interface, or on all (-1). */
+static void interrupt_traffic(struct engine *e, int interface)
+{
+	receiving_forget(e, interface);
+	iso_forget(e, interface);
+	streams_forget(e, interface);
+	engine_data_cancel_all(e, interface, -1);
 }
 
 void engine_control_reset(void *userdata)
@@ -36,9 +45,8 @@ void engine_control_reset(void *userdata)
 	if (e->phase != ENGINE_RUNNING) {
 		return;
 	}
-	begin_request(e, ENGINE_REQUEST_RESET, 0, 0, 0);
-	interrupt_forget(e, -1);
-	engine_data_cancel_all(e, -1, -1);
+	engine_control_begin(e, ENGINE_REQUEST_RESET, 0);
+	interrupt_traffic(e, -1);
 	e->backend->ops->reset(e->backend);
 }
 
@@ -49,9 +57,8 @@ void engine_control_set_configuration(void *userdata, uint64_t id, uint8_t value
 	if (e->phase != ENGINE_RUNNING) {
 		return;
 	}
-	begin_request(e, ENGINE_REQUEST_CONFIGURATION, id, value, 0);
-	interrupt_forget(e, -1);
-	engine_data_cancel_all(e, -1, -1);
+	engine_control_begin(e, ENGINE_REQUEST_CONFIGURATION, id);
+	interrupt_traffic(e, -1);
 	e->backend->ops->set_configuration(e->backend, value);
 }
 
@@ -77,9 +84,10 @@ void engine_control_set_alt(void *userdata, uint64_t id, uint8_t interface, uint
 		redir_send_alt_status(e->redir, id, TRANSFER_INVALID, interface, alt);
 		return;
 	}
-	begin_request(e, ENGINE_REQUEST_ALT, id, interface, alt);
-	interrupt_forget(e, interface);
-	engine_data_cancel_all(e, interface, -1);
+	engine_control_begin(e, ENGINE_REQUEST_ALT, id);
+	e->request_value = interface;
+	e->request_alternate = alt;
+	interrupt_traffic(e, interface);
 	e->backend->ops->set_interface(e->backend, interface, alt);
 }
 
@@ -99,31 +107,47 @@ void engine_control_get_alt(void *userdata, uint64_t id, uint8_t interface)
 	redir_send_alt_status(e->redir, id, TRANSFER_OK, interface, alt);
 }
 
-/* Reads the descriptors again. Tells whether they are others than before. 0 or -errno. */
-static int describe(struct engine *e, bool *changed_out)
+/* What a device that was reset has to have kept to be the same one: class, subclass and protocol;
+ * vendor, product and version; the serial number's index; the active configuration, which stands
+ * for all that the guest and the policy know of it beyond that. */
+static bool same_device(const struct usb_description *a, const struct usb_description *b)
 {
-	struct usb_description d = {0};
-	int r = e->backend->ops->describe(e->backend, &d);
+	return memcmp(a->device + 4, b->device + 4, 3) == 0 &&
+	       memcmp(a->device + 8, b->device + 8, 6) == 0 && a->device[16] == b->device[16] &&
+	       a->config_size == b->config_size &&
+	       memcmp(a->config, b->config, a->config_size) == 0;
+}
+
+/* Reads the descriptors again. 0 or -errno. */
+static int describe(struct engine *e, struct usb_description *out)
+{
+	int r = e->backend->ops->describe(e->backend, out);
+
+	if (r >= 0 && out->config_size > sizeof(out->config)) {
+		r = -EBADMSG;
+	}
+	return r;
+}
+
+static int take_description(struct engine *e, const struct usb_description *d)
+{
+	int r = descriptors_parse(d, &e->descriptors);
 
 	if (r >= 0) {
-		r = descriptors_parse(&d, &e->descriptors);
+		e->description = *d;
 	}
-	if (r < 0) {
-		return r;
-	}
-	*changed_out = d.config_size != e->description.config_size ||
-		       memcmp(d.config, e->description.config, d.config_size) != 0 ||
-		       memcmp(d.device, e->description.device, sizeof(d.device)) != 0;
-	e->description = d;
-	return 0;
+	return r;
 }
 
 static void configuration_done(struct engine *e, enum transfer_status status)
 {
-	bool changed;
-
 	if (status == TRANSFER_OK) {
-		int r = describe(e, &changed);
+		struct usb_description d = {0};
+		int r = describe(e, &d);
+
+		if (r >= 0) {
+			r = take_description(e, &d);
+		}
 
 		if (r < 0) {
 			engine_stop(e, WORKER_DONE_DEVICE_LOST, -r, "descriptors unreadable");
@@ -156,13 +180,22 @@ static void alt_done(struct engine *e, enum transfer_status status)
 
 static void reset_done(struct engine *e, enum transfer_status status)
 {
-	bool changed = false;
-	int r = status == TRANSFER_OK ? describe(e, &changed) : -EIO;
+	struct usb_description d = {0};
+	struct usb_endpoint active[USB_ENDPOINTS_MAX];
+	int r = status == TRANSFER_OK ? describe(e, &d) : -EIO;
 
+	if (r >= 0 && !same_device(&d, &e->description)) {
+		engine_stop(e, WORKER_DONE_DEVICE_LOST, ENODEV, "another device after the reset");
+		return;
+	}
+	memcpy(active, e->descriptors.active, sizeof(active));
+	if (r >= 0) {
+		r = take_description(e, &d);
+	}
 	if (r < 0) {
 		engine_stop(e, WORKER_DONE_DEVICE_LOST, -r, "reset failed");
-	} else if (changed) {
-		engine_control_announce(e);
+	} else if (memcmp(active, e->descriptors.active, sizeof(active)) != 0) {
+		engine_control_announce(e); /* the altsettings are back at 0 */
 	}
 }
 
@@ -181,6 +214,8 @@ void engine_control_done(void *userdata, enum transfer_status status)
 		alt_done(e, status);
 	} else if (request == ENGINE_REQUEST_RESET) {
 		reset_done(e, status);
+	} else if (request != ENGINE_REQUEST_NONE) {
+		streams_done(e, request, status);
 	}
 	redir_hold(e->redir, false);
 }

@@ -93,18 +93,19 @@ struct transfer *engine_data_get(struct engine *e, uint32_t length)
 	e->count.in_flight++;
 	e->count.in_flight_bytes += length;
 	e->count.in_flight_peak = MAX(e->count.in_flight_peak, e->count.in_flight);
+	t->charge = length;
 	list_append(&e->in_flight, &t->link);
 	return t;
 }
 
 void engine_data_settle(struct engine *e, struct transfer *t)
 {
-	if (!t->receiving) {
+	if (t->owner == TRANSFER_OF_GUEST) {
 		remove_id(e, t);
 	}
 	list_remove(&t->link);
 	e->count.in_flight--;
-	e->count.in_flight_bytes -= t->length;
+	e->count.in_flight_bytes -= t->charge;
 }
 
 /* TRANSFER_OK, or with what r is to be refused. */
@@ -115,11 +116,10 @@ static enum transfer_status check_request(const struct engine *e, const struct r
 		[TRANSFER_CONTROL] = USB_ENDPOINT_CONTROL,
 		[TRANSFER_BULK] = USB_ENDPOINT_BULK,
 		[TRANSFER_INTERRUPT] = USB_ENDPOINT_INTERRUPT,
-		[TRANSFER_ISO] = USB_ENDPOINT_ISO,
 	};
 
-	if (!endpoint || endpoint->type != wanted[r->type] || r->stream_id != 0 ||
-		r->length > TRANSFER_BYTES_MAX) {
+	if (!endpoint || endpoint->type != wanted[r->type] ||
+		!streams_valid(e, r->endpoint, r->stream_id) || r->length > TRANSFER_BYTES_MAX) {
 		return TRANSFER_INVALID;
 	}
 	if (r->type == TRANSFER_INTERRUPT && r->endpoint & 0x80) {
@@ -140,7 +140,8 @@ static enum transfer_status check_request(const struct engine *e, const struct r
 	return TRANSFER_OK;
 }
 
-struct transfer *engine_data_begin(void *userdata, const struct redir_request *r)
+struct transfer *engine_data_begin(
+	void *userdata, const struct redir_request *r, uint8_t **payload_out)
 {
 	struct engine *e = userdata;
 	enum transfer_status status;
@@ -149,6 +150,9 @@ struct transfer *engine_data_begin(void *userdata, const struct redir_request *r
 
 	if (e->phase != ENGINE_RUNNING) {
 		return NULL; /* the device is gone, and the guest is told so */
+	}
+	if (r->type == TRANSFER_ISO) {
+		return iso_begin(e, r, payload_out);
 	}
 	status = check_request(e, r);
 	slot = find_slot(e, r->id);
@@ -170,6 +174,7 @@ struct transfer *engine_data_begin(void *userdata, const struct redir_request *r
 	t->stream_id = r->stream_id;
 	t->setup = r->setup;
 	e->by_id[slot] = t;
+	*payload_out = t->data;
 	return t;
 }
 
@@ -185,30 +190,42 @@ void engine_data_received(void *userdata, struct transfer *t)
 
 	if (e->phase != ENGINE_RUNNING) {
 		engine_data_abandoned(e, t);
-		return;
+	} else if (t->owner == TRANSFER_OF_STREAM) {
+		iso_received(e, t);
+	} else {
+		engine_data_submit(e, t);
 	}
-	engine_data_submit(e, t);
 }
 
 void engine_data_abandoned(void *userdata, struct transfer *t)
 {
 	struct engine *e = userdata;
 
-	engine_data_settle(e, t);
-	transfer_put(e->pool, t);
+	if (t->owner == TRANSFER_OF_STREAM) {
+		iso_let_go(e, t);
+	} else {
+		engine_data_settle(e, t);
+		transfer_put(e->pool, t);
+	}
 }
 
 void engine_data_sent(void *userdata, struct transfer *t)
 {
 	struct engine *e = userdata;
 
-	transfer_put(e->pool, t);
+	if (t->owner == TRANSFER_OF_STREAM) {
+		iso_let_go(e, t);
+	} else {
+		transfer_put(e->pool, t);
+	}
 }
 
-static void cancel_one(struct engine *e, struct transfer *t)
+void engine_data_cancel_one(struct engine *e, struct transfer *t)
 {
 	if (t->submitted && !t->cancelled) {
 		t->cancelled = true;
+		sd_event_now(e->event, CLOCK_MONOTONIC, &t->cancelled_us);
+		engine_watch(e);
 		e->backend->ops->cancel(e->backend, t);
 	}
 }
@@ -220,7 +237,7 @@ void engine_data_cancel(void *userdata, uint64_t id)
 	struct transfer *t = e->by_id[find_slot(e, id)];
 
 	if (t) {
-		cancel_one(e, t);
+		engine_data_cancel_one(e, t);
 	}
 }
 
@@ -245,8 +262,28 @@ void engine_data_cancel_all(struct engine *e, int interface, int address)
 		if ((address < 0 || t->endpoint == address) &&
 			(interface < 0 || (endpoint && endpoint->type != USB_ENDPOINT_CONTROL &&
 						  endpoint->interface == interface))) {
-			cancel_one(e, t);
+			engine_data_cancel_one(e, t);
 		}
+	}
+}
+
+/* What the backend says is taken only as far as it can be true. */
+static void check_completion(struct transfer *t)
+{
+	t->submitted = false;
+	if (t->type == TRANSFER_ISO) {
+		t->actual = 0;
+		for (uint32_t i = 0; i < t->n_packets; i++) {
+			struct iso_packet *p = &t->packets[i];
+
+			p->actual = MIN(p->actual, p->length);
+			t->actual += p->actual;
+		}
+	}
+	t->actual = MIN(t->actual, t->length);
+	if (t->cancelled) {
+		t->status = TRANSFER_CANCELLED;
+		t->actual = 0;
 	}
 }
 
@@ -254,13 +291,7 @@ void engine_data_completed(void *userdata, struct transfer *t)
 {
 	struct engine *e = userdata;
 
-	t->submitted = false;
-	t->actual = MIN(t->actual, t->length);
-	engine_data_settle(e, t);
-	if (t->cancelled) {
-		t->status = TRANSFER_CANCELLED;
-		t->actual = 0;
-	}
+	check_completion(t);
 	e->count.transfers++;
 	if (t->status == TRANSFER_IO_ERROR) {
 		e->count.errors++;
@@ -270,10 +301,17 @@ void engine_data_completed(void *userdata, struct transfer *t)
 	} else {
 		e->count.bytes_out += t->actual;
 	}
+	if (t->owner == TRANSFER_OF_STREAM) {
+		iso_completed(e, t); /* it stays in flight */
+		return;
+	}
+	engine_data_settle(e, t);
 	if (e->phase != ENGINE_RUNNING) {
 		transfer_put(e->pool, t);
-	} else if (t->receiving) {
-		interrupt_completed(e, t);
+	} else if (t->owner == TRANSFER_OF_RECEIVING) {
+		receiving_completed(e, t);
+	} else if (t->owner == TRANSFER_OF_CLEARING) {
+		receiving_cleared(e, t);
 	} else {
 		redir_send_transfer(e->redir, t);
 	}

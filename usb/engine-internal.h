@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the engine's files share: engine.c (life), engine-data.c (transfers), engine-control.c
- * (requests to the device), interrupt.c (interrupt receiving).
+ * (requests to the device), engine-watch.c (what never comes back), receiving.c (interrupt and
+ * buffered bulk receiving), iso.c (isochronous streams), streams.c (bulk streams).
  */
 #pragma once
 
@@ -12,9 +13,8 @@
 
 /* Buffers of all transfers, in flight, unread or kept; the worker as a whole stays under 64 MiB. */
 #define ENGINE_POOL_BYTES (40u * 1024 * 1024)
-/* Transfers kept submitted per endpoint that the guest receives from: one is being delivered while
- * the next waits at the device. */
-#define INTERRUPT_DEPTH 2
+/* Of one isochronous stream. */
+#define ISO_URBS_MAX 16
 /* How long the guest may take to read and acknowledge device_disconnect. */
 #define DISCONNECT_WAIT_US (1000 * 1000)
 
@@ -31,13 +31,37 @@ enum engine_request {
 	ENGINE_REQUEST_CONFIGURATION,
 	ENGINE_REQUEST_ALT,
 	ENGINE_REQUEST_RESET,
+	ENGINE_REQUEST_ALLOC_STREAMS,
+	ENGINE_REQUEST_FREE_STREAMS,
 };
 
-struct interrupt {
+struct receiving {
 	bool started;
 	bool filling;
+	bool clearing; /* its halt is being cleared */
+	uint8_t type;  /* enum transfer_type */
+	uint8_t depth; /* transfers kept submitted */
 	uint8_t n_submitted;
+	uint32_t bytes; /* of each */
+	uint32_t stream_id;
 	uint64_t next_id; /* ids are the sender's own, per usbredir */
+	uint64_t cleared_us;
+};
+
+struct iso_stream {
+	bool started;
+	bool ended;    /* by us: what the guest sends before it knows is dropped */
+	bool running;  /* OUT: what is full is submitted */
+	bool dropping; /* OUT: the guest is too fast */
+	uint8_t n_urbs;
+	uint8_t n_submitted;
+	uint8_t n_packets; /* per URB */
+	uint8_t filling;   /* OUT: in urbs */
+	uint8_t n_full;    /* OUT: waiting to be submitted, before urbs[filling] */
+	uint16_t packet_bytes;
+	uint64_t next_id; /* IN */
+	uint64_t dropped;
+	struct transfer *urbs[ISO_URBS_MAX];
 };
 
 struct engine {
@@ -65,9 +89,20 @@ struct engine {
 	uint64_t request_id;
 	uint8_t request_value;     /* configuration or interface */
 	uint8_t request_alternate; /* altsetting */
+	uint32_t request_endpoints;
+	uint32_t request_streams;
 
-	/* interrupt.c, at descriptors_slot(address) */
-	struct interrupt interrupts[USB_ENDPOINTS_MAX];
+	/* engine-watch.c */
+	sd_event_source *watch_timer;
+	bool watching;
+	uint64_t request_us; /* when the request was made, CLOCK_MONOTONIC */
+	bool stuck;          /* what is with the backend won't come back */
+
+	/* at descriptors_slot(address) */
+	struct receiving receiving[USB_ENDPOINTS_MAX]; /* receiving.c */
+	struct iso_stream iso[USB_ENDPOINTS_MAX];      /* iso.c */
+	uint16_t streams[USB_ENDPOINTS_MAX];           /* streams.c: 1 to that; 0: none */
+	sd_event_source *iso_ready;                    /* on: URBs of IN streams are free */
 
 	/* the end */
 	enum worker_done_reason reason;
@@ -85,7 +120,8 @@ void engine_set_state(struct engine *e, uint32_t state);
 /* engine-data.c */
 int engine_data_start(struct engine *e) _must_check_;
 void engine_data_finish(struct engine *e);
-struct transfer *engine_data_begin(void *userdata, const struct redir_request *r);
+struct transfer *engine_data_begin(
+	void *userdata, const struct redir_request *r, uint8_t **payload_out);
 void engine_data_received(void *userdata, struct transfer *t);
 void engine_data_abandoned(void *userdata, struct transfer *t);
 void engine_data_sent(void *userdata, struct transfer *t);
@@ -101,7 +137,18 @@ void engine_data_submit(struct engine *e, struct transfer *t);
  * address (>= 0). */
 void engine_data_cancel_all(struct engine *e, int interface, int address);
 
+/* Cancels t if it is submitted and wasn't yet; may complete it. */
+void engine_data_cancel_one(struct engine *e, struct transfer *t);
+
+/* engine-watch.c */
+int engine_watch_create(struct engine *e) _must_check_;
+void engine_watch_destroy(struct engine *e);
+/* Sees to it that what was cancelled or asked for now comes back in time. */
+void engine_watch(struct engine *e);
+
 /* engine-control.c */
+/* From now on the guest's packets wait, until engine_control_done. */
+void engine_control_begin(struct engine *e, enum engine_request request, uint64_t id);
 void engine_control_announce(struct engine *e);
 void engine_control_reset(void *userdata);
 void engine_control_set_configuration(void *userdata, uint64_t id, uint8_t value);
@@ -110,12 +157,41 @@ void engine_control_set_alt(void *userdata, uint64_t id, uint8_t interface, uint
 void engine_control_get_alt(void *userdata, uint64_t id, uint8_t interface);
 void engine_control_done(void *userdata, enum transfer_status status);
 
-/* interrupt.c */
-void interrupt_start(void *userdata, uint64_t id, uint8_t endpoint);
-void interrupt_stop(void *userdata, uint64_t id, uint8_t endpoint);
-void interrupt_completed(struct engine *e, struct transfer *t);
+/* receiving.c */
+void receiving_start_interrupt(void *userdata, uint64_t id, uint8_t endpoint);
+void receiving_stop_interrupt(void *userdata, uint64_t id, uint8_t endpoint);
+void receiving_start_bulk(void *userdata, uint64_t id, uint8_t endpoint, uint32_t stream_id,
+	uint32_t bytes_per_transfer, uint8_t transfers);
+void receiving_stop_bulk(void *userdata, uint64_t id, uint8_t endpoint, uint32_t stream_id);
+void receiving_completed(struct engine *e, struct transfer *t);
+/* A transfer of TRANSFER_OF_CLEARING is done. */
+void receiving_cleared(struct engine *e, struct transfer *t);
 /* Submits again what waited for the guest to read. */
-void interrupt_resume(struct engine *e);
+void receiving_resume(struct engine *e);
 /* Forgets what was started on one interface, or on all (-1); the transfers are cancelled by who
  * calls. */
-void interrupt_forget(struct engine *e, int interface);
+void receiving_forget(struct engine *e, int interface);
+
+/* iso.c */
+int iso_create(struct engine *e) _must_check_;
+void iso_destroy(struct engine *e);
+void iso_start(
+	void *userdata, uint64_t id, uint8_t endpoint, uint8_t packets_per_urb, uint8_t urbs);
+void iso_stop(void *userdata, uint64_t id, uint8_t endpoint);
+/* As redir_ops::begin, for a packet of TRANSFER_ISO. */
+struct transfer *iso_begin(struct engine *e, const struct redir_request *r, uint8_t **payload_out);
+void iso_received(struct engine *e, struct transfer *t);
+/* The connection is done with one packet of t, whether it read or wrote it. */
+void iso_let_go(struct engine *e, struct transfer *t);
+void iso_completed(struct engine *e, struct transfer *t);
+/* Ends the streams of one interface, or all (-1), unasked: their transfers are cancelled. */
+void iso_forget(struct engine *e, int interface);
+
+/* streams.c */
+void streams_alloc(void *userdata, uint64_t id, uint32_t endpoints, uint32_t n_streams);
+void streams_free(void *userdata, uint64_t id, uint32_t endpoints);
+void streams_done(struct engine *e, enum engine_request request, enum transfer_status status);
+/* Whether stream_id (0: none) may be used on the endpoint now. */
+bool streams_valid(const struct engine *e, uint8_t endpoint, uint32_t stream_id);
+/* The device has none any more, on one interface or on all (-1). */
+void streams_forget(struct engine *e, int interface);

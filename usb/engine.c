@@ -9,7 +9,8 @@
  *   1. The guest is told: replies that aren't on their way yet are dropped, device_disconnect goes
  * to the head of the queue. That is done when it is written (and acknowledged, where both sides
  * can) or when a second has passed: a guest that doesn't read can't keep us.
- *   2. What is in flight is cancelled and comes back.
+ *   2. What is in flight is cancelled and comes back. What doesn't in time (usb/engine-watch.c) is
+ * left where it is: the process ends with it.
  *   3. The backend puts everything on the disk. That may take as long as the disk takes.
  * The end is only ever worked on in engine_turn, never from within a backend's call, so that
  * backends needn't be reentrant for it.
@@ -80,7 +81,7 @@ static void handle_drained(void *userdata)
 	struct engine *e = userdata;
 
 	if (e->phase == ENGINE_RUNNING) {
-		interrupt_resume(e);
+		receiving_resume(e);
 	}
 }
 
@@ -130,8 +131,14 @@ static const struct redir_ops redir_ops = {
 	.get_configuration = engine_control_get_configuration,
 	.set_alt = engine_control_set_alt,
 	.get_alt = engine_control_get_alt,
-	.start_interrupt = interrupt_start,
-	.stop_interrupt = interrupt_stop,
+	.start_interrupt = receiving_start_interrupt,
+	.stop_interrupt = receiving_stop_interrupt,
+	.start_iso = iso_start,
+	.stop_iso = iso_stop,
+	.alloc_streams = streams_alloc,
+	.free_streams = streams_free,
+	.start_bulk = receiving_start_bulk,
+	.stop_bulk = receiving_stop_bulk,
 	.rejected = handle_rejected,
 	.disconnect_ack = handle_disconnect_ack,
 	.closed = handle_closed,
@@ -183,9 +190,16 @@ static int handle_disconnect_timer(sd_event_source *s, uint64_t usec, void *user
 	return 0;
 }
 
+static unsigned int what_to_offer(const struct backend_ops *ops)
+{
+	return (ops->alloc_streams ? REDIR_OFFER_STREAMS : 0u) |
+	       (ops->bulk_receiving ? REDIR_OFFER_RECEIVING : 0u);
+}
+
 static int start(struct engine *e, int stream_fd)
 {
-	int r = e->backend->ops->describe(e->backend, &e->description);
+	const struct backend_ops *ops = e->backend->ops;
+	int r = ops->describe(e->backend, &e->description);
 
 	if (r >= 0) {
 		r = descriptors_parse(&e->description, &e->descriptors);
@@ -200,11 +214,17 @@ static int start(struct engine *e, int stream_fd)
 	if (r >= 0) {
 		r = sd_event_source_set_enabled(e->disconnect_timer, SD_EVENT_OFF);
 	}
+	if (r >= 0) {
+		r = engine_watch_create(e);
+	}
+	if (r >= 0) {
+		r = iso_create(e);
+	}
 	if (r < 0) {
 		safe_close(stream_fd);
 		return r;
 	}
-	return redir_create(e->event, stream_fd, &redir_ops, e, &e->redir);
+	return redir_create(e->event, stream_fd, what_to_offer(ops), &redir_ops, e, &e->redir);
 }
 
 int engine_create(const struct engine_options *o, struct engine **out)
@@ -241,6 +261,8 @@ void engine_destroy(struct engine *e)
 	}
 	redir_destroy(e->redir);
 	sd_event_source_disable_unref(e->disconnect_timer);
+	engine_watch_destroy(e);
+	iso_destroy(e);
 	engine_data_finish(e);
 	sd_event_unref(e->event);
 	free(e);
@@ -278,13 +300,19 @@ void engine_stop(struct engine *e, enum worker_done_reason reason, int error, co
 	e->reason = reason;
 	e->error = error;
 	worker_msg_text(e->detail, sizeof(e->detail), detail);
-	interrupt_forget(e, -1);
+	receiving_forget(e, -1);
+	iso_forget(e, -1);
 	tell_guest(e, was);
 	engine_data_cancel_all(e, -1, -1);
 }
 
 static void work_on_end(struct engine *e)
 {
+	if (!e->quiescing && e->stuck) {
+		/* The backend still has transfers, and nothing to put on a disk. */
+		e->quiescing = true;
+		e->quiesced = true;
+	}
 	if (!e->quiescing && e->count.in_flight == 0) {
 		e->quiescing = true;
 		engine_set_state(e, WORKER_STATE_FLUSHING);
@@ -293,6 +321,7 @@ static void work_on_end(struct engine *e)
 	if (e->quiesced && e->told) {
 		e->phase = ENGINE_FINISHED;
 		e->disconnect_timer = sd_event_source_disable_unref(e->disconnect_timer);
+		engine_watch_destroy(e);
 		redir_close(e->redir);
 		e->listener->finished(e->userdata, e->reason, e->error, e->detail);
 	}

@@ -33,6 +33,7 @@ struct redir_packet {
 	const uint8_t *payload;
 	uint32_t charge;           /* in redir::unread */
 	struct transfer *transfer; /* owns the payload, or NULL */
+	bool shared;               /* a later packet pays for the transfer */
 	uint8_t *parser_buffer;    /* owns the payload, or NULL */
 };
 
@@ -56,6 +57,8 @@ struct redir {
 	size_t in_end;
 	uint8_t in[REDIR_READ_BYTES];
 	struct transfer *incoming; /* its payload is being read, or NULL */
+	uint8_t *incoming_to;      /* in its buffer */
+	uint32_t incoming_size;
 	uint32_t incoming_done;
 	uint32_t skip; /* bytes of a refused payload still to come */
 	bool large;    /* the last data packet's payload was */
@@ -89,8 +92,8 @@ struct redir_packet *redir_packet_new(struct redir *r);
 void redir_queue(struct redir *r, struct redir_packet *p);
 void redir_write_finish(struct redir *r);
 
-/* redir-parser.c. 0 or -errno */
-int redir_parser_start(struct redir *r) _must_check_;
+/* redir-parser.c. offer has bits of enum redir_offer. 0 or -errno */
+int redir_parser_start(struct redir *r, unsigned int offer) _must_check_;
 void redir_parser_finish(struct redir *r);
 /* Frees a redir_packet::parser_buffer. */
 void redir_parser_free(struct redir *r, uint8_t *buffer);

@@ -70,6 +70,8 @@ static void handle_hello(void *priv, struct usb_redir_hello_header *hello)
 	r->hello_received = true;
 	r->caps.ids64 = negotiated(r, usb_redir_cap_64bits_ids);
 	r->caps.bulk32 = negotiated(r, usb_redir_cap_32bits_bulk_length);
+	r->caps.streams = negotiated(r, usb_redir_cap_bulk_streams);
+	r->caps.receiving = negotiated(r, usb_redir_cap_bulk_receiving);
 	r->disconnect_ack = negotiated(r, usb_redir_cap_device_disconnect_ack);
 	log_debug("guest's hello: %s",
 		log_escape(hello->version, sizeof(hello->version), version, sizeof(version)));
@@ -130,6 +132,53 @@ static void handle_stop_interrupt(
 	r->ops->stop_interrupt(r->userdata, id, h->endpoint);
 }
 
+static void handle_start_iso(void *priv, uint64_t id, struct usb_redir_start_iso_stream_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->start_iso(r->userdata, id, h->endpoint, h->pkts_per_urb, h->no_urbs);
+}
+
+static void handle_stop_iso(void *priv, uint64_t id, struct usb_redir_stop_iso_stream_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->stop_iso(r->userdata, id, h->endpoint);
+}
+
+static void handle_alloc_streams(
+	void *priv, uint64_t id, struct usb_redir_alloc_bulk_streams_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->alloc_streams(r->userdata, id, h->endpoints, h->no_streams);
+}
+
+static void handle_free_streams(
+	void *priv, uint64_t id, struct usb_redir_free_bulk_streams_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->free_streams(r->userdata, id, h->endpoints);
+}
+
+static void handle_start_bulk(
+	void *priv, uint64_t id, struct usb_redir_start_bulk_receiving_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->start_bulk(
+		r->userdata, id, h->endpoint, h->stream_id, h->bytes_per_transfer, h->no_transfers);
+}
+
+static void handle_stop_bulk(
+	void *priv, uint64_t id, struct usb_redir_stop_bulk_receiving_header *h)
+{
+	struct redir *r = priv;
+
+	r->ops->stop_bulk(r->userdata, id, h->endpoint, h->stream_id);
+}
+
 static void handle_cancel(void *priv, uint64_t id)
 {
 	struct redir *r = priv;
@@ -157,7 +206,32 @@ static void handle_disconnect_ack(void *priv)
 	r->ops->disconnect_ack(r->userdata);
 }
 
-int redir_parser_start(struct redir *r)
+static void set_handlers(struct usbredirparser *p)
+{
+	p->log_func = handle_log;
+	p->read_func = handle_read;
+	p->write_func = handle_write;
+	p->hello_func = handle_hello;
+	p->reset_func = handle_reset;
+	p->set_configuration_func = handle_set_configuration;
+	p->get_configuration_func = handle_get_configuration;
+	p->set_alt_setting_func = handle_set_alt_setting;
+	p->get_alt_setting_func = handle_get_alt_setting;
+	p->start_interrupt_receiving_func = handle_start_interrupt;
+	p->stop_interrupt_receiving_func = handle_stop_interrupt;
+	p->start_iso_stream_func = handle_start_iso;
+	p->stop_iso_stream_func = handle_stop_iso;
+	p->alloc_bulk_streams_func = handle_alloc_streams;
+	p->free_bulk_streams_func = handle_free_streams;
+	p->start_bulk_receiving_func = handle_start_bulk;
+	p->stop_bulk_receiving_func = handle_stop_bulk;
+	p->cancel_data_packet_func = handle_cancel;
+	p->filter_reject_func = handle_filter_reject;
+	p->filter_filter_func = handle_filter;
+	p->device_disconnect_ack_func = handle_disconnect_ack;
+}
+
+int redir_parser_start(struct redir *r, unsigned int offer)
 {
 	static const int caps[] = {
 		usb_redir_cap_connect_device_version,
@@ -175,23 +249,15 @@ int redir_parser_start(struct redir *r)
 	}
 	r->parser = p;
 	p->priv = r;
-	p->log_func = handle_log;
-	p->read_func = handle_read;
-	p->write_func = handle_write;
-	p->hello_func = handle_hello;
-	p->reset_func = handle_reset;
-	p->set_configuration_func = handle_set_configuration;
-	p->get_configuration_func = handle_get_configuration;
-	p->set_alt_setting_func = handle_set_alt_setting;
-	p->get_alt_setting_func = handle_get_alt_setting;
-	p->start_interrupt_receiving_func = handle_start_interrupt;
-	p->stop_interrupt_receiving_func = handle_stop_interrupt;
-	p->cancel_data_packet_func = handle_cancel;
-	p->filter_reject_func = handle_filter_reject;
-	p->filter_filter_func = handle_filter;
-	p->device_disconnect_ack_func = handle_disconnect_ack;
+	set_handlers(p);
 	for (size_t i = 0; i < ARRAY_SIZE(caps); i++) {
 		usbredirparser_caps_set_cap(bits, caps[i]);
+	}
+	if (offer & REDIR_OFFER_STREAMS) {
+		usbredirparser_caps_set_cap(bits, usb_redir_cap_bulk_streams);
+	}
+	if (offer & REDIR_OFFER_RECEIVING) {
+		usbredirparser_caps_set_cap(bits, usb_redir_cap_bulk_receiving);
 	}
 	usbredirparser_init(p, "devbroker " DEVBROKER_VERSION, bits, USB_REDIR_CAPS_SIZE,
 		usbredirparser_fl_usb_host | usbredirparser_fl_write_cb_owns_buffer);
@@ -242,6 +308,7 @@ void redir_send_ep_info(struct redir *r, const struct descriptors *d)
 		h.interval[i] = d->active[i].interval;
 		h.interface[i] = d->active[i].interface;
 		h.max_packet_size[i] = d->active[i].max_packet_size;
+		h.max_streams[i] = d->active[i].max_streams;
 	}
 	usbredirparser_send_ep_info(r->parser, &h);
 	take_written(r, REDIR_MARK_NONE);
@@ -323,5 +390,43 @@ void redir_send_interrupt_status(
 	/* The parser aborts no process, but it refuses to send this for an OUT endpoint, which
 	 * only a guest can have asked for. */
 	usbredirparser_send_interrupt_receiving_status(r->parser, id, &h);
+	take_written(r, REDIR_MARK_NONE);
+}
+
+void redir_send_iso_status(
+	struct redir *r, uint64_t id, enum transfer_status status, uint8_t endpoint)
+{
+	struct usb_redir_iso_stream_status_header h = {
+		.status = (uint8_t)status,
+		.endpoint = endpoint,
+	};
+
+	usbredirparser_send_iso_stream_status(r->parser, id, &h);
+	take_written(r, REDIR_MARK_NONE);
+}
+
+void redir_send_bulk_status(struct redir *r, uint64_t id, enum transfer_status status,
+	uint8_t endpoint, uint32_t stream_id)
+{
+	struct usb_redir_bulk_receiving_status_header h = {
+		.stream_id = stream_id,
+		.endpoint = endpoint,
+		.status = (uint8_t)status,
+	};
+
+	usbredirparser_send_bulk_receiving_status(r->parser, id, &h);
+	take_written(r, REDIR_MARK_NONE);
+}
+
+void redir_send_streams_status(struct redir *r, uint64_t id, enum transfer_status status,
+	uint32_t endpoints, uint32_t n_streams)
+{
+	struct usb_redir_bulk_streams_status_header h = {
+		.endpoints = endpoints,
+		.no_streams = n_streams,
+		.status = (uint8_t)status,
+	};
+
+	usbredirparser_send_bulk_streams_status(r->parser, id, &h);
 	take_written(r, REDIR_MARK_NONE);
 }

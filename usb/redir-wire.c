@@ -80,6 +80,7 @@ size_t redir_wire_data_size(uint32_t type, const struct redir_caps *caps)
 {
 	switch (type) {
 	case REDIR_CONTROL_PACKET:
+	case REDIR_BUFFERED_BULK_PACKET:
 		return 10;
 	case REDIR_BULK_PACKET:
 		return caps->bulk32 ? 10 : 8;
@@ -165,10 +166,16 @@ size_t redir_wire_encode_data(const struct redir_request *r, const struct redir_
 		[TRANSFER_INTERRUPT] = REDIR_INTERRUPT_PACKET,
 		[TRANSFER_ISO] = REDIR_ISO_PACKET,
 	};
-	uint32_t type = types[r->type];
+	uint32_t type = r->buffered ? REDIR_BUFFERED_BULK_PACKET : types[r->type];
 	uint32_t size = (uint32_t)redir_wire_data_size(type, caps) + payload;
 	uint8_t *p = put_frame(out, caps, type, size, r->id);
 
+	if (type == REDIR_BUFFERED_BULK_PACKET) {
+		p = put_u32(put_u32(p, r->stream_id), length);
+		*p++ = r->endpoint;
+		*p++ = status;
+		return (size_t)(p - out);
+	}
 	*p++ = r->endpoint;
 	if (type == REDIR_CONTROL_PACKET) {
 		*p++ = r->setup.request;
@@ -190,16 +197,13 @@ size_t redir_wire_encode_data(const struct redir_request *r, const struct redir_
 size_t redir_wire_encode_unsupported(const struct redir_frame *f, const struct redir_caps *caps,
 	const uint8_t *p, uint8_t out[REDIR_FRAME_MAX + REDIR_DATA_MAX])
 {
+	bool streams = f->type == REDIR_ALLOC_BULK_STREAMS || f->type == REDIR_FREE_BULK_STREAMS;
 	uint8_t *q;
 
+	if (streams ? caps->streams : caps->receiving) {
+		return 0;
+	}
 	switch (f->type) {
-	case REDIR_START_ISO_STREAM:
-	case REDIR_STOP_ISO_STREAM:
-	case REDIR_ISO_PACKET: /* usbredir answers a packet without a stream so, too */
-		q = put_frame(out, caps, REDIR_ISO_STREAM_STATUS, 2, f->id);
-		*q++ = TRANSFER_INVALID;
-		*q++ = p[0];
-		break;
 	case REDIR_ALLOC_BULK_STREAMS:
 	case REDIR_FREE_BULK_STREAMS:
 		q = put_frame(out, caps, REDIR_BULK_STREAMS_STATUS, 9, f->id);

@@ -40,12 +40,15 @@ enum redir_type {
 	REDIR_BULK_PACKET = 101,
 	REDIR_ISO_PACKET = 102,
 	REDIR_INTERRUPT_PACKET = 103,
+	REDIR_BUFFERED_BULK_PACKET = 104, /* only from a host */
 };
 
-/* What both hellos announced and the framing depends on. All false before the guest's hello. */
+/* What both hellos announced and the packets depend on. All false before the guest's hello. */
 struct redir_caps {
-	bool ids64;  /* packet ids have 64 bits */
-	bool bulk32; /* bulk packets' lengths have 32 bits */
+	bool ids64;     /* packet ids have 64 bits */
+	bool bulk32;    /* bulk packets' lengths have 32 bits */
+	bool streams;   /* bulk streams */
+	bool receiving; /* buffered bulk receiving */
 };
 
 #define REDIR_FRAME_MAX 16 /* type, length, id */
@@ -67,6 +70,7 @@ struct redir_request {
 	uint32_t stream_id;
 	uint32_t length;  /* bytes wanted (IN) or supplied (OUT); may be more than we allow (IN) */
 	uint32_t payload; /* bytes that follow the header: length (OUT) or 0 (IN) */
+	bool buffered;    /* a bulk packet that nobody asked for; never from a guest */
 	struct usb_setup setup; /* control only */
 };
 
@@ -97,13 +101,13 @@ const char *redir_wire_decode_data(const struct redir_frame *f, const struct red
 	const uint8_t *p, struct redir_request *out);
 
 /* Writes frame and header of the reply to r into out: status, and length = bytes done, of which the
- * last payload bytes follow. Returns the size. A control, bulk or interrupt packet only. */
+ * last payload bytes follow. Returns the size. */
 size_t redir_wire_encode_data(const struct redir_request *r, const struct redir_caps *caps,
 	uint8_t status, uint32_t length, uint32_t payload,
 	uint8_t out[REDIR_FRAME_MAX + REDIR_DATA_MAX]);
 
-/* The status packets that answer what we don't do (isochronous and bulk streams, bulk receiving):
- * f with its size bytes of content at p was one of those. Returns the size written, 0 if f is none
- * of them or wants no answer. */
+/* The status packets that answer bulk streams and bulk receiving where they were not negotiated: f
+ * with its size bytes of content at p was one of those. Returns the size written, 0 if f is none of
+ * them. */
 size_t redir_wire_encode_unsupported(const struct redir_frame *f, const struct redir_caps *caps,
 	const uint8_t *p, uint8_t out[REDIR_FRAME_MAX + REDIR_DATA_MAX]);

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "base/checked.h"
+
 /* One sendmsg takes at most that many packets, each a header and a payload. */
 #define BATCH 128
 /* Nodes kept for later; enough for what one turn of a busy device makes. */
@@ -40,6 +42,7 @@ struct redir_packet *redir_packet_new(struct redir *r)
 	p->payload_size = 0;
 	p->payload = NULL;
 	p->transfer = NULL;
+	p->shared = false;
 	p->parser_buffer = NULL;
 	return p;
 }
@@ -47,9 +50,9 @@ struct redir_packet *redir_packet_new(struct redir *r)
 void redir_queue(struct redir *r, struct redir_packet *p)
 {
 	p->charge = (uint32_t)sizeof(*p);
-	if (p->transfer) {
+	if (p->transfer && !p->shared) {
 		p->charge += (uint32_t)sizeof(*p->transfer) + p->transfer->capacity;
-	} else {
+	} else if (!p->transfer) {
 		p->charge += p->payload_size;
 	}
 	list_append(&r->queue, &p->link);
@@ -213,8 +216,9 @@ void redir_write_finish(struct redir *r)
 	}
 }
 
+/* Of t, which may be NULL, what lies at payload is sent if t is IN. */
 static void queue_data(struct redir *r, const struct redir_request *request, struct transfer *t,
-	uint8_t status, uint32_t length)
+	const uint8_t *payload, uint8_t status, uint32_t length, bool shared)
 {
 	struct redir_packet *p = redir_packet_new(r);
 
@@ -225,8 +229,9 @@ static void queue_data(struct redir *r, const struct redir_request *request, str
 		return;
 	}
 	p->transfer = t;
+	p->shared = shared;
 	if (t && transfer_is_in(t)) {
-		p->payload = t->data;
+		p->payload = payload;
 		p->payload_size = length;
 	}
 	p->header_size = (uint8_t)redir_wire_encode_data(
@@ -241,13 +246,33 @@ void redir_send_transfer(struct redir *r, struct transfer *t)
 		.endpoint = t->endpoint,
 		.id = t->id,
 		.stream_id = t->stream_id,
+		.buffered = t->owner == TRANSFER_OF_RECEIVING && t->type == TRANSFER_BULK,
 		.setup = t->setup,
 	};
 
-	queue_data(r, &request, t, t->status, t->actual < t->length ? t->actual : t->length);
+	queue_data(r, &request, t, t->data, t->status, MIN(t->actual, t->length), false);
+}
+
+void redir_send_iso_packet(
+	struct redir *r, struct transfer *t, uint32_t i, uint32_t offset, uint64_t id)
+{
+	struct redir_request request = {
+		.type = TRANSFER_ISO,
+		.endpoint = t->endpoint,
+		.id = id,
+	};
+	const struct iso_packet *p = &t->packets[i];
+
+	queue_data(r, &request, t, t->data + offset, p->status, MIN(p->actual, p->length),
+		i + 1 < t->n_packets);
 }
 
 void redir_refuse(struct redir *r, const struct redir_request *request, enum transfer_status status)
 {
-	queue_data(r, request, NULL, (uint8_t)status, 0);
+	if (request->type == TRANSFER_ISO) {
+		/* What went wrong with a packet is told of its stream. */
+		redir_send_iso_status(r, request->id, status, request->endpoint);
+	} else {
+		queue_data(r, request, NULL, NULL, (uint8_t)status, 0, false);
+	}
 }

@@ -52,7 +52,7 @@ void redir_update_events(struct redir *r)
 void redir_abandon(struct redir *r)
 {
 	if (r->incoming) {
-		r->skip = r->incoming->length - r->incoming_done;
+		r->skip = r->incoming_size - r->incoming_done;
 		r->ops->abandoned(r->userdata, steal_ptr(r->incoming));
 	}
 }
@@ -85,14 +85,14 @@ void redir_lost(struct redir *r, int error)
 static void take_payload(struct redir *r)
 {
 	struct transfer *t = r->incoming;
-	size_t n = MIN((size_t)(t->length - r->incoming_done), r->in_end - r->in_start);
+	size_t n = MIN((size_t)(r->incoming_size - r->incoming_done), r->in_end - r->in_start);
 
 	if (n > 0) {
-		memcpy(t->data + r->incoming_done, r->in + r->in_start, n);
+		memcpy(r->incoming_to + r->incoming_done, r->in + r->in_start, n);
 		r->in_start += n;
 		r->incoming_done += (uint32_t)n;
 	}
-	if (r->incoming_done == t->length) {
+	if (r->incoming_done == r->incoming_size) {
 		r->incoming = NULL;
 		r->ops->received(r->userdata, t);
 	}
@@ -107,19 +107,9 @@ static void handle_data(struct redir *r, const struct redir_frame *f, const uint
 		redir_fail(r, why);
 		return;
 	}
-	if (request.type == TRANSFER_ISO) {
-		struct redir_packet *reply = redir_packet_new(r);
-
-		if (reply) {
-			reply->header_size = (uint8_t)redir_wire_encode_unsupported(
-				f, &r->caps, p, reply->header);
-			redir_queue(r, reply);
-		}
-		r->skip = request.payload;
-		return;
-	}
 	r->large = request.payload >= REDIR_LARGE;
-	r->incoming = r->ops->begin(r->userdata, &request);
+	r->incoming = r->ops->begin(r->userdata, &request, &r->incoming_to);
+	r->incoming_size = request.payload;
 	r->incoming_done = 0;
 	if (!r->incoming) {
 		r->skip = request.payload;
@@ -239,9 +229,8 @@ static bool read_once(struct redir *r, size_t *n_out)
 		r->in_start = 0;
 	}
 	if (r->incoming) {
-		direct = r->incoming->length - r->incoming_done;
-		iov[msg.msg_iovlen++] =
-			(struct iovec){r->incoming->data + r->incoming_done, direct};
+		direct = r->incoming_size - r->incoming_done;
+		iov[msg.msg_iovlen++] = (struct iovec){r->incoming_to + r->incoming_done, direct};
 	}
 	room = sizeof(r->in) - r->in_end;
 	if (r->large) {
@@ -319,8 +308,8 @@ bool redir_has_disconnect_ack(const struct redir *r)
 	return r->disconnect_ack;
 }
 
-int redir_create(
-	sd_event *event, int fd, const struct redir_ops *ops, void *userdata, struct redir **out)
+int redir_create(sd_event *event, int fd, unsigned int offer, const struct redir_ops *ops,
+	void *userdata, struct redir **out)
 {
 	struct redir *r = calloc(1, sizeof(*r));
 	int e;
@@ -337,7 +326,7 @@ int redir_create(
 	r->io_events = EPOLLIN;
 	e = sd_event_add_io(event, &r->io, fd, EPOLLIN, handle_io, r);
 	if (e >= 0) {
-		e = redir_parser_start(r);
+		e = redir_parser_start(r, offer);
 	}
 	if (e < 0) {
 		redir_destroy(r);

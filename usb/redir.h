@@ -24,14 +24,17 @@ enum redir_mark { REDIR_MARK_NONE, REDIR_MARK_CONNECT, REDIR_MARK_DISCONNECT };
 struct redir_ops {
 	/* Both hellos are exchanged. */
 	void (*hello)(void *userdata);
-	/* A data packet: gives a transfer to read its payload into, or NULL: refused, answered by
-	 * redir_refuse or not at all, and its payload is skipped. */
-	struct transfer *(*begin)(void *userdata, const struct redir_request *r);
-	/* The payload of t is complete: t is the engine's. */
+	/* A data packet: gives a transfer, and in *payload_out where in its buffer to read the
+	 * payload to; or NULL: refused, answered by redir_refuse or not at all, and its payload is
+	 * skipped. */
+	struct transfer *(*begin)(
+		void *userdata, const struct redir_request *r, uint8_t **payload_out);
+	/* The payload is complete: t is the engine's. */
 	void (*received)(void *userdata, struct transfer *t);
 	/* The connection ended before that. */
 	void (*abandoned)(void *userdata, struct transfer *t);
-	/* A reply is written, or will never be: t is the engine's again. */
+	/* A reply is written, or will never be: t is the engine's again. Once per packet of an
+	 * isochronous t. */
 	void (*sent)(void *userdata, struct transfer *t);
 	void (*written)(void *userdata, enum redir_mark mark);
 	/* Unread replies fell below the bound again. */
@@ -44,6 +47,15 @@ struct redir_ops {
 	void (*get_alt)(void *userdata, uint64_t id, uint8_t interface);
 	void (*start_interrupt)(void *userdata, uint64_t id, uint8_t endpoint);
 	void (*stop_interrupt)(void *userdata, uint64_t id, uint8_t endpoint);
+	void (*start_iso)(void *userdata, uint64_t id, uint8_t endpoint, uint8_t packets_per_urb,
+		uint8_t urbs);
+	void (*stop_iso)(void *userdata, uint64_t id, uint8_t endpoint);
+	/* Only where offered and negotiated. Masks have bit descriptors_slot(address). */
+	void (*alloc_streams)(void *userdata, uint64_t id, uint32_t endpoints, uint32_t n_streams);
+	void (*free_streams)(void *userdata, uint64_t id, uint32_t endpoints);
+	void (*start_bulk)(void *userdata, uint64_t id, uint8_t endpoint, uint32_t stream_id,
+		uint32_t bytes_per_transfer, uint8_t transfers);
+	void (*stop_bulk)(void *userdata, uint64_t id, uint8_t endpoint, uint32_t stream_id);
 	void (*rejected)(void *userdata); /* the guest's filter refuses the device */
 	void (*disconnect_ack)(void *userdata);
 	/* The guest's side closed the stream (0), or it failed (errno). */
@@ -52,10 +64,13 @@ struct redir_ops {
 	void (*violated)(void *userdata, const char *detail);
 };
 
-/* Takes fd, a stream socket, even on error; event, ops and userdata are borrowed. Queues our hello.
- * 0 or -errno. */
-int redir_create(sd_event *event, int fd, const struct redir_ops *ops, void *userdata,
-	struct redir **out) _must_check_;
+/* What a host may offer or not; the rest always is. */
+enum redir_offer { REDIR_OFFER_STREAMS = 1, REDIR_OFFER_RECEIVING = 2 };
+
+/* Takes fd, a stream socket, even on error; event, ops and userdata are borrowed. offer has bits of
+ * enum redir_offer. Queues our hello. 0 or -errno. */
+int redir_create(sd_event *event, int fd, unsigned int offer, const struct redir_ops *ops,
+	void *userdata, struct redir **out) _must_check_;
 /* Calls abandoned and sent for what is left. */
 void redir_destroy(struct redir *r);
 
@@ -76,8 +91,13 @@ void redir_close(struct redir *r);
 bool redir_has_disconnect_ack(const struct redir *r);
 
 /* Replies to a data packet: its transfer with what the backend set, which redir has until sent();
- * or, without one, with a status and no data. */
+ * or, without one, with a status and no data. A transfer that the guest didn't ask for goes the
+ * same way. */
 void redir_send_transfer(struct redir *r, struct transfer *t);
+/* Sends packet i of an isochronous IN transfer, which lies at offset in its buffer. Call it for all
+ * of a transfer's packets in order; redir has each until sent(). */
+void redir_send_iso_packet(
+	struct redir *r, struct transfer *t, uint32_t i, uint32_t offset, uint64_t id);
 void redir_refuse(
 	struct redir *r, const struct redir_request *request, enum transfer_status status);
 
@@ -91,3 +111,9 @@ void redir_send_alt_status(
 	struct redir *r, uint64_t id, enum transfer_status status, uint8_t interface, uint8_t alt);
 void redir_send_interrupt_status(
 	struct redir *r, uint64_t id, enum transfer_status status, uint8_t endpoint);
+void redir_send_iso_status(
+	struct redir *r, uint64_t id, enum transfer_status status, uint8_t endpoint);
+void redir_send_bulk_status(struct redir *r, uint64_t id, enum transfer_status status,
+	uint8_t endpoint, uint32_t stream_id);
+void redir_send_streams_status(struct redir *r, uint64_t id, enum transfer_status status,
+	uint32_t endpoints, uint32_t n_streams);

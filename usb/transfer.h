@@ -37,6 +37,14 @@ struct usb_setup {
 	uint16_t length;
 };
 
+/* What the completion of a transfer means to the engine. */
+enum transfer_owner {
+	TRANSFER_OF_GUEST,     /* a packet of the guest, answered under its id */
+	TRANSFER_OF_RECEIVING, /* usb/receiving.c's: its data goes to the guest unasked */
+	TRANSFER_OF_CLEARING,  /* likewise: clears a halt; id is the endpoint's slot */
+	TRANSFER_OF_STREAM,    /* usb/iso.c's, for as long as the stream lives */
+};
+
 /* One packet of an isochronous transfer. */
 struct iso_packet {
 	uint32_t length; /* bytes wanted (IN) or supplied (OUT) */
@@ -57,7 +65,11 @@ struct transfer {
 	uint8_t status;         /* enum transfer_status; set by the backend on completion */
 	bool cancelled;         /* the guest cancelled it */
 	bool submitted;         /* the backend has it */
-	bool receiving;         /* the engine's own, for interrupt receiving */
+	uint8_t owner;          /* enum transfer_owner */
+	bool released;          /* its isochronous stream is gone */
+	uint16_t pieces;        /* of it that the connection to the guest uses; isochronous */
+	uint32_t charge;        /* bytes in engine::count.in_flight_bytes */
+	uint64_t cancelled_us;  /* CLOCK_MONOTONIC */
 	struct usb_setup setup; /* control only */
 	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */
 	uint32_t actual;        /* bytes done; set by the backend on completion, <= length */

@@ -17,6 +17,11 @@ struct fake {
 	enum { ASKED_NOTHING, ASKED_REQUEST, ASKED_RESET } asked;
 	bool quiesce;
 	uint8_t configuration;
+	uint8_t identity; /* changes at some resets */
+	bool super;
+	/* submits, by enum transfer_type and whether IN; and those in a bulk stream */
+	uint64_t seen[4][2];
+	uint64_t seen_streams;
 };
 
 /* One round: a device, the engine and a guest. */
@@ -27,13 +32,15 @@ struct world {
 	sd_event *event;
 	int peer;
 	bool ids64, bulk32, ack;
+	bool streams, receiving; /* negotiated */
 	bool finished;
 	uint32_t reason;
-	bool reading;  /* the guest reads */
-	bool lazy;     /* it doesn't, until it has sent everything */
-	bool broken;   /* it sent what no guest may send */
-	bool told;     /* it saw device_disconnect */
-	uint64_t sent; /* data packets that want an answer */
+	bool reading;                   /* the guest reads */
+	bool lazy;                      /* it doesn't, until it has sent everything */
+	bool broken;                    /* it sent what no guest may send */
+	bool told;                      /* it saw device_disconnect */
+	uint64_t sent;                  /* data packets that want an answer */
+	uint64_t buffered, isochronous; /* packets that came unasked */
 	uint64_t answered;
 	uint64_t next_id;
 	uint64_t received;       /* bytes */

@@ -9,6 +9,7 @@
 #include "tests/unit/test.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -59,7 +60,8 @@ static uint64_t new_id(struct world *w)
 
 static uint8_t some_endpoint(struct world *w)
 {
-	static const uint8_t known[] = {0x00, 0x80, 0x81, 0x02, 0x81, 0x02, 0x83, 0x04, 0x85};
+	static const uint8_t known[] = {
+		0x00, 0x80, 0x81, 0x02, 0x81, 0x02, 0x83, 0x04, 0x85, 0x86, 0x07};
 
 	return rnd(w, 10) == 0 ? (uint8_t)rnd(w, 256) : known[rnd(w, ARRAY_SIZE(known))];
 }
@@ -82,12 +84,33 @@ static void put_payload(struct world *w, uint8_t endpoint, uint32_t length)
 	w->sent++;
 }
 
+/* Isochronous packets want no answer. Mostly some that fill a URB or two. */
+static void put_iso(struct world *w, uint8_t endpoint)
+{
+	for (uint32_t n = 1 + rnd(w, 12); n > 0; n--) {
+		uint32_t length = rnd(w, rnd(w, 100) == 0 ? 400 : 201);
+
+		put_frame(w, REDIR_ISO_PACKET, 4 + (endpoint & 0x80 ? 0 : length), 0);
+		put(w, endpoint, 1);
+		put(w, 0, 1);
+		put(w, length, 2);
+		if (!(endpoint & 0x80)) {
+			memset(w->out + w->out_size, 0xa5, length);
+			w->out_size += length;
+		}
+	}
+}
+
 static void put_data(struct world *w)
 {
 	uint8_t endpoint = w->lazy && rnd(w, 2) ? 0x81 : some_endpoint(w);
 	bool in = endpoint & 0x80;
 	uint32_t length;
 
+	if (endpoint == 0x07 && rnd(w, 8)) {
+		put_iso(w, endpoint);
+		return;
+	}
 	switch (w->lazy && endpoint == 0x81 ? 1 : rnd(w, 3)) {
 	case 0: {
 		length = some_length(w, 0xffff);
@@ -107,7 +130,7 @@ static void put_data(struct world *w)
 		put(w, endpoint, 1);
 		put(w, 0, 1);
 		put(w, length & 0xffff, 2);
-		put(w, rnd(w, 32) == 0, 4);
+		put(w, rnd(w, w->fake.super ? 2 : 32) ? 0 : rnd(w, 10), 4);
 		put(w, length >> 16, header - 8);
 		break;
 	}
@@ -127,7 +150,8 @@ static void put_control(struct world *w)
 	static const struct {
 		uint8_t type, length;
 	} kinds[] = {{3, 0}, {6, 1}, {6, 1}, {6, 1}, {7, 0}, {9, 2}, {10, 1}, {12, 3}, {13, 1},
-		{15, 1}, {16, 1}, {18, 8}, {19, 4}, {21, 0}, {21, 0}, {21, 0}, {25, 10}, {26, 5}};
+		{15, 1}, {16, 1}, {18, 8}, {19, 4}, {21, 0}, {21, 0}, {21, 0}, {25, 10}, {26, 5},
+		{12, 3}, {12, 3}, {12, 3}, {12, 3}, {13, 1}, {25, 10}, {18, 8}, {18, 8}};
 	static const uint8_t alts[] = {0, 3, 200, 1};
 	size_t k = rnd(w, ARRAY_SIZE(kinds));
 	uint8_t type = kinds[k].type;
@@ -141,9 +165,30 @@ static void put_control(struct world *w)
 		put(w, rnd(w, 4) ? 9 : 0, 1);
 		put(w, alts[rnd(w, ARRAY_SIZE(alts))], 1);
 		break;
+	case 12:
+	case 13:
+		put(w, rnd(w, 8) ? (rnd(w, 2) ? 0x86 : 0x07) : rnd(w, 256), 1);
+		/* Those of no bounds are seldom, or nothing ever starts. */
+		put(w, 1 + rnd(w, rnd(w, 8) ? 8 : 255), type == 12);
+		put(w, 1 + rnd(w, rnd(w, 8) ? 4 : 255), type == 12);
+		break;
 	case 15:
 	case 16:
 		put(w, 0x80 | (rnd(w, 4) ? 3 : rnd(w, 16)), 1);
+		break;
+	case 18:
+		put(w, rnd(w, 4) ? 1u << 17 | 1u << 2 : w->random, 4);
+		put(w, rnd(w, 10), 4);
+		break;
+	case 19:
+		put(w, rnd(w, 4) ? 1u << 17 | 1u << 2 : w->random, 4);
+		break;
+	case 25:
+	case 26:
+		put(w, w->fake.super ? rnd(w, 3) : 0, 4);
+		put(w, 512 * rnd(w, 20) + (rnd(w, 8) == 0), type == 25 ? 4 : 0);
+		put(w, rnd(w, 8) ? 0x81 : rnd(w, 256), 1);
+		put(w, rnd(w, rnd(w, 8) ? 8 : 256), type == 25);
 		break;
 	default:
 		for (size_t i = 0; i < kinds[k].length; i++) {
@@ -176,6 +221,8 @@ static void put_hello(struct world *w)
 	w->ack = caps & 1 << 3;
 	w->ids64 = caps & 1 << 5;
 	w->bulk32 = caps & 1 << 6;
+	w->streams = caps & 1;
+	w->receiving = caps & 1 << 7;
 }
 
 /* The guest makes a packet, if there is room for a large one. */
@@ -252,6 +299,9 @@ static void guest_read(struct world *w)
 		size_t header = type == REDIR_HELLO ? 12 : frame;
 
 		assert_true(type <= 27 || (type >= 100 && type <= 104));
+		assert_true(type != 104 || w->receiving);
+		w->buffered += type == 104;
+		w->isochronous += type == REDIR_ISO_PACKET;
 		assert_true(length <= TRANSFER_BYTES_MAX + 16);
 		if (w->in_size - at < header + length) {
 			break;
@@ -380,6 +430,7 @@ static void run_round(uint32_t seed, struct world *w)
 	w->next_id = 100;
 	w->fake.backend.ops = &random_device_ops;
 	w->fake.configuration = 1;
+	w->fake.super = seed % 3 != 0;
 	list_init(&w->fake.submitted);
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
@@ -402,6 +453,7 @@ static void test_random(void **state)
 {
 	static struct world w;
 	unsigned int seen = 0;
+	uint64_t iso_out = 0, iso_in = 0, streams = 0, buffered = 0;
 
 	w.out = malloc(OUT_MAX);
 	w.in = malloc(IN_MAX);
@@ -410,10 +462,18 @@ static void test_random(void **state)
 	for (uint32_t seed = 1; seed <= ROUNDS; seed++) {
 		run_round(seed, &w);
 		seen |= 1u << w.reason;
+		iso_out += w.fake.seen[TRANSFER_ISO][0];
+		iso_in += w.isochronous;
+		streams += w.fake.seen_streams;
+		buffered += w.buffered;
 	}
+	print_message("%u rounds: %" PRIu64 " isochronous URBs out, %" PRIu64
+		      " packets in, %" PRIu64 " transfers in streams, %" PRIu64 " buffered\n",
+		ROUNDS, iso_out, iso_in, streams, buffered);
 	free(w.out);
 	free(w.in);
-	/* A generator that never reaches an end tests nothing. */
+	/* A generator that never reaches an end, or one of these, tests nothing. */
+	assert_true(iso_out > 1000 && iso_in > 1000 && streams > 300 && buffered > 1000);
 	assert_int_equal(seen, 1u << WORKER_DONE_DETACHED | 1u << WORKER_DONE_PEER_CLOSED |
 				       1u << WORKER_DONE_PEER_BAD | 1u << WORKER_DONE_DEVICE_LOST);
 }
