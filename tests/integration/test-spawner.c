@@ -153,7 +153,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const names[] = {"devbroker-usb", "devbroker-qmp", "devbroker-claim", "garbage"};
+	static const char *const names[] = {
+		"devbroker-usb", "devbroker-qmp", "devbroker-claim", "garbage"};
 	struct fixture *f = *state;
 	char path[128];
 	pid_t last;

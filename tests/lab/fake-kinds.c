@@ -153,8 +153,8 @@ static size_t sparse_interfaces(uint8_t *data, size_t max, uint8_t *n_out)
 	return put(data, max, 0, d, sizeof(d));
 }
 
-/* Lengths of zero, lengths beyond the end, a total that is not the total. */
-static size_t lying_interfaces(uint8_t *data, size_t max, uint8_t *n_out)
+/* Lengths of zero, lengths beyond the end. */
+static size_t crooked_interfaces(uint8_t *data, size_t max, uint8_t *n_out)
 {
 	static const uint8_t d[] = {
 		INTERFACE(0, 0, 9, 0xff, 0, 0),
@@ -185,12 +185,18 @@ static size_t lying_interfaces(uint8_t *data, size_t max, uint8_t *n_out)
 	return put(data, max, 0, d, sizeof(d));
 }
 
+/* wTotalLength: 65 535 */
 static void lie(uint8_t type, uint8_t *data, size_t max, size_t *size)
 {
 	if (type == DT_CONFIG) {
-		data[2] = 0xff; /* wTotalLength: 65 535 */
+		data[2] = 0xff;
 		data[3] = 0xff;
-	} else if (type == DT_STRING) {
+	}
+}
+
+static void cut(uint8_t type, uint8_t *data, size_t max, size_t *size)
+{
+	if (type == DT_STRING) {
 		data[0] = 255;             /* says 255 bytes, has 5 */
 		memset(data + 2, 0xd8, 3); /* half a surrogate pair */
 		*size = 5;
@@ -204,7 +210,8 @@ static const struct fake_kind kinds[] = {
 	{"stuck", FAKE_SPEED_HIGH, 0x0004, false, false, vendor_interfaces, NULL},
 	{"many", FAKE_SPEED_HIGH, 0x0005, true, true, many_interfaces, NULL},
 	{"sparse", FAKE_SPEED_HIGH, 0x0006, true, true, sparse_interfaces, NULL},
-	{"lying", FAKE_SPEED_HIGH, 0x0007, true, true, lying_interfaces, lie},
+	{"lying", FAKE_SPEED_HIGH, 0x0007, true, true, vendor_interfaces, lie},
+	{"crooked", FAKE_SPEED_HIGH, 0x0008, true, true, crooked_interfaces, cut},
 };
 
 const struct fake_kind *fake_kind_find(const char *name)
@@ -295,8 +302,9 @@ int fake_control(const struct fake_device *d, const uint8_t setup[8], uint8_t *d
 		/* SET_CONFIGURATION, SET_INTERFACE, CLEAR_FEATURE, a sample rate: all is well. */
 		return 0;
 	}
-	/* GET_STATUS and what the audio class asks for: zeros. */
+	/* GET_STATUS and what the audio class asks for: zeros; GET_CONFIGURATION: 1. */
 	memset(data, 0, 8);
+	data[0] = setup[0] == 0x80 && setup[1] == 8;
 	*size_out = setup[6] < 8 ? setup[6] : 8;
 	return (setup[0] & 0x60) == 0x40 ? -EPIPE : 0;
 }

@@ -379,6 +379,17 @@ class Guest:
         return sorted(o["name"] for o in self.qmp.call("qom-list", path="/machine/peripheral")
                       if o["name"].startswith("devbroker"))
 
+    def attached(self):
+        """Names of those among them that are on their bus."""
+        found = []
+        for name in self.objects():
+            try:
+                if self.qmp.call("qom-get", path=f"/machine/peripheral/{name}", property="attached"):
+                    found.append(name)
+            except LabError:
+                pass  # gone just now
+        return found
+
     def fds(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 

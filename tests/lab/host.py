@@ -138,14 +138,14 @@ class Host(Guest):
 
     def usbredirect(self, serial, guest):
         """Lends a device with the peer, usbredirect, to a usb-redir device of guest; returns the chardev's name."""
-        device = f"redirect-{serial}"
+        device = "redirect-" + serial.replace(":", "-")
         port = guest.listen_usbredir(device)
         ids = self.run("cd /sys/bus/usb/devices/%s; echo $(cat busnum)-$(cat devnum)" % self.wait_usb(serial))
         self.run(f"usbredirect --device {ids} --to {ADDRESS}:{port} >/tmp/{device}.log 2>&1 & echo $! >/tmp/{device}.pid")
         return device
 
     def end_usbredirect(self, serial, guest):
-        device = f"redirect-{serial}"
+        device = "redirect-" + serial.replace(":", "-")
         self.run(f"kill $(cat /tmp/{device}.pid)", check=False)
         guest.qmp.call("device_del", id=device)
         while guest.qmp.wait_event("DEVICE_DELETED")["data"].get("device") != device:

@@ -39,11 +39,11 @@ class Ours:
                 raise LabError(f"the broker does not know {serial} after {timeout} s")
             time.sleep(0.1)
 
-    def lend(self, serial, wait=True):
+    def lend(self, serial, *options):
+        """Returns its name. Keyboards and pointers are lent whether the host has others or not."""
         name = self.wait_device(serial)["name"]
-        self.lab.broker.cli("attach", name, self.guest.name, *(["--wait"] if wait else []))
-        if wait:
-            self.guest.wait_usb(serial)
+        self.lab.broker.cli("attach", name, self.guest.name, "--wait", "--last-input", *options)
+        self.guest.wait_usb(serial)
         return name
 
     def take_back(self, serial):
