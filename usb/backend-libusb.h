@@ -21,7 +21,7 @@ struct backend_libusb_listener {
 struct backend_libusb_options {
 	int device_fd;       /* taken even on error; of /dev/bus/usb, open for writing */
 	uint32_t interfaces; /* bit N: interface N may be claimed */
-	size_t usbfs_memory; /* bytes that may be submitted, control transfers not counted */
+	size_t usbfs_memory; /* bytes that may be submitted of bulk and isochronous transfers */
 	/* Whether libusb may change the configuration: the fd has its privileges, and the sandbox
 	 * lets it. */
 	bool may_configure;

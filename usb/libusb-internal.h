@@ -66,10 +66,10 @@ struct usb_host {
 
 	/* libusb-transfers.c */
 	struct list free_urbs[URB_KIND_COUNT_];
-	struct list in_flight;           // urb::link
-	struct list waiting[HOST_SLOTS]; // transfer::backend, per endpoint
-	uint32_t waiting_mask;
-	uint32_t turn[USBFS_SHARE_COUNT_]; /* the slot that is served next */
+	struct list in_flight;                               // urb::link
+	struct list waiting[USBFS_SHARE_COUNT_][HOST_SLOTS]; // transfer::backend, per endpoint
+	uint32_t waiting_slots[USBFS_SHARE_COUNT_];          /* bits: who waits */
+	uint32_t turn[USBFS_SHARE_COUNT_];                   /* the slot that is served next */
 	struct usbfs_budget budget;
 	sd_event_source *retry;
 	bool starved;           /* the kernel has no memory; until a completion or the timer */

@@ -24,22 +24,18 @@
 #define RETRY_US   (10 * 1000)
 #define REFUSED_US (2 * 1000 * 1000)
 
-/* Control transfers share slot 0 in both directions, whatever their endpoint is. */
-static const uint32_t share_slots[] = {
-	[USBFS_SHARE_CONTROL] = 0x00000001,
-	[USBFS_SHARE_IN] = 0xfffe0000,
-	[USBFS_SHARE_OUT] = 0x0000fffe,
-};
-_Static_assert(ARRAY_SIZE(share_slots) == USBFS_SHARE_COUNT_, "one per share");
-
 static enum usbfs_share share_of(const struct transfer *t)
 {
 	if (t->type == TRANSFER_CONTROL) {
 		return USBFS_SHARE_CONTROL;
 	}
+	if (t->type == TRANSFER_INTERRUPT) {
+		return USBFS_SHARE_INTERRUPT;
+	}
 	return transfer_is_in(t) ? USBFS_SHARE_IN : USBFS_SHARE_OUT;
 }
 
+/* Control transfers in both directions are one line, whatever their endpoint is. */
 static unsigned int slot_of(const struct transfer *t)
 {
 	return t->type == TRANSFER_CONTROL ? 0 : descriptors_slot(t->endpoint);
@@ -217,23 +213,25 @@ static void fill(struct urb *u, struct transfer *t)
 
 static void wait_in_line(struct usb_host *h, struct transfer *t, bool first)
 {
+	enum usbfs_share share = share_of(t);
 	unsigned int slot = slot_of(t);
 
 	if (first) {
-		list_prepend(&h->waiting[slot], &t->backend);
+		list_prepend(&h->waiting[share][slot], &t->backend);
 	} else {
-		list_append(&h->waiting[slot], &t->backend);
+		list_append(&h->waiting[share][slot], &t->backend);
 	}
-	h->waiting_mask |= UINT32_C(1) << slot;
+	h->waiting_slots[share] |= UINT32_C(1) << slot;
 }
 
 static void leave_line(struct usb_host *h, struct transfer *t)
 {
+	enum usbfs_share share = share_of(t);
 	unsigned int slot = slot_of(t);
 
 	list_remove(&t->backend);
-	if (list_empty(&h->waiting[slot])) {
-		h->waiting_mask &= ~(UINT32_C(1) << slot);
+	if (list_empty(&h->waiting[share][slot])) {
+		h->waiting_slots[share] &= ~(UINT32_C(1) << slot);
 	}
 }
 
@@ -314,9 +312,9 @@ static unsigned int next_slot(uint32_t slots, uint32_t turn)
 
 static void pump_share(struct usb_host *h, enum usbfs_share share)
 {
-	while (h->waiting_mask & share_slots[share] && !h->starved && !requests_hold(h)) {
-		unsigned int slot = next_slot(h->waiting_mask & share_slots[share], h->turn[share]);
-		struct transfer *t = list_first(&h->waiting[slot], struct transfer, backend);
+	while (h->waiting_slots[share] && !h->starved && !requests_hold(h)) {
+		unsigned int slot = next_slot(h->waiting_slots[share], h->turn[share]);
+		struct transfer *t = list_first(&h->waiting[share][slot], struct transfer, backend);
 
 		if (!usbfs_budget_take(&h->budget, share, charge_of(t))) {
 			h->turn[share] = slot;
@@ -330,7 +328,7 @@ static void pump_share(struct usb_host *h, enum usbfs_share share)
 
 void transfers_pump(struct usb_host *h)
 {
-	for (int share = 0; share < USBFS_SHARE_COUNT_ && h->waiting_mask; share++) {
+	for (int share = 0; share < USBFS_SHARE_COUNT_; share++) {
 		pump_share(h, (enum usbfs_share)share);
 	}
 }
@@ -348,7 +346,7 @@ void transfers_submit(struct backend *b, struct transfer *t)
 		requests_clear_halt(h, t);
 	} else if (t->type == TRANSFER_CONTROL && t->length > CONTROL_BYTES_MAX) {
 		transfers_complete(h, t, TRANSFER_INVALID, 0);
-	} else if (h->waiting_mask & share_slots[share] || h->starved || requests_hold(h) ||
+	} else if (h->waiting_slots[share] || h->starved || requests_hold(h) ||
 		   !usbfs_budget_take(&h->budget, share, charge_of(t))) {
 		wait_in_line(h, t, false);
 	} else {
@@ -410,8 +408,10 @@ int transfers_init(struct usb_host *h)
 	for (size_t i = 0; i < ARRAY_SIZE(h->free_urbs); i++) {
 		list_init(&h->free_urbs[i]);
 	}
-	for (size_t i = 0; i < ARRAY_SIZE(h->waiting); i++) {
-		list_init(&h->waiting[i]);
+	for (size_t i = 0; i < USBFS_SHARE_COUNT_; i++) {
+		for (size_t k = 0; k < HOST_SLOTS; k++) {
+			list_init(&h->waiting[i][k]);
+		}
 	}
 	list_init(&h->in_flight);
 	r = sd_event_add_time_relative(h->event, &h->retry, CLOCK_MONOTONIC, 0, 0, handle_retry, h);

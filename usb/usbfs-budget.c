@@ -5,7 +5,7 @@
 
 static size_t share_limit(const struct usbfs_budget *b, enum usbfs_share share)
 {
-	return share == USBFS_SHARE_CONTROL ? USBFS_CONTROL_RESERVE : b->limit / 2;
+	return share == USBFS_SHARE_IN || share == USBFS_SHARE_OUT ? b->limit / 2 : USBFS_RESERVE;
 }
 
 bool usbfs_budget_take(struct usbfs_budget *b, enum usbfs_share share, size_t bytes)

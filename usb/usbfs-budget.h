@@ -2,9 +2,10 @@
  * How much of usbfs's memory the transfers of one device may hold at the kernel.
  *
  * The kernel allows 16 MiB for all USB devices of the host together (usbfs_memory_mb), so that one
- * device's transfers can starve another's. Three shares, so that a direction in which nothing comes
- * can't keep the other one from going on: control has a small reserve, IN and OUT half of the limit
- * each.
+ * device's transfers can starve another's. Shares, so that reads for which nothing comes keep
+ * nothing else from going on: IN and OUT have half of the limit each, control and interrupt
+ * transfers a small reserve each (of a composite device one part's reads must not silence the
+ * other part's events).
  */
 #pragma once
 
@@ -12,10 +13,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum usbfs_share { USBFS_SHARE_CONTROL, USBFS_SHARE_IN, USBFS_SHARE_OUT, USBFS_SHARE_COUNT_ };
+enum usbfs_share {
+	USBFS_SHARE_CONTROL,
+	USBFS_SHARE_INTERRUPT,
+	USBFS_SHARE_IN,
+	USBFS_SHARE_OUT,
+	USBFS_SHARE_COUNT_,
+};
 
-/* In addition to the limit. */
-#define USBFS_CONTROL_RESERVE (64u * 1024)
+/* Of control and of interrupt transfers, in addition to the limit. */
+#define USBFS_RESERVE (64u * 1024)
 /* What the kernel counts for a URB beside its data, and some. */
 #define USBFS_URB_OVERHEAD 1024u
 

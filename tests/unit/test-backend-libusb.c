@@ -137,13 +137,13 @@ static void test_turns(void **state)
 	fake_engine_stop(&e);
 }
 
-/* IN that never comes keeps neither OUT nor control from going on, and what is larger than its
- * share goes alone. */
+/* IN that never comes keeps neither OUT nor interrupts nor control from going on, and what is
+ * larger than its share goes alone. */
 static void test_shares(void **state)
 {
 	struct fake_engine e;
 	struct fake_transfer *f;
-	unsigned int out, control;
+	unsigned int out, control, interrupt;
 
 	assert_int_equal(fake_engine_start(&e, "hang=81", 64 * 1024, false), 0);
 	for (int i = 0; i < 20; i++) {
@@ -154,14 +154,18 @@ static void test_shares(void **state)
 	f->t.setup = (struct usb_setup){0x80, 6, 0x0100, 0, 18};
 	control = f->number;
 	fake_engine_submit(&e, f);
+	f = fake_transfer_new(&e, TRANSFER_INTERRUPT, STUB_INTERRUPT_IN, 64);
+	interrupt = f->number;
+	fake_engine_submit(&e, f);
 	fake_engine_run(&e, 50);
-	assert_int_equal(e.n_done, 2);
+	assert_int_equal(e.n_done, 3);
+	assert_int_equal(e.actual[place_of(&e, interrupt)], 64);
 	assert_int_equal(e.status[place_of(&e, out)], TRANSFER_OK);
 	assert_int_equal(e.actual[place_of(&e, out)], 100000);
 	assert_int_equal(e.actual[place_of(&e, control)], 18);
 	fake_engine_cancel_all(&e);
 	fake_engine_settle(&e, 0);
-	for (unsigned int i = 2; i < e.n_done; i++) {
+	for (unsigned int i = 3; i < e.n_done; i++) {
 		assert_int_equal(e.status[i], TRANSFER_CANCELLED);
 	}
 	fake_engine_stop(&e);

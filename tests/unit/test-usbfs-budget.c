@@ -13,8 +13,10 @@ static void test_shares(void **state)
 	assert_true(usbfs_budget_take(&b, USBFS_SHARE_IN, 200));
 	assert_false(usbfs_budget_take(&b, USBFS_SHARE_IN, 1));
 	assert_true(usbfs_budget_take(&b, USBFS_SHARE_OUT, 500));
-	assert_true(usbfs_budget_take(&b, USBFS_SHARE_CONTROL, USBFS_CONTROL_RESERVE));
+	assert_true(usbfs_budget_take(&b, USBFS_SHARE_CONTROL, USBFS_RESERVE));
 	assert_false(usbfs_budget_take(&b, USBFS_SHARE_CONTROL, 1));
+	assert_true(usbfs_budget_take(&b, USBFS_SHARE_INTERRUPT, USBFS_RESERVE));
+	assert_false(usbfs_budget_take(&b, USBFS_SHARE_INTERRUPT, 1));
 	usbfs_budget_give(&b, USBFS_SHARE_IN, 200);
 	assert_true(usbfs_budget_take(&b, USBFS_SHARE_IN, 200));
 }
