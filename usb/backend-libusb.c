@@ -178,6 +178,7 @@ static void host_destroy(struct backend *b)
 static const struct backend_ops host_ops = {
 	.name = "libusb",
 	.isochronous = true,
+	.bulk_receiving = true,
 	.describe = host_describe,
 	.submit = transfers_submit,
 	.cancel = transfers_cancel,
