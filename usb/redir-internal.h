@@ -17,7 +17,7 @@ struct usbredirparser;
 #define REDIR_LARGE       (16 * 1024)
 /* A full read is followed by another in the same turn of the loop until so much has come: more
  * would only wait in buffers that are cold when their turn comes. */
-#define REDIR_TURN_BYTES (256 * 1024)
+#define REDIR_TURN_BYTES (1024 * 1024)
 /* Unread replies, with what they cost us, from which on the guest's packets wait, and below which
  * they go on. */
 #define REDIR_UNREAD_MAX    (4u * 1024 * 1024)
