@@ -17,8 +17,12 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 
+#include "base/checked.h"
 #include "base/fd.h"
 #include "usb/libusb-internal.h"
+
+/* 255 turns between two looks. */
+#define LOOKS_MISSED_MAX 8
 
 static void tell_lost(struct usb_host *h)
 {
@@ -111,15 +115,30 @@ static void LIBUSB_CALL on_pollfd_removed(int fd, void *userdata)
 	on_pollfd_added(fd, 0, userdata);
 }
 
+static void handle_events(struct usb_host *h)
+{
+	struct timeval now = {0};
+
+	(void)libusb_handle_events_timeout_completed(h->ctx, &now, NULL);
+}
+
+/* May give up the source that calls. */
+static void after_events(struct usb_host *h)
+{
+	if (atomic_load(&h->pollfds_changed)) {
+		host_watch(h, h->sources_on);
+	}
+	requests_advance(h);
+}
+
 static int handle_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
 	struct usb_host *h = userdata;
-	struct timeval now = {0};
 
 	if (!h->sources_on) {
 		return 0; /* was ready in the same turn, before the thread got the device */
 	}
-	(void)libusb_handle_events_timeout_completed(h->ctx, &now, NULL);
+	handle_events(h);
 	if (fd == h->device_fd && revents & (EPOLLERR | EPOLLHUP)) {
 		host_gone(h);
 		/* Nothing more comes, and the fd would stay ready for ever. */
@@ -127,10 +146,7 @@ static int handle_io(sd_event_source *s, int fd, uint32_t revents, void *userdat
 			(void)sd_event_source_set_enabled(s, SD_EVENT_OFF);
 		}
 	}
-	if (atomic_load(&h->pollfds_changed)) {
-		host_watch(h, h->sources_on);
-	}
-	requests_advance(h);
+	after_events(h);
 	return 0;
 }
 
@@ -145,6 +161,28 @@ static int host_describe(struct backend *b, struct usb_description *out)
 	}
 	*out = h->description;
 	return 0;
+}
+
+/* What was submitted in this turn may be done already, with a quick device or a deep queue: then
+ * looking for it now saves a turn of the loop. Each look in vain doubles the pause until the next,
+ * so that a slow device doesn't pay for it. */
+static void host_turn(struct backend *b)
+{
+	struct usb_host *h = host_of(b);
+	uint64_t completed = h->completed;
+
+	if (!h->submitted || !h->sources_on) {
+		return;
+	}
+	h->submitted = false;
+	if (h->looks_off > 0) {
+		h->looks_off--;
+		return;
+	}
+	handle_events(h);
+	after_events(h);
+	h->looks_missed = h->completed > completed ? 0 : MIN(h->looks_missed + 1, LOOKS_MISSED_MAX);
+	h->looks_off = (UINT32_C(1) << h->looks_missed) - 1;
 }
 
 /* There is nothing that a device would still have to write. */
@@ -181,6 +219,7 @@ static const struct backend_ops host_ops = {
 	.bulk_receiving = true,
 	.describe = host_describe,
 	.submit = transfers_submit,
+	.turn = host_turn,
 	.cancel = transfers_cancel,
 	.set_configuration = requests_set_configuration,
 	.set_interface = requests_set_interface,

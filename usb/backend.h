@@ -63,6 +63,9 @@ struct backend_ops {
 	 * stack does it.
 	 */
 	void (*submit)(struct backend *b, struct transfer *t);
+	/* The end of a turn of the loop: completes what is done already, if that is cheaper than
+	 * waiting to be told. NULL: nothing to do. */
+	void (*turn)(struct backend *b);
 	/* t was submitted: complete it soon, with CANCELLED if it had not been done. */
 	void (*cancel)(struct backend *b, struct transfer *t);
 	/* Each answered by request_done, maybe from within. value 0 unconfigures. */

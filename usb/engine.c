@@ -329,6 +329,9 @@ static void work_on_end(struct engine *e)
 
 void engine_turn(struct engine *e)
 {
+	if (e->backend->ops->turn) {
+		e->backend->ops->turn(e->backend);
+	}
 	redir_flush(e->redir);
 	if (e->phase == ENGINE_STOPPING) {
 		work_on_end(e);

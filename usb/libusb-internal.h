@@ -60,6 +60,8 @@ struct usb_host {
 	sd_event_source *sources[HOST_POLLFDS_MAX];
 	atomic_bool pollfds_changed; /* said by libusb, on whichever thread */
 	bool sources_on;
+	uint32_t looks_missed;  /* in a row, see host_turn */
+	uint32_t looks_off;     /* turns without a look */
 	sd_event_source *defer; /* says lost from the loop, not from within a call */
 	bool gone;
 	bool lost_told;
@@ -70,6 +72,8 @@ struct usb_host {
 	struct list waiting[USBFS_SHARE_COUNT_][HOST_SLOTS]; // transfer::backend, per endpoint
 	uint32_t waiting_slots[USBFS_SHARE_COUNT_];          /* bits: who waits */
 	uint32_t turn[USBFS_SHARE_COUNT_];                   /* the slot that is served next */
+	bool submitted;                                      /* in this turn */
+	uint64_t completed;                                  /* transfers */
 	struct usbfs_budget budget;
 	sd_event_source *retry;
 	bool starved;           /* the kernel has no memory; until a completion or the timer */

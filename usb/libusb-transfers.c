@@ -153,6 +153,7 @@ static void LIBUSB_CALL on_completed(struct libusb_transfer *usb)
 		host_gone(h);
 	}
 	h->starved = false;
+	h->completed++;
 	usbfs_budget_give(&h->budget, u->share, u->charge);
 	list_remove(&u->link);
 	urb_put(u);
@@ -280,6 +281,7 @@ static void start(struct usb_host *h, struct transfer *t, uint32_t charge)
 	}
 	if (r == 0) {
 		h->starved_since = 0;
+		h->submitted = true;
 		t->backend_value = (uintptr_t)u;
 		list_append(&h->in_flight, &u->link);
 		return;
