@@ -169,6 +169,9 @@ int broker_load(struct broker *b, struct refusal_text *text)
 	int r = check_disks(b, text);
 
 	if (r == 0) {
+		r = memory_load(b->state_dir, &b->memory, text);
+	}
+	if (r == 0) {
 		r = broker_reload_policy(b, text);
 	}
 	if (r != 0) {
@@ -245,6 +248,7 @@ void broker_finish(struct broker *b)
 		assert(b->n_workers == 0);
 		config_finish(&b->config);
 		policy_destroy(b->policy);
+		memory_finish(&b->memory);
 	}
 	sd_event_source_disable_unref(b->heartbeat);
 	spawner_destroy(b->spawner);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "broker/config.h"
+#include "broker/memory.h"
 #include "broker/quota.h"
 #include "protocol/refusal.h"
 
@@ -30,6 +31,8 @@ struct broker {
 	struct config config;
 	const char *config_dir; /* borrowed from the command line */
 	const char *run_dir;    /* borrowed */
+	const char *state_dir;  /* borrowed */
+	struct memory memory;   /* what users wanted remembered */
 	struct spawner *spawner;
 	struct bus_server *bus;  // may be NULL: before start, after stop
 	struct list vms;         // vm::link

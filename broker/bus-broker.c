@@ -241,10 +241,11 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct broker *b = broker_of(c);
 	struct refusal_text text = {0};
 	struct lease_options lend = {0};
-	int keep_off = 0, last_input = 0;
+	int keep_off = 0, last_input = 0, remember = 0;
 	const struct option options[] = {
 		{"keep-drivers-off", 'b', &keep_off},
 		{"last-input", 'b', &last_input},
+		{"remember", 'b', &remember},
 	};
 	const char *device, *name;
 	struct device *d;
@@ -268,6 +269,12 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		lend.keep_drivers_off = keep_off;
 		lend.last_input = last_input;
 		r = lease_create(d, vm, &lend, &text);
+		if (r == 0 && remember) {
+			r = bus_remember(c, d, vm->name, &text);
+			if (r != 0 && d->lease) {
+				lease_release(d->lease, LEASE_REASON_USER_DETACH);
+			}
+		}
 	}
 	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
 }
@@ -423,6 +430,9 @@ const sd_bus_vtable bus_broker_vtable[] = {
 		SD_BUS_RESULT("o", object), on_attach, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("s", device, "a{sv}", options),
 		SD_BUS_RESULT("o", object), on_detach, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_PROPERTY("Remembered", "a(sssss)", bus_get_remembered, 0, 0),
+	SD_BUS_METHOD_WITH_ARGS("Forget", SD_BUS_ARGS("s", device), SD_BUS_NO_RESULT, bus_on_forget,
+		SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("ReloadPolicy", SD_BUS_NO_ARGS, SD_BUS_RESULT("u", rules),
 		bus_on_reload_policy, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", device),

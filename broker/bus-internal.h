@@ -82,4 +82,10 @@ int bus_check_admin(struct bus_connection *c, sd_bus_error *error);
 
 /* bus-policy.c */
 int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_get_remembered(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+/* Remembers that d goes to vm. 0, -errno or a refusal with text. */
+int bus_remember(struct bus_connection *c, struct device *d, const char *vm,
+	struct refusal_text *text) _must_check_;
 int bus_on_explain(sd_bus_message *m, void *userdata, sd_bus_error *error);

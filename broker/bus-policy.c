@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The control API's methods about rules.
+ * The control API's methods about rules and what was remembered.
  */
 #include <errno.h>
+#include <string.h>
 
+#include "base/log.h"
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/device-usb.h"
@@ -44,14 +46,12 @@ static void on_looked(
 /* Makes the decision again, with its trace: a(ssus), then action, vm, why. */
 static int append_explanation(sd_bus_message *reply, const struct device_usb *u)
 {
-	struct broker *b = u->device.broker;
-	const struct policy_context context = usb_host_context(b);
 	struct explanation e = {.reply = reply};
 	const struct policy_trace trace = {.looked = on_looked, .userdata = &e};
 	struct policy_decision d;
 
 	e.r = sd_bus_message_open_container(reply, 'a', "(ssus)");
-	policy_decide(b->policy, u->facts, &context, &trace, &d);
+	usb_host_decision(u, &trace, &d);
 	if (e.r >= 0) {
 		e.r = sd_bus_message_close_container(reply);
 	}
@@ -86,4 +86,87 @@ int bus_on_explain(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		r = append_explanation(reply, device_usb(d));
 	}
 	return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
+int bus_remember(
+	struct bus_connection *c, struct device *d, const char *vm, struct refusal_text *text)
+{
+	struct device_usb *u = device_usb(d);
+	int r;
+
+	if (!u || !u->facts) {
+		return refuse_with(text, REFUSAL_NOT_SUPPORTED,
+			"Give the disk its VM in disks.d; see devbroker-disk.conf(5).",
+			"%s can't be remembered: that is for USB devices of the host", d->name);
+	}
+	r = memory_add(&bus_broker(c)->memory, u->facts, vm, text);
+	if (r == 0) {
+		usb_host_decide_all(bus_broker(c));
+	}
+	return r;
+}
+
+/* name: of an entry, or what it may be shortened to. */
+static const struct memory_entry *find_entry(const struct memory *m, const char *name)
+{
+	const struct memory_entry *e, *found = NULL;
+
+	list_for_each (e, &m->entries, link) {
+		if (strcmp(e->key, name) == 0 || strcmp(e->key + strlen("usb:"), name) == 0) {
+			return e;
+		}
+		if (e->serial[0] && strcmp(e->serial, name) == 0) {
+			found = e;
+		}
+	}
+	return found;
+}
+
+int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct bus_connection *c = userdata;
+	struct memory *memory = &bus_broker(c)->memory;
+	const struct memory_entry *e;
+	struct refusal_text text = {0};
+	const char *name = NULL;
+	int r = bus_check_admin(c, error);
+
+	if (r == 0) {
+		r = sd_bus_message_read(m, "s", &name);
+	}
+	if (r < 0) {
+		return r;
+	}
+	e = find_entry(memory, name);
+	if (!e) {
+		char shown[128];
+
+		r = refuse_with(&text, REFUSAL_NOT_FOUND,
+			"See what is remembered: devbroker remembered",
+			"nothing is remembered of %s",
+			log_escape(name, strlen(name), shown, sizeof(shown)));
+		return bus_fail(error, r, &text);
+	}
+	r = memory_remove(memory, e->key);
+	if (r < 0) {
+		return r;
+	}
+	usb_host_decide_all(bus_broker(c));
+	return sd_bus_reply_method_return(m, NULL);
+}
+
+int bus_get_remembered(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct memory *memory = &bus_broker(userdata)->memory;
+	const struct memory_entry *e;
+	int r = sd_bus_message_open_container(reply, 'a', "(sssss)");
+
+	list_for_each (e, &memory->entries, link) {
+		if (r >= 0) {
+			r = sd_bus_message_append(
+				reply, "(sssss)", e->key, e->id, e->serial, e->product, e->vm);
+		}
+	}
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }

@@ -37,6 +37,7 @@
 struct options {
 	const char *config_dir;
 	const char *run_dir;
+	const char *state_dir;
 	const char *libexec_dir;
 	bool log_level_set;
 };
@@ -57,6 +58,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	static const struct option known[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"run-dir", required_argument, NULL, 'r'},
+		{"state-dir", required_argument, NULL, 's'},
 		{"libexec", required_argument, NULL, 'l'},
 		{"log-level", required_argument, NULL, 'g'},
 		{"version", no_argument, NULL, 'V'},
@@ -73,6 +75,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'r':
 			o->run_dir = optarg;
+			break;
+		case 's':
+			o->state_dir = optarg;
 			break;
 		case 'l':
 			o->libexec_dir = optarg;
@@ -243,6 +248,7 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 	}
 	b->config_dir = o->config_dir;
 	b->run_dir = o->run_dir;
+	b->state_dir = o->state_dir;
 	choose_worker_uids(b);
 	settings = (struct spawner_settings){
 		.uid_base = b->uid_base,
@@ -280,6 +286,7 @@ int main(int argc, char **argv)
 	struct options o = {
 		.config_dir = DEVBROKER_CONFIG_DIR,
 		.run_dir = DEVBROKER_RUN_DIR,
+		.state_dir = DEVBROKER_STATE_DIR,
 		.libexec_dir = DEVBROKER_LIBEXECDIR,
 	};
 	_cleanup_close_ int lock_fd = -1;

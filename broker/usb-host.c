@@ -153,14 +153,60 @@ static bool contradicts(const struct lease *l, const struct policy_decision *p)
 	}
 }
 
-/* Takes what policy says now. Something new is a fresh start; u's lease may end. */
-static void decide(struct device_usb *u)
+/* Whether another device is here that e may mean as well: nobody could tell them apart. */
+static bool has_twin(const struct device_usb *u, const struct memory_entry *e)
+{
+	struct device *d;
+
+	list_for_each (d, &u->device.broker->devices, link) {
+		const struct device_usb *other = device_usb(d);
+
+		if (other && other != u && other->facts && memory_entry_means(e, other->facts)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+/* What a user wanted remembered counts more than any rule that does not forbid it. */
+static void remember(const struct device_usb *u, struct policy_decision *d)
+{
+	const struct memory_entry *e = memory_find(&u->device.broker->memory, u->facts);
+
+	if (!e || d->action == POLICY_DENY || d->action == POLICY_IGNORE) {
+		return;
+	}
+	if (has_twin(u, e) && !u->device.lease) {
+		snprintf(d->why, sizeof(d->why),
+			"It is remembered for vm %s, but there is another one like it: attach it "
+			"by hand.",
+			e->vm);
+		d->action = POLICY_HOLD;
+		d->rule = NULL;
+		return;
+	}
+	*d = (struct policy_decision){.action = POLICY_ATTACH};
+	snprintf(d->vm, sizeof(d->vm), "%s", e->vm);
+	snprintf(d->why, sizeof(d->why),
+		"It is remembered for vm %s (devbroker forget %s undoes that).", e->vm, e->key);
+}
+
+void usb_host_decision(
+	const struct device_usb *u, const struct policy_trace *trace, struct policy_decision *out)
 {
 	struct broker *b = u->device.broker;
 	const struct policy_context context = usb_host_context(b);
+
+	policy_decide(b->policy, u->facts, &context, trace, out);
+	remember(u, out);
+}
+
+/* Takes what policy says now. Something new is a fresh start; u's lease may end. */
+static void decide(struct device_usb *u)
+{
 	struct policy_decision now;
 
-	policy_decide(b->policy, u->facts, &context, NULL, &now);
+	usb_host_decision(u, NULL, &now);
 	if (same_decision(&now, &u->decision)) {
 		u->decision = now; /* its rule may be one of other rules now */
 		return;
@@ -386,7 +432,8 @@ int usb_host_start(struct broker *b)
 			strerror(-r));
 	}
 	b->usb_started = true;
-	usb_host_reconcile_all(b);
+	/* Now that all are known: twins can't be told apart. */
+	usb_host_decide_all(b);
 	return 0;
 }
 

@@ -20,6 +20,9 @@ void usb_host_stop(struct broker *b);
 void usb_host_reconcile(struct device_usb *u);
 /* Decides anew for every device, after rules or states of VMs changed, and carries it out. */
 void usb_host_decide_all(struct broker *b);
+/* What rules, udev and memory say about u, which is plugged in; trace may be NULL. */
+void usb_host_decision(
+	const struct device_usb *u, const struct policy_trace *trace, struct policy_decision *out);
 /* A VM has another state: in the next turn of the loop, if a rule asks for one. */
 void usb_host_vm_changed(struct broker *b);
 /* What rules look at beside a device; points to b. */

@@ -20,12 +20,12 @@ _devbroker() {
 	case $cur in
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
-			--keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial" -- "$cur")
+			--remember --keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial" -- "$cur")
 		return
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach explain policy watch vm disk help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach remembered forget explain policy watch vm disk help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
@@ -46,7 +46,7 @@ _devbroker() {
 		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
 		esac
 		;;
-	show | detach) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
+	show | detach | explain) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_names | sed 's/^[a-z]*://')" -- "$cur") ;;
 	esac
 }
 

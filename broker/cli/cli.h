@@ -75,6 +75,10 @@ uint64_t cli_number(const json_t *object, const char *key);
  * Returns the exit code. */
 int cli_print_json(json_t *doc, const char *schema);
 
+struct table;
+
+/* Prints t (NULL: out of memory) as wide as the terminal is. Returns the exit code. */
+int cli_print_table(const struct cli *c, const struct table *t);
 /* How a device's or a VM's state is shown. */
 enum text_style cli_state_style(const char *state);
 
@@ -87,6 +91,8 @@ int cli_help(const struct cli *c, const char *first, const char *second);
 int cmd_status(struct cli *c);
 int cmd_list(struct cli *c);
 int cmd_device_show(struct cli *c);
+int cmd_remembered(struct cli *c);
+int cmd_forget(struct cli *c);
 int cmd_explain(struct cli *c);
 int cmd_policy_check(struct cli *c);
 int cmd_policy_test(struct cli *c);

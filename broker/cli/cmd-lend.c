@@ -151,9 +151,10 @@ static int call(struct wait *w, sd_bus_message **reply_out)
 
 	if (w->attach) {
 		r = sd_bus_call_method(w->c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Attach",
-			&error, reply_out, "ssa{sv}", device, w->c->o.args[1], 2,
+			&error, reply_out, "ssa{sv}", device, w->c->o.args[1], 3,
 			"keep-drivers-off", "b", cli_value(w->c, "keep-drivers-off") != NULL,
-			"last-input", "b", cli_value(w->c, "last-input") != NULL);
+			"last-input", "b", cli_value(w->c, "last-input") != NULL, "remember", "b",
+			cli_value(w->c, "remember") != NULL);
 	} else {
 		r = sd_bus_call_method(w->c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Detach",
 			&error, reply_out, "sa{sv}", device, 0);

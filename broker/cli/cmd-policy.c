@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * explain, policy check, policy test, policy reload.
+ * explain, policy check, policy test, policy reload; forget, remembered.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "broker/cli/cli.h"
 #include "broker/cli/facts.h"
+#include "broker/cli/table.h"
 #include "broker/policy.h"
 #include "broker/usb-facts.h"
 #include "build-config.h"
@@ -229,5 +230,86 @@ int cmd_policy_test(struct cli *c)
 		cli_facts_finish(&f);
 	}
 	json_decref(doc);
+	return r;
+}
+
+int cmd_forget(struct cli *c)
+{
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	int r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Forget",
+		&error, NULL, "s", c->o.args[0]);
+
+	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
+	sd_bus_error_free(&error);
+	if (r != 0) {
+		return r;
+	}
+	if (c->o.json) {
+		return cli_print_json(
+			json_pack("{s:s}", "forgotten", c->o.args[0]), "devbroker.forget/1");
+	}
+	text_line(stdout, TEXT_PLAIN, "%s is forgotten", c->o.args[0]);
+	return 0;
+}
+
+static int read_remembered(sd_bus_message *m, json_t *out)
+{
+	const char *key, *id, *serial, *product, *vm;
+	int r = sd_bus_message_enter_container(m, 'a', "(sssss)");
+
+	while (r >= 0) {
+		r = sd_bus_message_read(m, "(sssss)", &key, &id, &serial, &product, &vm);
+		if (r <= 0) {
+			return r;
+		}
+		json_array_append_new(
+			out, json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", key, "id", id, "serial",
+				     serial, "product", product, "vm", vm));
+	}
+	return r;
+}
+
+static int print_remembered(const struct cli *c, const json_t *entries)
+{
+	static const char *const columns[] = {"DEVICE", "ID", "SERIAL", "PRODUCT", "VM"};
+	static const char *const fields[] = {"name", "id", "serial", "product", "vm"};
+	_cleanup_(table_destroyp) struct table *t = table_create(columns, ARRAY_SIZE(columns));
+	const json_t *e;
+	size_t i;
+
+	if (json_array_size(entries) == 0) {
+		printf("Nothing is remembered: devbroker attach --remember DEVICE VM\n");
+		return 0;
+	}
+	json_array_foreach(entries, i, e)
+	{
+		for (size_t k = 0; t && k < ARRAY_SIZE(fields); k++) {
+			table_cell(t, cli_text(e, fields[k]));
+		}
+	}
+	return cli_print_table(c, t);
+}
+
+int cmd_remembered(struct cli *c)
+{
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	json_t *entries = json_array();
+	int r = sd_bus_get_property(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Remembered",
+		&error, &reply, "a(sssss)");
+
+	if (r >= 0) {
+		r = read_remembered(reply, entries);
+	}
+	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
+	sd_bus_error_free(&error);
+	if (r == 0 && c->o.json) {
+		return cli_print_json(
+			json_pack("{s:o}", "remembered", entries), "devbroker.remembered/1");
+	}
+	if (r == 0) {
+		r = print_remembered(c, entries);
+	}
+	json_decref(entries);
 	return r;
 }

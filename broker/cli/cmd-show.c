@@ -31,7 +31,7 @@ enum text_style cli_state_style(const char *state)
 	return TEXT_WAITING;
 }
 
-static int print_table(const struct cli *c, struct table *t)
+int cli_print_table(const struct cli *c, const struct table *t)
 {
 	if (!t) {
 		return CLI_EXIT_FAILED;
@@ -122,7 +122,7 @@ static int print_devices(struct cli *c, json_t *devices, const char *schema,
 	}
 	t = make(devices);
 	json_decref(devices);
-	return print_table(c, t);
+	return cli_print_table(c, t);
 }
 
 int cmd_list(struct cli *c)
@@ -208,7 +208,7 @@ int cmd_vm_list(struct cli *c)
 			table_cell(t, cli_text(vm, "bus"));
 			table_cell(t, cli_text(vm, "detail"));
 		}
-		r = print_table(c, t);
+		r = cli_print_table(c, t);
 	}
 	json_decref(vms);
 	return r;

@@ -187,5 +187,52 @@ def test_rules(lab):
     assert "the host's" in refused("denied", b.cli, "attach", wait_device(b, "kbd")["name"], "guest")
 
 
+def test_remembered(lab):
+    """attach --remember: it comes back after replug in another port and after a broker restart; twins don't; forgotten"""
+    h = lab.host()
+    b = lab.start_broker()
+    g = lab.vm()
+    image = lab.image(mib=4)
+    h.plug("storage", "stick", image=image, port=1)
+    name = wait_device(b, "stick")["name"]
+    b.cli("attach", "--remember", name, "guest", "--wait")
+    g.wait_disk("stick")
+    assert [(e["serial"], e["vm"]) for e in b.cli("remembered")["remembered"]] == [("stick", "guest")]
+    h.unplug("stick")
+    wait("it is gone", lambda: not b.cli("list")["devices"])
+    begin = time.monotonic()
+    h.plug("storage", "stick", image=image, port=4)
+    moved = wait_device(b, "stick")["name"]
+    assert moved != name
+    b.wait_state(moved, "configured")
+    lab.note(f"replugged elsewhere: configured after {time.monotonic() - begin:.1f} s")
+    assert b.cli("explain", moved)["why"].startswith("It is remembered for vm guest"), b.cli("explain", moved)
+    # What a user takes out stays out until it is plugged in again.
+    b.cli("detach", moved)
+    time.sleep(1)
+    assert b.device(moved)["state"] == "present"
+    b.stop()
+    b = lab.start_broker()
+    b.cli("vm", "add", "guest", "--qmp", "/run/vm/guest.qmp")
+    b.wait_state(moved, "configured")
+    b.cli("forget", "stick")
+    b.wait_state(moved, "present")
+    refused("not-found", b.cli, "forget", "stick")
+    assert b.cli("remembered")["remembered"] == []
+    # Identical twins: nobody can tell which one was meant.
+    b.cli("attach", "--remember", moved, "guest", "--wait")
+    h.unplug("stick")
+    wait("it is gone", lambda: not b.cli("list")["devices"])
+    b.stop()
+    h.plug("storage", "stick", image=image, port=1)
+    h.plug("storage", "twin", image=lab.image("twin.img", mib=4), port=2, serial="stick")
+    b = lab.start_broker()
+    b.cli("vm", "add", "guest", "--qmp", "/run/vm/guest.qmp")
+    wait("both", lambda: len([d for d in b.cli("list")["devices"] if d["serial"] == "stick"]) == 2)
+    time.sleep(1)
+    for d in b.cli("list")["devices"]:
+        assert d["state"] == "present" and "another one like it" in d["detail"], d
+
+
 if __name__ == "__main__":
     runner.main([sys.modules[__name__]])

@@ -38,6 +38,7 @@ class Broker:
 
     def argv(self):
         return [str(self.build / "broker/devbrokerd"), "--config", str(self.config), "--run-dir", str(self.run_dir),
+                "--state-dir", str(self.work / "state"),
                 "--libexec", str(self.build / "usb"), "--log-level", self.log_level]
 
     def start(self, timeout=20):

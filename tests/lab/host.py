@@ -72,7 +72,7 @@ class Host(Guest):
         """Plugs a device in; its serial number is its id, which is returned. Waits until udev is through with it."""
         driver, needs = KINDS[kind]
         ident = ident or f"{kind}{len(self.plugged)}"
-        properties = {"driver": driver, "id": ident, "bus": bus, "serial": ident, **needs}
+        properties = {"driver": driver, "id": ident, "bus": bus, "serial": options.pop("serial", ident), **needs}
         image = options.pop("image", None)
         if port:
             properties["port"] = str(port)
@@ -93,7 +93,7 @@ class Host(Guest):
             self.qmp.call("qom-set", path=f"/machine/peripheral/{ident}", property="attached", value=True)
         self.plugged[ident] = kind
         if wait:
-            self.wait_usb(ident)
+            self.wait_usb(properties["serial"])
             self.run("udevadm settle")
         return ident
 

@@ -5,7 +5,7 @@ import shlex
 from broker import Broker
 from guest import LabError
 
-CONFIG, RUN, LOG = "/etc/devbroker", "/run/devbroker", "/run/devbrokerd.log"
+CONFIG, RUN, STATE, LOG = "/etc/devbroker", "/run/devbroker", "/tmp/state", "/run/devbrokerd.log"
 
 
 class HostBroker(Broker):
@@ -20,7 +20,7 @@ class HostBroker(Broker):
         h.run(f"mkdir -p {CONFIG}/vms.d {CONFIG}/disks.d")
         for name, text in self.files.items():
             h.push(f"{CONFIG}/{name}", text)
-        self.process = int(h.run(f"devbrokerd --config {CONFIG} --run-dir {RUN} --libexec /opt/libexec --log-level "
+        self.process = int(h.run(f"devbrokerd --config {CONFIG} --run-dir {RUN} --state-dir {STATE} --libexec /opt/libexec --log-level "
                                  f"{self.log_level} >>{LOG} 2>&1 & echo $!"))
         h.run(f"i=0; until devbroker --run-dir {RUN} status >/dev/null 2>&1; do [ -d /proc/{self.process} ] && "
               f"[ $i -lt {timeout * 10} ] || break; i=$((i + 1)); usleep 100000; done", timeout=2 * timeout)
