@@ -137,7 +137,8 @@ class Host(Guest):
         return path
 
     def usbredirect(self, serial, guest):
-        """Lends a device with the peer, usbredirect, to a usb-redir device of guest; returns the chardev's name."""
+        """Lends a device with the peer, usbredirect, to a usb-redir device of guest; returns that device's name. Of several
+        with equal ids usbredirect takes the first, whatever it was told."""
         device = "redirect-" + serial.replace(":", "-")
         port = guest.listen_usbredir(device)
         ids = self.run("cd /sys/bus/usb/devices/%s; echo $(cat busnum)-$(cat devnum)" % self.wait_usb(serial))
