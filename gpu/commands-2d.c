@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The 2D commands of the control queue.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "gpu/edid.h"
+#include "gpu/virtio-gpu-internal.h"
+#include "gpu/vring.h"
+
+/* On a little-endian machine as virtio is (vring.c checks). */
+static struct rect rect_of(const struct virtio_gpu_rect *r)
+{
+	return (struct rect){r->x, r->y, r->width, r->height};
+}
+
+static uint32_t answer_of(int err)
+{
+	return err == 0         ? VIRTIO_GPU_RESP_OK_NODATA
+	       : err == -EINVAL ? VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER
+				: VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+}
+
+uint32_t handle_display_info(struct gpu *g, const struct gpu_request *q)
+{
+	struct virtio_gpu_resp_display_info *info = &q->answer->display_info;
+
+	if (!g->modes_known) {
+		return GPU_ANSWER_LATER;
+	}
+	*info = (struct virtio_gpu_resp_display_info){0};
+	for (uint32_t i = 0; i < g->n_scanouts; i++) {
+		const struct gpu_mode *mode = &g->modes[i];
+
+		info->pmodes[i].r =
+			(struct virtio_gpu_rect){mode->x, mode->y, mode->width, mode->height};
+		info->pmodes[i].enabled = mode->width > 0 && mode->height > 0;
+	}
+	return VIRTIO_GPU_RESP_OK_DISPLAY_INFO;
+}
+
+uint32_t handle_edid(struct gpu *g, const struct gpu_request *q)
+{
+	uint32_t scanout = q->command.get_edid.scanout;
+	const struct gpu_mode *mode;
+
+	if (scanout >= g->n_scanouts) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
+	}
+	if (!g->modes_known) {
+		return GPU_ANSWER_LATER;
+	}
+	mode = &g->modes[scanout];
+	q->answer->edid = (struct virtio_gpu_resp_edid){0};
+	q->answer->edid.size = (uint32_t)edid_build(scanout,
+		mode->width ? MIN(mode->width, EDID_SIDE_MAX) : GPU_DEFAULT_WIDTH,
+		mode->height ? MIN(mode->height, EDID_SIDE_MAX) : GPU_DEFAULT_HEIGHT,
+		q->answer->edid.edid);
+	return VIRTIO_GPU_RESP_OK_EDID;
+}
+
+uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_resource_create_2d *c = &q->command.create;
+	uint32_t slot = gpu_free_slot(g);
+	int err;
+
+	if (c->resource_id == 0 || gpu_find(g, c->resource_id) != GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	}
+	err = gpu_place(g, slot, c->resource_id, c->format, c->width, c->height);
+	if (err < 0) {
+		return answer_of(err);
+	}
+	g->listener->resource(g->userdata, slot, &g->resources[slot]);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+static void show(struct gpu *g, uint32_t scanout, uint32_t slot, const struct rect *rect)
+{
+	g->scanouts[scanout] = (struct gpu_scanout){.slot = slot, .rect = *rect};
+	g->listener->scanout(g->userdata, scanout);
+}
+
+uint32_t handle_unref(struct gpu *g, const struct gpu_request *q)
+{
+	uint32_t slot = gpu_find(g, q->command.unref.resource_id);
+
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	for (uint32_t i = 0; i < g->n_scanouts; i++) {
+		if (g->scanouts[i].slot == slot) {
+			show(g, i, GPU_NO_SLOT, &(struct rect){0});
+		}
+	}
+	gpu_take_away(g, slot);
+	g->listener->resource(g->userdata, slot, &g->resources[slot]);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_set_scanout *c = &q->command.set_scanout;
+	const struct rect rect = rect_of(&c->r);
+	uint32_t slot;
+
+	if (c->scanout_id >= g->n_scanouts) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
+	}
+	if (c->resource_id == 0) {
+		show(g, c->scanout_id, GPU_NO_SLOT, &(struct rect){0});
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	}
+	slot = gpu_find(g, c->resource_id);
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	if (rect.width == 0 || rect.height == 0 ||
+		!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	show(g, c->scanout_id, slot, &rect);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
+{
+	const struct rect rect = rect_of(&q->command.flush.r);
+	uint32_t slot = gpu_find(g, q->command.flush.resource_id);
+
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	if (!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	for (uint32_t i = 0; i < g->n_scanouts; i++) {
+		const struct gpu_scanout *s = &g->scanouts[i];
+		struct rect seen;
+
+		if (s->slot != slot) {
+			continue;
+		}
+		seen = rect_intersect(&rect, &s->rect);
+		if (seen.width > 0) {
+			seen.x -= s->rect.x;
+			seen.y -= s->rect.y;
+			g->listener->damage(g->userdata, i, &seen);
+		}
+	}
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_transfer_to_host_2d *c = &q->command.transfer;
+	const struct rect rect = rect_of(&c->r);
+	uint32_t slot = gpu_find(g, c->resource_id);
+	struct resource *r;
+
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	r = &g->resources[slot];
+	if (!r->backed) {
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	}
+	if (!rect_within(&rect, r->width, r->height)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	return answer_of(resource_transfer(r, &rect, c->offset));
+}
+
+/* Reads n entries from behind the command. */
+static bool read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n)
+{
+	static_assert(sizeof(struct virtio_gpu_mem_entry) == sizeof(struct backing_entry),
+		"one is read in the place of the other");
+	size_t size = n * sizeof(struct backing_entry);
+
+	if (vring_copy_out(q->chain, sizeof(q->command.attach), g->entries, size) < size) {
+		return false;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		/* A length of 32 bits and padding, which may be anything. */
+		g->entries[i].length = (uint32_t)g->entries[i].length;
+	}
+	return true;
+}
+
+uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_resource_attach_backing *c = &q->command.attach;
+	uint32_t slot = gpu_find(g, c->resource_id);
+	struct resource *r;
+	int err;
+
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	r = &g->resources[slot];
+	if (r->backed) {
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	}
+	if (c->nr_entries > GPU_ENTRIES_MAX || !read_entries(g, q, c->nr_entries)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	err = resource_attach(r, &g->budget, g->memory, g->entries, c->nr_entries);
+	if (err < 0) {
+		return answer_of(err);
+	}
+	err = g->listener->backed(g->userdata, slot, g->entries, c->nr_entries);
+	if (err < 0) {
+		resource_detach(r, &g->budget);
+	}
+	return answer_of(err);
+}
+
+uint32_t handle_detach(struct gpu *g, const struct gpu_request *q)
+{
+	uint32_t slot = gpu_find(g, q->command.detach.resource_id);
+
+	if (slot == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	if (!g->resources[slot].backed) {
+		return VIRTIO_GPU_RESP_ERR_UNSPEC;
+	}
+	resource_detach(&g->resources[slot], &g->budget);
+	g->listener->unbacked(g->userdata, slot);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+/* RFC 9562, version 8: the seed makes it this VM's, the id this resource's; the same whenever the
+ * guest asks, and after a rebuild too. */
+uint32_t handle_uuid(struct gpu *g, const struct gpu_request *q)
+{
+	uint32_t id = q->command.assign_uuid.resource_id;
+	uint8_t *uuid = q->answer->uuid.uuid;
+
+	if (gpu_find(g, id) == GPU_NO_SLOT) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	q->answer->uuid = (struct virtio_gpu_resp_resource_uuid){0};
+	memcpy(uuid, g->uuid_seed, sizeof(g->uuid_seed));
+	uuid[6] = (uint8_t)(0x80 | (uuid[6] & 0x0f));
+	uuid[8] = 0x80;
+	memcpy(uuid + 12, &id, sizeof(id));
+	return VIRTIO_GPU_RESP_OK_RESOURCE_UUID;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The two commands of the cursor queue. Each scanout has a cursor of its own. An image is copied
+ * when it is shown: what the guest does with the resource later changes nothing.
+ */
+#include "base/checked.h"
+#include "gpu/virtio-gpu-internal.h"
+
+uint32_t handle_update_cursor(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_update_cursor *c = &q->command.cursor;
+	const uint8_t *pixels = NULL;
+	struct gpu_cursor *cursor;
+
+	if (c->pos.scanout_id >= g->n_scanouts) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
+	}
+	if (c->resource_id) {
+		uint32_t slot = gpu_find(g, c->resource_id);
+
+		if (slot == GPU_NO_SLOT) {
+			return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+		}
+		if (g->resources[slot].width != GPU_CURSOR_SIDE ||
+			g->resources[slot].height != GPU_CURSOR_SIDE) {
+			return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+		}
+		pixels = g->resources[slot].pixels;
+	}
+	cursor = &g->cursors[c->pos.scanout_id];
+	*cursor = (struct gpu_cursor){
+		.resource_id = c->resource_id,
+		.scanout = c->pos.scanout_id,
+		.x = c->pos.x,
+		.y = c->pos.y,
+		.hot_x = MIN(c->hot_x, GPU_CURSOR_SIDE - 1U),
+		.hot_y = MIN(c->hot_y, GPU_CURSOR_SIDE - 1U),
+	};
+	g->listener->cursor(g->userdata, cursor, pixels);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+uint32_t handle_move_cursor(struct gpu *g, const struct gpu_request *q)
+{
+	const struct virtio_gpu_update_cursor *c = &q->command.cursor;
+	struct gpu_cursor *cursor;
+
+	if (c->pos.scanout_id >= g->n_scanouts) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
+	}
+	cursor = &g->cursors[c->pos.scanout_id];
+	cursor->scanout = c->pos.scanout_id;
+	cursor->x = c->pos.x;
+	cursor->y = c->pos.y;
+	g->listener->cursor(g->userdata, cursor, NULL);
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}

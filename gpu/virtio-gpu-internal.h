@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of the virtio-gpu device share: nobody else includes this.
+ */
+#pragma once
+
+#include "gpu/virtio-gpu.h"
+
+/* An answer of ours, and no type of the protocol: there is none yet. */
+#define GPU_ANSWER_LATER 0U
+
+union gpu_command {
+	struct virtio_gpu_ctrl_hdr hdr;
+	struct virtio_gpu_resource_create_2d create;
+	struct virtio_gpu_resource_unref unref;
+	struct virtio_gpu_set_scanout set_scanout;
+	struct virtio_gpu_resource_flush flush;
+	struct virtio_gpu_transfer_to_host_2d transfer;
+	struct virtio_gpu_resource_attach_backing attach;
+	struct virtio_gpu_resource_detach_backing detach;
+	struct virtio_gpu_cmd_get_edid get_edid;
+	struct virtio_gpu_resource_assign_uuid assign_uuid;
+	struct virtio_gpu_update_cursor cursor;
+};
+
+union gpu_answer {
+	struct virtio_gpu_ctrl_hdr hdr;
+	struct virtio_gpu_resp_display_info display_info;
+	struct virtio_gpu_resp_edid edid;
+	struct virtio_gpu_resp_resource_uuid uuid;
+};
+
+struct gpu_request {
+	union gpu_command command;
+	const struct vring_chain *chain;
+	union gpu_answer *answer; /* to be filled, but for its header */
+};
+
+/* Each returns the type of the answer, or GPU_ANSWER_LATER. */
+uint32_t handle_display_info(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_edid(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_create(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_unref(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_flush(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_attach(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_detach(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_uuid(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_update_cursor(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_move_cursor(struct gpu *g, const struct gpu_request *q);
+
+/* A slot that is empty, or GPU_NO_SLOT. */
+uint32_t gpu_free_slot(const struct gpu *g);
+/* The slot of a resource is empty from now on. */
+void gpu_take_away(struct gpu *g, uint32_t slot);

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A command is copied out of the guest's memory once and checked in the copy. Each has a line in
+ * one table with its size and its handler; the handler returns the type of the answer, and the
+ * answer's size follows from that. Which error is meant for what (virtio 1.2, 5.7.6.7): an id of 0,
+ * one that is not there and one that is there already are invalid ids; numbers that can't be are
+ * invalid parameters; what would be possible but is too much is out of memory; and what can't be
+ * understood at all, a command that is too short, unknown or of 3D, is unspecified.
+ */
+#include "gpu/virtio-gpu.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "gpu/virtio-gpu-internal.h"
+#include "gpu/vring.h"
+
+#define NO_INDEX UINT16_MAX
+
+uint32_t gpu_find(const struct gpu *g, uint32_t id)
+{
+	uint16_t slot = id ? g->first[id % GPU_RESOURCES_MAX] : NO_INDEX;
+
+	while (slot != NO_INDEX && g->resources[slot].id != id) {
+		slot = g->next[slot];
+	}
+	return slot == NO_INDEX ? GPU_NO_SLOT : slot;
+}
+
+uint32_t gpu_free_slot(const struct gpu *g)
+{
+	return g->first_free == NO_INDEX ? GPU_NO_SLOT : g->first_free;
+}
+
+static void unlink_slot(struct gpu *g, uint16_t *from, uint32_t slot)
+{
+	while (*from != slot) {
+		assert(*from != NO_INDEX);
+		from = &g->next[*from];
+	}
+	*from = g->next[slot];
+}
+
+static void link_slot(struct gpu *g, uint16_t *to, uint32_t slot)
+{
+	g->next[slot] = *to;
+	*to = (uint16_t)slot;
+}
+
+int gpu_place(
+	struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32_t width, uint32_t height)
+{
+	int err;
+
+	assert(slot < GPU_RESOURCES_MAX && g->resources[slot].id == 0);
+	err = resource_init(&g->resources[slot], &g->budget, id, format, width, height);
+	if (err < 0) {
+		return err;
+	}
+	unlink_slot(g, &g->first_free, slot);
+	link_slot(g, &g->first[id % GPU_RESOURCES_MAX], slot);
+	return 0;
+}
+
+void gpu_take_away(struct gpu *g, uint32_t slot)
+{
+	struct resource *r = &g->resources[slot];
+
+	unlink_slot(g, &g->first[r->id % GPU_RESOURCES_MAX], slot);
+	link_slot(g, &g->first_free, slot);
+	resource_finish(r, &g->budget);
+}
+
+struct command_type {
+	uint32_t type;
+	uint32_t size; /* the least a command of this type has */
+	uint32_t (*handle)(struct gpu *g, const struct gpu_request *q);
+	const char *name;
+};
+
+static const struct command_type control_commands[] = {
+	{VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D, sizeof(struct virtio_gpu_transfer_to_host_2d),
+		handle_transfer, "TRANSFER_TO_HOST_2D"},
+	{VIRTIO_GPU_CMD_RESOURCE_FLUSH, sizeof(struct virtio_gpu_resource_flush), handle_flush,
+		"RESOURCE_FLUSH"},
+	{VIRTIO_GPU_CMD_SET_SCANOUT, sizeof(struct virtio_gpu_set_scanout), handle_set_scanout,
+		"SET_SCANOUT"},
+	{VIRTIO_GPU_CMD_RESOURCE_CREATE_2D, sizeof(struct virtio_gpu_resource_create_2d),
+		handle_create, "RESOURCE_CREATE_2D"},
+	{VIRTIO_GPU_CMD_RESOURCE_UNREF, sizeof(struct virtio_gpu_resource_unref), handle_unref,
+		"RESOURCE_UNREF"},
+	{VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING, sizeof(struct virtio_gpu_resource_attach_backing),
+		handle_attach, "RESOURCE_ATTACH_BACKING"},
+	{VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING, sizeof(struct virtio_gpu_resource_detach_backing),
+		handle_detach, "RESOURCE_DETACH_BACKING"},
+	{VIRTIO_GPU_CMD_GET_DISPLAY_INFO, sizeof(struct virtio_gpu_ctrl_hdr), handle_display_info,
+		"GET_DISPLAY_INFO"},
+	{VIRTIO_GPU_CMD_GET_EDID, sizeof(struct virtio_gpu_cmd_get_edid), handle_edid, "GET_EDID"},
+	{VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID, sizeof(struct virtio_gpu_resource_assign_uuid),
+		handle_uuid, "RESOURCE_ASSIGN_UUID"},
+};
+
+static const struct command_type cursor_commands[] = {
+	{VIRTIO_GPU_CMD_MOVE_CURSOR, sizeof(struct virtio_gpu_update_cursor), handle_move_cursor,
+		"MOVE_CURSOR"},
+	{VIRTIO_GPU_CMD_UPDATE_CURSOR, sizeof(struct virtio_gpu_update_cursor),
+		handle_update_cursor, "UPDATE_CURSOR"},
+};
+
+static const struct command_type *type_in(const struct command_type *types, size_t n, uint32_t type)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (types[i].type == type) {
+			return &types[i];
+		}
+	}
+	return NULL;
+}
+
+const char *gpu_command_name(uint32_t type)
+{
+	const struct command_type *t =
+		type_in(control_commands, ARRAY_SIZE(control_commands), type);
+
+	if (!t) {
+		t = type_in(cursor_commands, ARRAY_SIZE(cursor_commands), type);
+	}
+	return t ? t->name : "unknown";
+}
+
+static size_t answer_size(uint32_t type)
+{
+	switch (type) {
+	case VIRTIO_GPU_RESP_OK_DISPLAY_INFO:
+		return sizeof(struct virtio_gpu_resp_display_info);
+	case VIRTIO_GPU_RESP_OK_EDID:
+		return sizeof(struct virtio_gpu_resp_edid);
+	case VIRTIO_GPU_RESP_OK_RESOURCE_UUID:
+		return sizeof(struct virtio_gpu_resp_resource_uuid);
+	default:
+		return sizeof(struct virtio_gpu_ctrl_hdr);
+	}
+}
+
+/* What of a request came, is told and is copied back, for one of the two queues. */
+static enum gpu_outcome execute(struct gpu *g, const struct command_type *types, size_t n_types,
+	const struct vring_chain *chain, uint32_t *written_out)
+{
+	union gpu_answer answer;
+	struct gpu_request q = {.chain = chain, .answer = &answer};
+	size_t size = vring_copy_out(chain, 0, &q.command, sizeof(q.command));
+	const struct virtio_gpu_ctrl_hdr *asked = &q.command.hdr;
+	const struct command_type *t = NULL;
+	uint32_t type = VIRTIO_GPU_RESP_ERR_UNSPEC;
+
+	if (size >= sizeof(*asked)) {
+		t = type_in(types, n_types, asked->type);
+	}
+	if (t && size >= t->size) {
+		type = t->handle(g, &q);
+	}
+	if (type == GPU_ANSWER_LATER) {
+		return GPU_WAITS;
+	}
+	if (type >= VIRTIO_GPU_RESP_ERR_UNSPEC) {
+		log_debug("guest's command %s (0x%x, %zu bytes): error 0x%x",
+			t ? t->name : "unknown", size >= sizeof(*asked) ? asked->type : 0, size,
+			type);
+	}
+	answer.hdr = (struct virtio_gpu_ctrl_hdr){.type = type};
+	if (size >= sizeof(*asked) && asked->flags & VIRTIO_GPU_FLAG_FENCE) {
+		answer.hdr.flags = VIRTIO_GPU_FLAG_FENCE;
+		answer.hdr.fence_id = asked->fence_id;
+		answer.hdr.ctx_id = asked->ctx_id;
+	}
+	*written_out = (uint32_t)vring_copy_in(chain, &answer, answer_size(type));
+	return GPU_ANSWERED;
+}
+
+enum gpu_outcome gpu_control(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
+{
+	return execute(g, control_commands, ARRAY_SIZE(control_commands), chain, written_out);
+}
+
+void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
+{
+	_unused_ enum gpu_outcome outcome =
+		execute(g, cursor_commands, ARRAY_SIZE(cursor_commands), chain, written_out);
+
+	assert(outcome == GPU_ANSWERED);
+}
+
+static void clear(struct gpu *g)
+{
+	for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
+		g->first[i] = NO_INDEX;
+		g->next[i] = i + 1 < GPU_RESOURCES_MAX ? (uint16_t)(i + 1) : NO_INDEX;
+	}
+	g->first_free = 0;
+	for (uint32_t i = 0; i < GPU_SCANOUTS_MAX; i++) {
+		g->scanouts[i] = (struct gpu_scanout){.slot = GPU_NO_SLOT};
+		g->cursors[i] = (struct gpu_cursor){.scanout = i};
+	}
+}
+
+int gpu_create(const struct gpu_options *options, struct gpu **out)
+{
+	struct gpu *g = calloc(1, sizeof(*g));
+
+	if (!g) {
+		return -ENOMEM;
+	}
+	assert(options->n_scanouts > 0 && options->n_scanouts <= GPU_SCANOUTS_MAX);
+	g->memory = options->memory;
+	g->listener = options->listener;
+	g->userdata = options->userdata;
+	g->budget.limit = options->bytes_max;
+	g->n_scanouts = options->n_scanouts;
+	clear(g);
+	*out = g;
+	return 0;
+}
+
+void gpu_reset(struct gpu *g)
+{
+	for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
+		resource_finish(&g->resources[i], &g->budget);
+	}
+	assert(g->budget.used == 0);
+	clear(g);
+}
+
+void gpu_destroy(struct gpu *g)
+{
+	if (g) {
+		gpu_reset(g);
+		free(g);
+	}
+}

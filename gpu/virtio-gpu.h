@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT
+ * The virtio-gpu device: what each command of a guest does, and what it is answered.
+ */
+#pragma once
+
+#include <linux/virtio_gpu.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+#include "gpu/resource.h"
+
+struct memory;
+struct vring_chain;
+
+#define GPU_SCANOUTS_MAX  VIRTIO_GPU_MAX_SCANOUTS
+#define GPU_RESOURCES_MAX 1024
+/* Of one resource: 64 MiB in pages of 4 KiB. */
+#define GPU_ENTRIES_MAX 16384
+#define GPU_CURSOR_SIDE 64
+/* Of a display that has not told its size. */
+#define GPU_DEFAULT_WIDTH  1280
+#define GPU_DEFAULT_HEIGHT 800
+#define GPU_NO_SLOT        UINT32_MAX
+
+struct gpu_scanout {
+	uint32_t slot; /* of the resource it shows; GPU_NO_SLOT: nothing */
+	struct rect rect;
+};
+
+struct gpu_cursor {
+	uint32_t resource_id; /* 0: hidden */
+	uint32_t scanout;
+	uint32_t x, y;
+	uint32_t hot_x, hot_y;
+};
+
+struct gpu_mode {
+	uint32_t width, height; /* 0: this scanout is off */
+	uint32_t x, y;
+};
+
+/* What comes of a command, for who keeps the journal and who shows the picture. None may fail but
+ * backed. */
+struct gpu_listener {
+	/* The resource in slot was made, or is about to go (id 0). */
+	void (*resource)(void *userdata, uint32_t slot, const struct resource *r);
+	/* Keeps the entries of its backing. 0, or -ENOMEM: the guest is told so. */
+	int (*backed)(void *userdata, uint32_t slot, const struct backing_entry *entries,
+		uint32_t n) _must_check_;
+	void (*unbacked)(void *userdata, uint32_t slot);
+	/* A scanout shows something else, or nothing. */
+	void (*scanout)(void *userdata, uint32_t scanout);
+	/* rect of the scanout (in its own coordinates, not empty) has new pixels. */
+	void (*damage)(void *userdata, uint32_t scanout, const struct rect *rect);
+	/* The cursor has moved or is hidden or shown, or (pixels) has a new image. pixels are
+	 * GPU_CURSOR_SIDE squared. */
+	void (*cursor)(void *userdata, const struct gpu_cursor *cursor, const uint8_t *pixels);
+};
+
+struct gpu {
+	struct memory *memory;
+	const struct gpu_listener *listener;
+	void *userdata;
+	uint32_t n_scanouts;
+	struct gpu_scanout scanouts[GPU_SCANOUTS_MAX];
+	struct gpu_cursor cursors[GPU_SCANOUTS_MAX];
+	struct gpu_mode modes[GPU_SCANOUTS_MAX];
+	bool modes_known; /* modes were asked for after the command came that wants them */
+	uint8_t uuid_seed[8];
+	struct budget budget;
+	struct resource resources[GPU_RESOURCES_MAX];
+	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
+	uint16_t first[GPU_RESOURCES_MAX];
+	uint16_t next[GPU_RESOURCES_MAX];
+	uint16_t first_free;
+	struct backing_entry entries[GPU_ENTRIES_MAX];
+};
+
+enum gpu_outcome {
+	GPU_ANSWERED,
+	GPU_WAITS, /* for modes: to be executed again when they are known; nothing was done */
+};
+
+struct gpu_options {
+	struct memory *memory; /* borrowed, as all of these */
+	const struct gpu_listener *listener;
+	void *userdata;
+	uint64_t bytes_max;  /* of images and backings together */
+	uint32_t n_scanouts; /* 1 to GPU_SCANOUTS_MAX */
+};
+
+/* A struct gpu is large: one is allocated at the start. 0 or -ENOMEM. */
+int gpu_create(const struct gpu_options *options, struct gpu **out) _must_check_;
+/* Takes everything back: no resource, no scanout, no cursor, as after the driver's reset. The
+ * listener hears nothing of it. */
+void gpu_reset(struct gpu *g);
+void gpu_destroy(struct gpu *g);
+
+/* Executes a request of the control or the cursor queue and writes its answer into the chain, as
+ * far as there is room. *written_out is the answer's size then. */
+enum gpu_outcome gpu_control(
+	struct gpu *g, const struct vring_chain *chain, uint32_t *written_out) _must_check_;
+void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out);
+
+/* The slot of a resource, or GPU_NO_SLOT. */
+uint32_t gpu_find(const struct gpu *g, uint32_t id);
+/* For a rebuild: makes resource id in exactly this slot, which is free. Errors as resource_init. */
+int gpu_place(struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32_t width,
+	uint32_t height) _must_check_;
+/* What a command of this type is called, "unknown" if it is none of 2D. */
+const char *gpu_command_name(uint32_t type);
