@@ -134,7 +134,7 @@ int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		r = sd_bus_message_read(m, "s", &name);
 	}
-	if (r < 0) {
+	if (r < 0 || !name) {
 		return r;
 	}
 	e = find_entry(memory, name);

@@ -386,9 +386,10 @@ int hotplug_create(
 int hotplug_start(struct hotplug *h)
 {
 	int r = rescan(h);
+	struct place *p;
 
-	while (r >= 0 && !list_empty(&h->dirty)) {
-		look_at(h, list_first(&h->dirty, struct place, dirty));
+	while (r >= 0 && (p = list_first(&h->dirty, struct place, dirty))) {
+		look_at(h, p);
 	}
 	return r < 0 ? r : 0;
 }

@@ -60,7 +60,7 @@ static bool whole_part(const char *text, size_t n, uint32_t *value, uint32_t *ma
 static const char *parse_id(struct policy_word *w, const char *value)
 {
 	const char *colon = strchr(value, ':');
-	uint32_t vid, vid_mask, pid, pid_mask;
+	uint32_t vid = 0, vid_mask = 0, pid = 0, pid_mask = 0;
 
 	if (!colon || !is_hex_pattern(value, (size_t)(colon - value)) ||
 		!is_hex_pattern(colon + 1, strlen(colon + 1))) {

@@ -261,19 +261,16 @@ static int take(struct device_usb *u, struct lease *l, struct refusal_text *text
 	struct device *d = &u->device;
 	struct broker *b = d->broker;
 	const struct usb_facts *f = u->facts;
-	const struct claim_steps steps = {
-		.configuration = CLAIM_AS_IT_IS,
-		.disconnect = f ? interfaces_of(f) : 0,
-		.authorized_fd = -1,
-	};
+	struct claim_steps steps = {.configuration = CLAIM_AS_IT_IS, .authorized_fd = -1};
 	int r = usb_claim_check(d, &l->options, text);
 
 	if (r == 0) {
 		r = charge_take(&u->usbfs, &b->usbfs, b->config.usb.usbfs_memory, "the host", text);
 	}
-	if (r != 0) {
+	if (r != 0 || !f) {
 		return r;
 	}
+	steps.disconnect = interfaces_of(f);
 	u->node = open_node(f);
 	if (u->node < 0) {
 		r = explain_open(u, u->node, text);

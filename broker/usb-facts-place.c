@@ -189,7 +189,9 @@ static int find_controller(sd_device *root, const char **out)
 }
 
 /* NULL if out of memory. */
-static char *_printf_(1, 2) format(const char *fmt, ...)
+static char *make_text(const char *fmt, ...) _printf_(1, 2);
+
+static char *make_text(const char *fmt, ...)
 {
 	char *text;
 	va_list ap;
@@ -204,7 +206,7 @@ static char *_printf_(1, 2) format(const char *fmt, ...)
 /* The root hub above the device. */
 static int open_root(const struct usb_facts *f, const char *bus, sd_device **out)
 {
-	_cleanup_free_ char *path = strdup(f->syspath), *part = format("/usb%s/", bus);
+	_cleanup_free_ char *path = strdup(f->syspath), *part = make_text("/usb%s/", bus);
 	char *found;
 
 	if (!path || !part) {
@@ -225,18 +227,18 @@ static int fill(struct usb_facts *f, const char *bus, const char *controller, bo
 	const char *side = super ? "ss" : "";
 	const char *dot = strrchr(chain, '.');
 
-	f->key = *peer ? format("usb:%s-%s", controller, peer)
-		       : format("usb:%s-%s%s", controller, side, chain);
-	f->own_key = format("usb:%s-%s%s", controller, super ? "ss" : "hs", chain);
+	f->key = *peer ? make_text("usb:%s-%s", controller, peer)
+		       : make_text("usb:%s-%s%s", controller, side, chain);
+	f->own_key = make_text("usb:%s-%s%s", controller, super ? "ss" : "hs", chain);
 	if (strcmp(chain, "0") == 0) {
 		f->parent_key = strdup("");
 	} else {
 		/* A hub's key is what its own half says. */
-		f->parent_key =
-			dot ? format("usb:%s-%s%.*s", controller, side, (int)(dot - chain), chain)
-			    : format("usb:%s-%s0", controller, side);
+		f->parent_key = dot ? make_text("usb:%s-%s%.*s", controller, side,
+					      (int)(dot - chain), chain)
+				    : make_text("usb:%s-%s0", controller, side);
 	}
-	f->bus = format("usb%s", bus);
+	f->bus = make_text("usb%s", bus);
 	f->controller = strdup(controller);
 	return f->key && f->own_key && f->parent_key && f->bus && f->controller ? 0 : -ENOMEM;
 }

@@ -175,8 +175,7 @@ void receiving_forget(struct engine *e, int interface);
 /* iso.c */
 int iso_create(struct engine *e) _must_check_;
 void iso_destroy(struct engine *e);
-void iso_start(
-	void *userdata, uint64_t id, uint8_t endpoint, uint8_t packets_per_urb, uint8_t urbs);
+void iso_start(void *userdata, uint64_t id, uint8_t endpoint, uint8_t n_packets, uint8_t n_urbs);
 void iso_stop(void *userdata, uint64_t id, uint8_t endpoint);
 /* As redir_ops::begin, for a packet of TRANSFER_ISO. */
 struct transfer *iso_begin(struct engine *e, const struct redir_request *r, uint8_t **payload_out);

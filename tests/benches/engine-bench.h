@@ -36,7 +36,7 @@ struct run {
 	pid_t peer;     /* whose CPU time counts */
 };
 
-void die(const char *what);
+_Noreturn void die(const char *what);
 uint64_t now_ns(void);
 /* All threads of pid. */
 double cpu_seconds(pid_t pid);

@@ -81,6 +81,7 @@ struct guest *guest_create(int fd)
 
 	if (!g) {
 		die("calloc");
+		return NULL;
 	}
 	g->fd = fd;
 	g->frame = 12;

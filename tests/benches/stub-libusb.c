@@ -386,12 +386,13 @@ int libusb_get_next_timeout(libusb_context *ctx, struct timeval *tv)
 const struct libusb_pollfd **libusb_get_pollfds(libusb_context *ctx)
 {
 	const struct libusb_pollfd **list = calloc(3, sizeof(*list) + sizeof(**list));
-	struct libusb_pollfd *fds = (void *)(list + 3);
+	struct libusb_pollfd *fds;
 
 	ctx = stub_context(ctx);
 	if (!list) {
 		return NULL;
 	}
+	fds = (void *)(list + 3);
 	fds[0] = (struct libusb_pollfd){ctx->event_fd, POLLIN};
 	fds[1] = (struct libusb_pollfd){ctx->timer_fd, POLLIN};
 	list[0] = &fds[0];
