@@ -189,9 +189,7 @@ static int find_controller(sd_device *root, const char **out)
 }
 
 /* NULL if out of memory. */
-static char *make_text(const char *fmt, ...) _printf_(1, 2);
-
-static char *make_text(const char *fmt, ...)
+static _printf_(1, 2) char *make_text(const char *fmt, ...)
 {
 	char *text;
 	va_list ap;
