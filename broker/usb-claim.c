@@ -233,6 +233,23 @@ static void untake(struct device_usb *u)
 	forget_record(u);
 }
 
+/* What was really taken off counts: a driver that came a moment ago is not among the facts yet,
+ * and would never come back. */
+static void note_taken_off(struct device_usb *u, uint32_t interfaces)
+{
+	int r;
+
+	if ((interfaces & ~u->host_drivers) == 0) {
+		return;
+	}
+	u->host_drivers |= interfaces;
+	r = write_record(u);
+	if (r < 0) {
+		log_warn("%s: writing down its host drivers failed: %s", u->device.name,
+			strerror(-r));
+	}
+}
+
 static void on_disconnected(void *userdata, int error, uint32_t interfaces)
 {
 	struct device_usb *u = userdata;
@@ -242,6 +259,9 @@ static void on_disconnected(void *userdata, int error, uint32_t interfaces)
 	int r = 0;
 
 	u->run = NULL;
+	if (error == 0 && u->facts) {
+		note_taken_off(u, interfaces);
+	}
 	if (error == 0 && ioctl(u->node, USBDEVFS_DROP_PRIVILEGES, &mask) < 0) {
 		error = -errno;
 	}

@@ -267,6 +267,20 @@ def test_drivers_stay_away(lab):
     assert h.drivers("stick") == [""], h.drivers("stick")
 
 
+def test_attach_at_once(lab):
+    """attached again before udev has told of the driver that came back: it comes back once more"""
+    h, b, g, ours = start(lab, "stick")
+    name = ours.lend("stick")
+    h.run("udevadm settle")
+    time.sleep(0.5)
+    h.run("udevadm control --stop-exec-queue")
+    b.cli("detach", name)
+    b.cli("attach", name, "guest", "--wait")
+    b.cli("detach", name)
+    h.wait_drivers("stick", ["usb-storage"])
+    h.run("udevadm control --start-exec-queue")
+
+
 def test_twins_and_ports(lab):
     """two devices that differ in their port alone: the chosen one goes, the other stays"""
     h = lab.host()
