@@ -19,6 +19,9 @@ typedef int (*usb_interface_fn)(
 int usb_facts_each_interface(
 	const char *syspath, usb_interface_fn each, void *userdata) _must_check_;
 
+/* Fills properties. 0 or -errno. */
+int usb_facts_read_properties(struct usb_facts *f, sd_device *d) _must_check_;
+
 /* Fills descriptor_hash and descriptors_sha256; everything else is set. */
 void usb_facts_hash(struct usb_facts *f);
 

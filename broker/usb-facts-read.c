@@ -221,57 +221,6 @@ static bool is_hub(const struct usb_facts *f)
 	return hub;
 }
 
-static int compare_texts(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Those whose name begins with DEVBROKER_, or those whose name doesn't. */
-static int add_properties(struct usb_facts *f, sd_device *d, bool ours)
-{
-	const char *name, *value;
-
-	for (name = sd_device_get_property_first(d, &value); name;
-		name = sd_device_get_property_next(d, &value)) {
-		_cleanup_free_ char *line = NULL;
-		int r;
-
-		if ((strncmp(name, "DEVBROKER_", 10) == 0) != ours) {
-			continue;
-		}
-		if (f->n_properties == USB_FACTS_PROPERTIES_MAX) {
-			break;
-		}
-		if (asprintf(&line, "%s=%s", name, value) < 0) {
-			line = NULL;
-			return -ENOMEM;
-		}
-		r = set_text(&f->properties[f->n_properties], line);
-		if (r < 0) {
-			return r;
-		}
-		f->n_properties++;
-	}
-	return 0;
-}
-
-static int read_properties(struct usb_facts *f, sd_device *d)
-{
-	int r;
-
-	f->properties = calloc(USB_FACTS_PROPERTIES_MAX + 1, sizeof(*f->properties));
-	if (!f->properties) {
-		return -ENOMEM;
-	}
-	/* Ours first: what an administrator's rule says is not lost among much else. */
-	r = add_properties(f, d, true);
-	if (r == 0) {
-		r = add_properties(f, d, false);
-	}
-	qsort(f->properties, f->n_properties, sizeof(char *), compare_texts);
-	return r;
-}
-
 static int read_descriptors(struct usb_facts *f)
 {
 	_cleanup_close_ int fd = -1;
@@ -319,7 +268,7 @@ static int read_all(struct usb_facts *f, sd_device *d, const struct usb_facts *b
 	r = r < 0 ? r : read_text(d, "speed", &f->speed);
 	r = r < 0 ? r : read_text(d, "removable", &f->removable);
 	r = r < 0 ? r : read_strings(f, d, before);
-	r = r < 0 ? r : read_properties(f, d);
+	r = r < 0 ? r : usb_facts_read_properties(f, d);
 	r = r < 0 ? r : read_descriptors(f);
 	r = r < 0 ? r : usb_facts_each_interface(f->syspath, read_interface, f);
 	if (r < 0) {

@@ -416,6 +416,23 @@ static void test_strings_are_read_once(void **state)
 	usb_facts_destroy(a);
 }
 
+/* libsystemd has another order of them each time. */
+static void test_sets_have_an_order(void **state)
+{
+	plug(HS "/1-1", "000000", "480");
+	fake_initialized(HS "/1-1",
+		"S:c/3\nS:a/1\nS:b/2\nG:seat\nG:devbroker\nG:uaccess\nQ:seat\nQ:devbroker\nV:1\n");
+	for (int i = 0; i < 20; i++) {
+		struct usb_facts *f = must_read(HS "/1-1");
+
+		assert_string_equal(usb_facts_property(f, "TAGS"), ":devbroker:seat:uaccess:");
+		assert_string_equal(usb_facts_property(f, "CURRENT_TAGS"), ":devbroker:seat:");
+		assert_string_equal(
+			usb_facts_property(f, "DEVLINKS"), "/dev/a/1 /dev/b/2 /dev/c/3");
+		usb_facts_destroy(f);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -427,6 +444,7 @@ int main(void)
 		cmocka_unit_test_setup(test_hostile_counts, set_up),
 		cmocka_unit_test_setup(test_no_such_list, set_up),
 		cmocka_unit_test_setup(test_hash, set_up),
+		cmocka_unit_test_setup(test_sets_have_an_order, set_up),
 		cmocka_unit_test_setup(test_udev_first, set_up),
 		cmocka_unit_test_setup(test_half_a_device, set_up),
 		cmocka_unit_test_setup(test_compare, set_up),
