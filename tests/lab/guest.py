@@ -73,6 +73,8 @@ class Qmp:
             reply = self._line(_timeout)
             if "event" in reply:
                 self.events.append(reply)
+            elif "QMP" in reply:
+                pass  # rarely, QEMU greets twice while it starts
             elif "error" in reply:
                 raise LabError(f"QMP {command}: {reply['error']['desc']}")
             else:
