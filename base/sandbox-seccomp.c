@@ -22,11 +22,12 @@
 
 #include "base/sandbox-internal.h"
 
-#define ON_DISK  (1U << SANDBOX_DISK)
-#define ON_QMP   (1U << SANDBOX_QMP)
-#define ON_CLAIM (1U << SANDBOX_CLAIM)
-#define ON_USB   (1U << SANDBOX_USB)
-#define ON_ALL   (ON_DISK | ON_QMP | ON_CLAIM | ON_USB)
+#define ON_DISK     (1U << SANDBOX_DISK)
+#define ON_QMP      (1U << SANDBOX_QMP)
+#define ON_CLAIM    (1U << SANDBOX_CLAIM)
+#define ON_USB      (1U << SANDBOX_USB)
+#define ON_RENDERER (1U << SANDBOX_GPU_RENDERER)
+#define ON_ALL      (ON_DISK | ON_QMP | ON_CLAIM | ON_USB | ON_RENDERER)
 
 struct call {
 	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
@@ -37,50 +38,77 @@ struct call {
 static const struct call calls[] = {
 	/* Serving the peer and the broker on fds that it was lent. sendmsg and recvmsg carry the
 	 * fds that QMP's getfd needs; there is no way to make a socket to send to someone else. */
-	{SCMP_SYS(read), ON_ALL}, {SCMP_SYS(write), ON_ALL}, {SCMP_SYS(readv), ON_ALL},
-	{SCMP_SYS(writev), ON_ALL}, {SCMP_SYS(recvmsg), ON_ALL}, {SCMP_SYS(sendmsg), ON_ALL},
-	{SCMP_SYS(recvfrom), ON_ALL}, {SCMP_SYS(sendto), ON_ALL},
+	{SCMP_SYS(read), ON_ALL},
+	{SCMP_SYS(write), ON_ALL},
+	{SCMP_SYS(readv), ON_ALL},
+	{SCMP_SYS(writev), ON_ALL},
+	{SCMP_SYS(recvmsg), ON_ALL},
+	{SCMP_SYS(sendmsg), ON_ALL},
+	{SCMP_SYS(recvfrom), ON_ALL},
+	{SCMP_SYS(sendto), ON_ALL},
 	{SCMP_SYS(shutdown), ON_ALL}, /* tells the peer that no more comes */
 	{SCMP_SYS(close), ON_ALL},
 
 	/* The loop: sd-event, and plain poll. Timers and signalfds are made when first used. */
-	{SCMP_SYS(epoll_ctl), ON_ALL}, {SCMP_SYS(epoll_wait), ON_ALL},
+	{SCMP_SYS(epoll_ctl), ON_ALL},
+	{SCMP_SYS(epoll_wait), ON_ALL},
 	{SCMP_SYS(epoll_pwait), ON_ALL},
 	{SCMP_SYS(epoll_pwait2), ON_ALL}, /* sd-event's first choice */
-	{SCMP_SYS(poll), ON_ALL}, {SCMP_SYS(ppoll), ON_ALL}, {SCMP_SYS(timerfd_create), ON_ALL},
-	{SCMP_SYS(timerfd_settime), ON_ALL}, {SCMP_SYS(timerfd_gettime), ON_ALL},
-	{SCMP_SYS(eventfd2), ON_ALL}, {SCMP_SYS(signalfd4), ON_ALL},
+	{SCMP_SYS(poll), ON_ALL},
+	{SCMP_SYS(ppoll), ON_ALL},
+	{SCMP_SYS(timerfd_create), ON_ALL},
+	{SCMP_SYS(timerfd_settime), ON_ALL},
+	{SCMP_SYS(timerfd_gettime), ON_ALL},
+	{SCMP_SYS(eventfd2), ON_ALL},
+	{SCMP_SYS(signalfd4), ON_ALL},
 
 	/* Time, where the vDSO can't give it (some virtual machines' clock sources). */
-	{SCMP_SYS(clock_gettime), ON_ALL}, {SCMP_SYS(gettimeofday), ON_ALL},
+	{SCMP_SYS(clock_gettime), ON_ALL},
+	{SCMP_SYS(gettimeofday), ON_ALL},
 	{SCMP_SYS(time), ON_ALL},
 
 	/* malloc; mmap, mprotect: see allow_memory. */
-	{SCMP_SYS(brk), ON_ALL}, {SCMP_SYS(munmap), ON_ALL}, {SCMP_SYS(mremap), ON_ALL},
+	{SCMP_SYS(brk), ON_ALL},
+	{SCMP_SYS(munmap), ON_ALL},
+	{SCMP_SYS(mremap), ON_ALL},
 	{SCMP_SYS(madvise), ON_ALL},
 
 	/* Threads that exist: locks, malloc's choice of an arena (sched_getaffinity), and what a
 	 * thread that was created just before does first and last. */
-	{SCMP_SYS(futex), ON_ALL}, {SCMP_SYS(sched_yield), ON_ALL},
+	{SCMP_SYS(futex), ON_ALL},
+	{SCMP_SYS(sched_yield), ON_ALL},
 	{SCMP_SYS(sched_getaffinity), ON_DISK | ON_USB},
-	{SCMP_SYS(set_robust_list), ON_DISK | ON_USB}, {SCMP_SYS(rseq), ON_DISK | ON_USB},
+	{SCMP_SYS(set_robust_list), ON_DISK | ON_USB},
+	{SCMP_SYS(rseq), ON_DISK | ON_USB},
 	{SCMP_SYS(gettid), ON_ALL},
 	{SCMP_SYS(getpid), ON_ALL}, /* sd-event checks for a fork in each call */
-	{SCMP_SYS(exit), ON_ALL}, {SCMP_SYS(exit_group), ON_ALL},
+	{SCMP_SYS(exit), ON_ALL},
+	{SCMP_SYS(exit_group), ON_ALL},
 
 	/* Signals of its own. */
-	{SCMP_SYS(rt_sigprocmask), ON_ALL}, {SCMP_SYS(rt_sigaction), ON_ALL},
-	{SCMP_SYS(rt_sigreturn), ON_ALL}, {SCMP_SYS(restart_syscall), ON_ALL},
+	{SCMP_SYS(rt_sigprocmask), ON_ALL},
+	{SCMP_SYS(rt_sigaction), ON_ALL},
+	{SCMP_SYS(rt_sigreturn), ON_ALL},
+	{SCMP_SYS(restart_syscall), ON_ALL},
 
 	/* Hash seeds of jansson and sd-event's hash maps; usbredir ids. */
 	{SCMP_SYS(getrandom), ON_ALL},
 
 	/* The image. Its size never changes: no truncate, and fallocate by mode (allow_image). */
-	{SCMP_SYS(pread64), ON_DISK}, {SCMP_SYS(pwrite64), ON_DISK}, {SCMP_SYS(preadv), ON_DISK},
-	{SCMP_SYS(pwritev), ON_DISK}, {SCMP_SYS(preadv2), ON_DISK}, {SCMP_SYS(pwritev2), ON_DISK},
-	{SCMP_SYS(fdatasync), ON_DISK}, {SCMP_SYS(fsync), ON_DISK},
+	{SCMP_SYS(pread64), ON_DISK},
+	{SCMP_SYS(pwrite64), ON_DISK},
+	{SCMP_SYS(preadv), ON_DISK},
+	{SCMP_SYS(pwritev), ON_DISK},
+	{SCMP_SYS(preadv2), ON_DISK},
+	{SCMP_SYS(pwritev2), ON_DISK},
+	{SCMP_SYS(fdatasync), ON_DISK},
+	{SCMP_SYS(fsync), ON_DISK},
 	{SCMP_SYS(lseek), ON_DISK | ON_USB}, /* libusb: a usbfs node's descriptors */
 	{SCMP_SYS(fstat), ON_ALL},           /* stdio asks it; newfstatat is allow_stat */
+
+	/* Images. Seals: allow_fcntl. */
+	{SCMP_SYS(memfd_create), ON_RENDERER},
+	{SCMP_SYS(ftruncate), ON_RENDERER},
 };
 
 /* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */
@@ -185,16 +213,30 @@ static int allow_memory(scmp_filter_ctx ctx)
 	return r < 0 ? r : add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
 }
 
-/* Flags of fds; no duplicates, owners, leases, pipes' sizes, seals or locks. */
-static int allow_fcntl(scmp_filter_ctx ctx)
+/* Flags of fds; no duplicates, owners, leases, pipes' sizes or locks. Seals where images are made
+ * and the journal's are asked for. */
+static int allow_fcntl(scmp_filter_ctx ctx, enum sandbox_kind kind)
 {
-	static const int commands[] = {F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+	static const struct {
+		int command;
+		uint32_t kinds;
+	} commands[] = {
+		{F_GETFD, ON_ALL},
+		{F_SETFD, ON_ALL},
+		{F_GETFL, ON_ALL},
+		{F_SETFL, ON_ALL},
+		{F_ADD_SEALS, ON_RENDERER},
+		{F_GET_SEALS, ON_RENDERER},
+	};
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(commands); i++) {
-		const struct scmp_arg_cmp is = when(1, SCMP_CMP_EQ, (scmp_datum_t)commands[i]);
+		const struct scmp_arg_cmp is =
+			when(1, SCMP_CMP_EQ, (scmp_datum_t)commands[i].command);
 
-		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, &is);
+		if (commands[i].kinds & 1U << kind) {
+			r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, &is);
+		}
 	}
 	return r;
 }
@@ -299,7 +341,7 @@ static int fill(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		r = allow_memory(ctx);
 	}
 	if (r == 0) {
-		r = allow_fcntl(ctx);
+		r = allow_fcntl(ctx, kind);
 	}
 	if (r == 0) {
 		r = allow_ioctls(ctx, kind);

@@ -50,6 +50,8 @@ static const struct kind_limits limits[] = {
 	[SANDBOX_CLAIM] = {16, 1, 16 << 20, 0},
 	/* One thread for calls that block. */
 	[SANDBOX_USB] = {64, 2, 64 << 20, 0},
+	/* An fd for each image, which may have 1 GiB. */
+	[SANDBOX_GPU_RENDERER] = {4096, 1, 96 << 20, 1 << 30},
 };
 _Static_assert(ARRAY_SIZE(limits) == SANDBOX_KIND_COUNT_, "one per kind");
 

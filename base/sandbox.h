@@ -10,10 +10,11 @@
 #include "base/cleanup.h"
 
 enum sandbox_kind {
-	SANDBOX_DISK,  /* devbroker-usb with backend-disk */
-	SANDBOX_QMP,   /* devbroker-qmp */
-	SANDBOX_CLAIM, /* devbroker-claim */
-	SANDBOX_USB,   /* devbroker-usb with backend-libusb */
+	SANDBOX_DISK,         /* devbroker-usb with backend-disk */
+	SANDBOX_QMP,          /* devbroker-qmp */
+	SANDBOX_CLAIM,        /* devbroker-claim */
+	SANDBOX_USB,          /* devbroker-usb with backend-libusb */
+	SANDBOX_GPU_RENDERER, /* devbroker-gpu --renderer */
 	SANDBOX_KIND_COUNT_,
 };
 

@@ -175,6 +175,7 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 	if (!rect_within(&rect, r->width, r->height)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
+	g->copied += (uint64_t)rect.width * rect.height * RESOURCE_PIXEL_BYTES;
 	return answer_of(resource_transfer(r, &rect, c->offset));
 }
 

@@ -55,12 +55,14 @@ struct journal_head {
 static_assert(sizeof(struct journal_head) == 16, "shared layout");
 
 struct journal_queue {
+	uint64_t run; /* of the START that this is about (gpu/link.h); written last of all */
 	uint16_t published;
 	uint16_t publishing;
-	uint32_t pad;
+	uint16_t next_avail; /* where it was stopped */
+	uint16_t stopped;    /* 1: nothing is in flight, and next_avail holds */
 	struct journal_head heads[JOURNAL_HEADS];
 };
-static_assert(sizeof(struct journal_queue) == 8 + 16 * JOURNAL_HEADS, "shared layout");
+static_assert(sizeof(struct journal_queue) == 16 + 16 * JOURNAL_HEADS, "shared layout");
 
 /* There if created is done and removed is not; backed if attached is done and detached is not. An
  * order of 0 is none, and never done. */

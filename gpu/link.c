@@ -33,7 +33,8 @@ static bool check_start(const union link_msg *m, size_t n_fds)
 
 	return m->start.queue < LINK_QUEUES && (m->start.fds & ~all) == 0 &&
 	       (size_t)__builtin_popcount(m->start.fds) == n_fds &&
-	       m->start.next_avail <= UINT16_MAX && m->start.enabled <= 1 && m->start.pad == 0;
+	       m->start.next_avail <= UINT16_MAX && m->start.enabled <= 1 && m->start.run != 0 &&
+	       m->start.pad == 0;
 }
 
 static bool check_queue(const union link_msg *m, size_t n_fds)
@@ -80,7 +81,7 @@ static bool check_scanout(const union link_msg *m, size_t n_fds)
 {
 	const struct link_scanout *s = &m->scanout;
 
-	if (s->scanout >= LINK_SCANOUTS) {
+	if (s->scanout >= LINK_SCANOUTS || s->damaged > 1 || s->pad != 0) {
 		return false;
 	}
 	if (s->image == 0) {

@@ -4,15 +4,18 @@
  * The front distrusts what comes from the renderer: link_decode checks size, type, direction, the
  * number of fds and the ranges of all numbers that index something. Host byte order: both ends are
  * one program; the version in READY and in SETUP is compared anyway. Damage and cursors go through
- * shared memory instead (gpu/journal.h); LINK_BELL is the eventfd that wakes the front for them.
+ * shared memory instead (gpu/journal.h), and the bell, an eventfd, wakes the front for them. The
+ * front reads the link before it takes damage: a scanout is told before its damage.
  *
  *   renderer: READY                       front: SETUP, MEMORY with its REGIONs, START of each ring
  *   renderer: DONE for SETUP and for each MEMORY, when all of its regions came
  *   renderer: MODES_WANTED                front: MODES, as new as can be had
  *   front: STOP                           renderer: STOPPED, with the ring's position
  *
- * A new renderer is sent the same again; whether it goes on where the last one was killed, SETUP
- * says. Between STOP and STOPPED the front may send anything, but START for that ring.
+ * A new renderer, on a link of its own, is sent the same again, the STOP and the RESET that were
+ * not answered too. SETUP says that it goes on where another was killed, and a START with the run
+ * that the journal has, on which ring. Between STOP and STOPPED the front may send anything, but
+ * START for that ring.
  */
 #pragma once
 
@@ -96,16 +99,19 @@ struct link_start {
 	struct link_header header;
 	uint32_t queue;
 	uint32_t size;     /* descriptors */
-	uint64_t features; /* as negotiated by now */
+	uint64_t features; /* virtio's, as negotiated */
 	uint64_t desc;     /* these three in the VMM's addresses */
 	uint64_t avail;
 	uint64_t used;
-	uint32_t next_avail; /* SET_VRING_BASE; not looked at when recovering */
+	/* Which start of this ring by the VMM it is: not 0, never the same twice, but the same for
+	 * a renderer that goes on with it. */
+	uint64_t run;
+	uint32_t next_avail; /* SET_VRING_BASE; not looked at when the journal has this run */
 	uint32_t fds;        /* LINK_HAS_* */
 	uint32_t enabled;    /* 0 or 1 */
 	uint32_t pad;
 };
-static_assert(sizeof(struct link_start) == 64, "wire size");
+static_assert(sizeof(struct link_start) == 72, "wire size");
 
 struct link_queue {
 	struct link_header header;
@@ -176,11 +182,15 @@ static_assert(sizeof(struct link_broken) == 80, "wire size");
 struct link_scanout {
 	struct link_header header;
 	uint32_t scanout;
-	uint32_t image; /* a number that stands for one image for good; 0: the scanout is off */
+	/* A number that stands for one image for good, as long as this renderer lives; 0: the
+	 * scanout is off. */
+	uint32_t image;
 	uint32_t width, height; /* of the image: rows of width pixels of 4 bytes, B8G8R8X8 */
 	uint32_t x, y, scanout_width, scanout_height; /* what is shown of it; within it */
+	uint32_t damaged; /* 1: all of it, because damage of it may have been told before this */
+	uint32_t pad;
 };
-static_assert(sizeof(struct link_scanout) == 40, "wire size");
+static_assert(sizeof(struct link_scanout) == 48, "wire size");
 
 struct link_image_gone {
 	struct link_header header;

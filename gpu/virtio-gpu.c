@@ -167,6 +167,7 @@ static enum gpu_outcome execute(struct gpu *g, const struct command_type *types,
 		return GPU_WAITS;
 	}
 	if (type >= VIRTIO_GPU_RESP_ERR_UNSPEC) {
+		g->errors++;
 		log_debug("guest's command %s (0x%x, %zu bytes): error 0x%x",
 			t ? t->name : "unknown", size >= sizeof(*asked) ? asked->type : 0, size,
 			type);

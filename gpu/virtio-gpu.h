@@ -70,6 +70,8 @@ struct gpu {
 	bool modes_known; /* modes were asked for after the command came that wants them */
 	uint8_t uuid_seed[8];
 	struct budget budget;
+	uint64_t copied; /* bytes from the guest's memory, ever */
+	uint64_t errors; /* answers, ever */
 	struct resource resources[GPU_RESOURCES_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];

@@ -342,8 +342,12 @@ void vring_ignore(struct vring *q)
 
 void vring_add(struct vring *q, uint16_t head, uint32_t written)
 {
-	struct ring_used *e = used_entry(q, q->next_used);
+	struct ring_used *e;
 
+	if (!q->used) {
+		return;
+	}
+	e = used_entry(q, q->next_used);
 	__atomic_store_n(&e->id, head, __ATOMIC_RELAXED);
 	__atomic_store_n(&e->len, written, __ATOMIC_RELAXED);
 	q->next_used++;
@@ -351,6 +355,9 @@ void vring_add(struct vring *q, uint16_t head, uint32_t written)
 
 void vring_publish(struct vring *q)
 {
+	if (!q->used) {
+		return;
+	}
 	__atomic_store_n(used_idx(q), q->next_used, __ATOMIC_RELEASE);
 	q->published = q->next_used;
 }

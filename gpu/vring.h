@@ -12,6 +12,10 @@
 
 struct memory;
 
+/* Bits of virtio's features (1.2, 6); linux/virtio_ring.h has a struct vring of its own. */
+#define VRING_FEATURE_INDIRECT  28
+#define VRING_FEATURE_EVENT_IDX 29
+
 /* Most descriptors of one ring. */
 #define VRING_SIZE_MAX 1024
 /* Most descriptors of one chain, and most pieces that they may fall into. An honest guest's chain
@@ -80,7 +84,8 @@ bool vring_listen(struct vring *q) _must_check_;
 /* Says that no notification is wanted until the next vring_listen. */
 void vring_ignore(struct vring *q);
 
-/* Gives a head back with written bytes of answer. The guest sees it after vring_publish. */
+/* Gives a head back with written bytes of answer. The guest sees it after vring_publish. Both do
+ * nothing on a ring that is no longer found in memory. */
 void vring_add(struct vring *q, uint16_t head, uint32_t written);
 /* Shows the guest all that was added. */
 void vring_publish(struct vring *q);

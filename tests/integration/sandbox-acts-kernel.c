@@ -177,7 +177,7 @@ static int act_realtime(const struct act_env *env)
 
 static int act_raise_limit(const struct act_env *env)
 {
-	struct rlimit l = {.rlim_cur = 128, .rlim_max = 128};
+	struct rlimit l = {.rlim_cur = 8192, .rlim_max = 8192};
 
 	return failed(setrlimit(RLIMIT_NOFILE, &l));
 }
@@ -361,6 +361,24 @@ static int act_use_image(const struct act_env *env)
 	return r == EOPNOTSUPP ? 0 : r;
 }
 
+static int act_make_image(const struct act_env *env)
+{
+	const size_t size = 64 << 20;
+	int fd = memfd_create("image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *p;
+
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		return errno;
+	}
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED) {
+		return errno;
+	}
+	memset(p, 0xa5, 4096);
+	return failed(munmap(p, size));
+}
+
 static int act_abort(const struct act_env *env)
 {
 	abort();
@@ -376,7 +394,7 @@ const struct act acts_on_kernel[] = {
 	{"perf_event_open", act_perf, ACT_CONTROL_ROOT | ACT_OPTIONAL},
 	{"userfaultfd", act_userfaultfd, ACT_CONTROL_ROOT | ACT_OPTIONAL},
 	{"System V shared memory", act_shm, ACT_CONTROL},
-	{"memfd_create", act_memfd, ACT_CONTROL},
+	{"memfd_create", act_memfd, ACT_CONTROL | ACT_NOT_RENDERER},
 #ifdef __x86_64__
 	{"x32 system call", act_x32, 0},
 	{"i386 system call", act_int80, ACT_CONTROL | ACT_OPTIONAL},
@@ -398,7 +416,7 @@ const struct act acts_on_kernel[] = {
 	{"TIOCSTI", act_tiocsti, 0},
 	{"use an fd that was not kept", act_stray_fd, BOTH},
 	{"another ioctl", act_foreign_ioctl, ACT_CONTROL},
-	{"truncate the image", act_truncate_image, ACT_CONTROL},
+	{"truncate the image", act_truncate_image, ACT_CONTROL | ACT_NOT_RENDERER},
 	{"grow the image", act_grow_image, ACT_CONTROL | ACT_OPTIONAL},
 	{"unlock the image", act_unlock_image, ACT_CONTROL},
 	{"flock the image", act_flock, ACT_CONTROL},
@@ -406,12 +424,13 @@ const struct act acts_on_kernel[] = {
 	{"executable mapping", act_map_exec, ACT_CONTROL},
 	{"make memory executable", act_make_exec, ACT_CONTROL},
 	{"128 MiB of memory", act_much_memory, BOTH | ACT_NOT_SANITIZED},
-	{"64 more fds", act_many_fds, BOTH},
+	{"64 more fds", act_many_fds, BOTH | ACT_NOT_RENDERER},
 	{"signals from an fd for another", act_set_owner, ACT_CONTROL},
 	{"use of memory", act_memory, ACT_CONTROL | ACT_MUST_WORK},
 	{"a timer of sd-event", act_timer, ACT_CONTROL | ACT_MUST_WORK},
 	{"log lines", act_log, ACT_CONTROL | ACT_MUST_WORK},
 	{"use of the image", act_use_image, ACT_CONTROL | ACT_MUST_WORK | ACT_DISK_ONLY},
+	{"an image", act_make_image, ACT_CONTROL | ACT_MUST_WORK | ACT_RENDERER_ONLY},
 	/* ASan turns its end into an exit. */
 	{"abort", act_abort, ACT_ABORTS | ACT_NOT_SANITIZED},
 };

@@ -44,6 +44,7 @@ static const char *const kind_names[] = {
 	[SANDBOX_QMP] = "qmp",
 	[SANDBOX_CLAIM] = "claim",
 	[SANDBOX_USB] = "usb",
+	[SANDBOX_GPU_RENDERER] = "gpu-renderer",
 };
 _Static_assert(ARRAY_SIZE(kind_names) == SANDBOX_KIND_COUNT_, "one per kind");
 
@@ -279,7 +280,9 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 
 	if ((act->flags & ACT_NOT_SANITIZED && SANDBOX_SANITIZERS) ||
 		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK) ||
-		(act->flags & ACT_USB_ONLY && kind != SANDBOX_USB)) {
+		(act->flags & ACT_USB_ONLY && kind != SANDBOX_USB) ||
+		(act->flags & ACT_RENDERER_ONLY && kind != SANDBOX_GPU_RENDERER) ||
+		(act->flags & ACT_NOT_RENDERER && kind == SANDBOX_GPU_RENDERER)) {
 		return;
 	}
 	full = try_act(p, kind, i, SANDBOX_ALL);

@@ -48,6 +48,8 @@ static size_t good(union link_msg *m, enum link_type type)
 		m->setup.n_scanouts = LINK_SCANOUTS;
 	} else if (type == LINK_READY) {
 		m->ready.version = LINK_VERSION;
+	} else if (type == LINK_START) {
+		m->start.run = 1;
 	} else if (type == LINK_DONE) {
 		m->done.type = LINK_MEMORY;
 	}
@@ -115,6 +117,7 @@ static void fields(void **state)
 	FIELD(LINK_START, 0, start.queue, LINK_QUEUES, false);
 	FIELD(LINK_START, 0, start.next_avail, 0x10000, false);
 	FIELD(LINK_START, 0, start.enabled, 2, false);
+	FIELD(LINK_START, 0, start.run, 0, false);
 	FIELD(LINK_START, 0, start.fds, LINK_HAS_KICK, false);
 	FIELD(LINK_START, 1, start.fds, LINK_HAS_CALL, true);
 	FIELD(LINK_START, 3, start.fds, 7, true);
@@ -131,6 +134,7 @@ static void fields(void **state)
 	memset(m.broken.reason, 'x', sizeof(m.broken.reason));
 	assert_int_equal(link_decode(LINK_TO_FRONT, &m, size, 0, &out), -EBADMSG);
 	FIELD(LINK_SCANOUT, 0, scanout.scanout, LINK_SCANOUTS, false);
+	FIELD(LINK_SCANOUT, 0, scanout.damaged, 2, false);
 	FIELD(LINK_SCANOUT, 0, scanout.image, 1, false);
 }
 
@@ -180,10 +184,10 @@ static void over_a_socket(void **state)
 	before = open_fds();
 	assert_int_equal(link_receive(pair[1], LINK_TO_RENDERER, &out, fds), -EAGAIN);
 	good(&m, LINK_SETUP);
-	m.setup.features = 0x123456789;
+	m.setup.uuid_seed[7] = 9;
 	assert_int_equal(link_send(pair[0], &m, (int[]){0, 1}, 2), 0);
 	assert_int_equal(link_receive(pair[1], LINK_TO_RENDERER, &out, fds), 1);
-	assert_true(out.setup.features == 0x123456789);
+	assert_int_equal(out.setup.uuid_seed[7], 9);
 	assert_true(fds[0] >= 0 && fds[1] >= 0 && fds[2] == -1);
 	close(fds[0]);
 	close(fds[1]);

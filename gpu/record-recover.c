@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a renderer finds that begins where another was killed. The other may have been killed
+ * because its guest had taken it over, so this reads like a guest's bytes: each record is copied
+ * once, checked, and dropped if it can't be. What was not done is taken out first: a command that
+ * is executed again gets the same order, and must not make half of its first attempt valid.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/log.h"
+#include "gpu/memory.h"
+#include "gpu/record.h"
+#include "gpu/virtio-gpu.h"
+
+static_assert(JOURNAL_RESOURCES == GPU_RESOURCES_MAX, "slots are the same here and there");
+static_assert(JOURNAL_SCANOUTS == GPU_SCANOUTS_MAX, "and scanouts");
+
+/* More than can be counted up to: nobody got there by counting. */
+#define ORDER_MAX (UINT64_MAX / 2)
+
+static uint64_t read64(const uint64_t *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static void undo(uint64_t *order, uint64_t done)
+{
+	if (read64(order) > done) {
+		__atomic_store_n(order, 0, __ATOMIC_RELEASE);
+	}
+}
+
+/* Takes out all that carries an order which is not done. */
+static void scrub(struct journal *j, uint64_t done)
+{
+	for (uint32_t i = 0; i < JOURNAL_RESOURCES; i++) {
+		struct journal_resource *res = &j->resources[i];
+
+		undo(&res->created, done);
+		undo(&res->removed, done);
+		undo(&res->attached, done);
+		undo(&res->detached, done);
+	}
+	for (uint32_t i = 0; i < JOURNAL_SCANOUTS; i++) {
+		undo(&j->scanouts[i].versions[0].order, done);
+		undo(&j->scanouts[i].versions[1].order, done);
+	}
+}
+
+/* Places the extent among the others, unless it overlaps one. */
+static bool claim_extent(struct record *r, const struct journal_resource *res, uint32_t slot)
+{
+	struct record_extent e = {res->first_entry, res->n_entries, slot};
+	uint32_t at = 0;
+
+	if (e.n == 0) {
+		return true;
+	}
+	if (e.n > GPU_ENTRIES_MAX || e.first >= JOURNAL_ENTRIES ||
+		e.n > JOURNAL_ENTRIES - e.first) {
+		return false;
+	}
+	while (at < r->n_extents && r->extents[at].first < e.first) {
+		at++;
+	}
+	if ((at > 0 && r->extents[at - 1].first + r->extents[at - 1].n > e.first) ||
+		(at < r->n_extents && e.first + e.n > r->extents[at].first)) {
+		return false;
+	}
+	memmove(&r->extents[at + 1], &r->extents[at], (r->n_extents - at) * sizeof(e));
+	r->extents[at] = e;
+	r->n_extents++;
+	return true;
+}
+
+static bool back(struct record *r, struct gpu *g, uint32_t slot, const struct journal_resource *j)
+{
+	struct resource *res = &g->resources[slot];
+	const struct rect all = {0, 0, res->width, res->height};
+
+	if (!claim_extent(r, j, slot)) {
+		return false;
+	}
+	/* Copied before it is checked: what is checked is what is used. */
+	memcpy(g->entries, &r->journal->entries[j->first_entry],
+		j->n_entries * sizeof(g->entries[0]));
+	if (resource_attach(res, &g->budget, g->memory, g->entries, j->n_entries) < 0) {
+		return false;
+	}
+	/* As it was, if the guest's memory is as it was. A backing that is too small for all of the
+	 * image never filled it at once. */
+	_unused_ int err = resource_transfer(res, &all, 0);
+	return true;
+}
+
+static bool is_there(const struct journal_resource *j)
+{
+	return j->created != 0 && j->removed == 0;
+}
+
+static bool is_backed(const struct journal_resource *j)
+{
+	return j->attached != 0 && j->detached == 0;
+}
+
+/* Whether all of it could be had again. */
+static bool recover_resource(struct record *r, struct gpu *g, uint32_t slot)
+{
+	struct journal_resource j;
+
+	memcpy(&j, &r->journal->resources[slot], sizeof(j));
+	__asm__ volatile("" ::"r"(&j) : "memory");
+	if (!is_there(&j)) {
+		__atomic_store_n(&r->journal->resources[slot].created, 0, __ATOMIC_RELEASE);
+		return true;
+	}
+	if (j.id == 0 || gpu_find(g, j.id) != GPU_NO_SLOT ||
+		gpu_place(g, slot, j.id, j.format, j.width, j.height) < 0) {
+		__atomic_store_n(&r->journal->resources[slot].created, 0, __ATOMIC_RELEASE);
+		return false;
+	}
+	if (!is_backed(&j) || back(r, g, slot, &j)) {
+		return true;
+	}
+	record_drop_backing(r, slot);
+	return false;
+}
+
+static bool recover_scanout(struct record *r, struct gpu *g, uint32_t scanout)
+{
+	struct journal_scanout s;
+	uint32_t slot;
+	struct rect rect;
+	int i;
+
+	memcpy(&s, &r->journal->scanouts[scanout], sizeof(s));
+	__asm__ volatile("" ::"r"(&s) : "memory");
+	i = s.versions[1].order > s.versions[0].order;
+	if (s.versions[i].order == 0 || s.versions[i].resource_id == 0) {
+		return true;
+	}
+	slot = gpu_find(g, s.versions[i].resource_id);
+	rect = (struct rect){
+		s.versions[i].x, s.versions[i].y, s.versions[i].width, s.versions[i].height};
+	if (slot == GPU_NO_SLOT || rect.width == 0 || rect.height == 0 ||
+		!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
+		return false;
+	}
+	g->scanouts[scanout] = (struct gpu_scanout){.slot = slot, .rect = rect};
+	return true;
+}
+
+/* Only what a later move needs; the image is with the front. */
+static void recover_cursor(struct record *r, struct gpu *g, uint32_t scanout)
+{
+	const struct journal_cursor *c = &r->journal->cursors[scanout];
+
+	g->cursors[scanout] = (struct gpu_cursor){
+		.resource_id = c->resource_id,
+		.scanout = scanout,
+		.x = c->x,
+		.y = c->y,
+		.hot_x = MIN(c->hot_x, GPU_CURSOR_SIDE - 1U),
+		.hot_y = MIN(c->hot_y, GPU_CURSOR_SIDE - 1U),
+	};
+}
+
+/* The highest order in flight, or ORDER_MAX if one is nonsense. */
+static uint64_t highest_order(const struct journal *j)
+{
+	uint64_t highest = 0;
+
+	for (uint32_t q = 0; q < JOURNAL_QUEUES; q++) {
+		for (uint32_t h = 0; h < JOURNAL_HEADS; h++) {
+			highest = MAX(highest, read64(&j->queues[q].heads[h].order));
+		}
+	}
+	return MIN(highest, ORDER_MAX);
+}
+
+bool record_recover(struct record *r, struct journal *journal, struct gpu *g)
+{
+	uint64_t done = read64(&journal->done), highest = highest_order(journal);
+	uint32_t dropped = 0;
+
+	if (done >= ORDER_MAX || highest >= ORDER_MAX) {
+		log_error("the journal of the last renderer is nonsense; starting with nothing");
+		record_init(r, journal);
+		return false;
+	}
+	r->journal = journal;
+	r->order = 0;
+	r->last_order = MAX(done, highest);
+	r->n_extents = 0;
+	scrub(journal, done);
+	for (uint32_t i = 0; i < JOURNAL_RESOURCES; i++) {
+		dropped += !recover_resource(r, g, i);
+	}
+	for (uint32_t i = 0; i < g->n_scanouts; i++) {
+		dropped += !recover_scanout(r, g, i);
+		recover_cursor(r, g, i);
+	}
+	if (dropped > 0) {
+		log_warn(
+			"dropped %u records of the last renderer's journal that can't be", dropped);
+	}
+	return true;
+}

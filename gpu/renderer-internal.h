@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of the renderer share: nobody else includes this.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "gpu/link.h"
+#include "gpu/memory.h"
+#include "gpu/queue.h"
+#include "gpu/record.h"
+#include "gpu/renderer.h"
+#include "gpu/virtio-gpu.h"
+#include "gpu/vring.h"
+
+enum { QUEUE_CONTROL, QUEUE_CURSOR };
+
+/* What has to be told to the front and was not taken by the link yet. Each is the newest state, so
+ * that a guest can't make it grow. */
+struct outbox {
+	bool done[3]; /* SETUP, MEMORY, RESET */
+	int done_error[3];
+	uint64_t done_generation;
+	bool stopped[LINK_QUEUES];
+	uint16_t stopped_at[LINK_QUEUES];
+	const char *broken[LINK_QUEUES]; // may be NULL
+	bool modes_wanted;
+	bool pong;
+	uint64_t pong_seq;
+	uint32_t scanouts; /* bits: changed */
+	uint32_t damaged;  /* bits: some damage was told before the change */
+	uint32_t gone[GPU_RESOURCES_MAX];
+	uint32_t n_gone;
+	bool gone_all; /* gone was full: all that are not shown */
+};
+
+struct counters {
+	uint64_t commands, cursor_commands;
+};
+
+struct renderer {
+	const struct renderer_options *options;
+	int epoll;
+	int link;
+	bool link_blocked; /* waits for EPOLLOUT */
+	bool link_lost;
+	bool failed; /* link_lost because of what came, not because the front ended */
+	struct outbox out;
+	int bell;                /* eventfd; -1 before SETUP */
+	struct journal *journal; // may be NULL: before SETUP
+	struct record record;
+	struct gpu *gpu; // may be NULL: before SETUP
+	bool recover;    /* the journal is to be read when there is memory */
+	/* The table that holds, and one that is being told. */
+	struct memory memories[2];
+	int memory; /* which one holds */
+	uint32_t regions_left;
+	int regions_error;
+	uint64_t generation;
+	struct queue queues[LINK_QUEUES];
+	/* Requests that wait for modes and are not younger get what is on its way. 0: nothing is.
+	 */
+	uint64_t modes_asked;
+	bool modes_waited; /* some request waits */
+	/* Numbers of images, for good; by slot, 0: the front does not have it. */
+	uint32_t last_image;
+	uint32_t images[GPU_RESOURCES_MAX];
+	struct counters counters;
+	struct vring_chain chain; /* the one that is being executed */
+};
+
+struct memory *renderer_memory(struct renderer *r);
+
+/* renderer-rings.c: executes what the rings have, for a bounded time; true if there is more. */
+bool renderer_run_rings(struct renderer *r);
+/* Executes again what another renderer did not get done, or (up_to) what waits for modes. */
+void renderer_resume(struct renderer *r, uint32_t queue, uint64_t waiting_up_to);
+void renderer_ask_modes(struct renderer *r);
+
+/* renderer-listener.c: what comes of commands. */
+extern const struct gpu_listener renderer_listener;
+
+/* renderer-link.c: messages of the front. */
+void renderer_receive(struct renderer *r);
+/* Sends what the outbox has, as far as the link takes it. */
+void renderer_send(struct renderer *r);
+/* Watches the kick of a queue, edge-triggered. -errno */
+int renderer_watch_kick(struct renderer *r, uint32_t queue) _must_check_;

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Both directions of the link. The front is trusted to mean well, so a message that can't be ends
+ * the renderer, and another takes its place; but what it passes on from the VMM, memory, addresses
+ * and fds, is not trusted at all.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "gpu/renderer-internal.h"
+
+#define MESSAGES_A_TURN 64
+
+enum { DONE_SETUP, DONE_MEMORY, DONE_RESET };
+static const uint32_t done_types[] = {LINK_SETUP, LINK_MEMORY, LINK_RESET};
+
+struct memory *renderer_memory(struct renderer *r)
+{
+	return &r->memories[r->memory];
+}
+
+static void fail(struct renderer *r, const char *what)
+{
+	log_error("vm %s: renderer ends: %s", r->options->name, what);
+	r->link_lost = true;
+	r->failed = true;
+}
+
+static void say_done(struct renderer *r, int what, int error)
+{
+	r->out.done[what] = true;
+	r->out.done_error[what] = error;
+}
+
+static int setup(struct renderer *r, const struct link_setup *m, int fds[])
+{
+	const struct gpu_options options = {
+		.memory = renderer_memory(r),
+		.listener = &renderer_listener,
+		.userdata = r,
+		.bytes_max = r->options->bytes_max,
+		.n_scanouts = m->n_scanouts,
+	};
+	int err = journal_map(fds[0], &r->journal);
+
+	if (err < 0) {
+		return err;
+	}
+	err = gpu_create(&options, &r->gpu);
+	if (err < 0) {
+		return err;
+	}
+	memcpy(r->gpu->uuid_seed, m->uuid_seed, sizeof(m->uuid_seed));
+	r->bell = steal_fd(&fds[1]);
+	r->recover = m->flags & LINK_SETUP_RECOVER;
+	if (!r->recover) {
+		record_init(&r->record, r->journal);
+	}
+	return fd_set_nonblock(r->bell, true);
+}
+
+static void handle_setup(struct renderer *r, const union link_msg *m, int fds[])
+{
+	int err;
+
+	if (r->gpu) {
+		fail(r, "a second SETUP");
+		return;
+	}
+	err = setup(r, &m->setup, fds);
+	if (err < 0) {
+		fail(r, strerror(-err));
+		return;
+	}
+	say_done(r, DONE_SETUP, 0);
+}
+
+/* Backings are kept as the guest's addresses in the journal, and found again in the new table. */
+static void attach_again(struct renderer *r, struct memory *m)
+{
+	r->gpu->memory = m;
+	for (uint32_t slot = 0; slot < GPU_RESOURCES_MAX; slot++) {
+		struct resource *res = &r->gpu->resources[slot];
+		const struct backing_entry *entries;
+		uint32_t n;
+
+		if (res->id == 0 || !res->backed) {
+			continue;
+		}
+		entries = record_entries(&r->record, slot, &n);
+		resource_detach(res, &r->gpu->budget);
+		if (resource_attach(res, &r->gpu->budget, m, entries, n) < 0) {
+			log_warn("vm %s: the backing of resource %u is no longer in memory",
+				r->options->name, res->id);
+			record_drop_backing(&r->record, slot);
+		}
+	}
+}
+
+static void show_everything(struct renderer *r)
+{
+	for (uint32_t i = 0; i < r->gpu->n_scanouts; i++) {
+		if (r->gpu->scanouts[i].slot != GPU_NO_SLOT) {
+			r->out.scanouts |= 1U << i;
+		}
+	}
+}
+
+/* The new table takes the place of the old one. */
+static void commit_memory(struct renderer *r)
+{
+	struct memory *old = renderer_memory(r), *now;
+	int err = r->regions_error;
+
+	say_done(r, DONE_MEMORY, err);
+	r->out.done_generation = r->generation;
+	if (err < 0) {
+		memory_finish(&r->memories[!r->memory]);
+		return;
+	}
+	r->memory = !r->memory;
+	now = renderer_memory(r);
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		if (r->queues[i].started) {
+			_unused_ int broken = vring_attach(&r->queues[i].ring, now);
+		}
+	}
+	attach_again(r, now);
+	err = memory_guard(now);
+	memory_finish(old);
+	if (err < 0) {
+		fail(r, strerror(-err));
+	} else if (r->recover) {
+		r->recover = false;
+		if (record_recover(&r->record, r->journal, r->gpu)) {
+			show_everything(r);
+		}
+	}
+}
+
+static void handle_memory(struct renderer *r, const union link_msg *m, int fds[])
+{
+	if (r->regions_left > 0) {
+		fail(r, "a memory table within another");
+		return;
+	}
+	memory_init(&r->memories[!r->memory]);
+	r->regions_left = m->memory.n_regions;
+	r->regions_error = 0;
+	r->generation = m->memory.generation;
+	if (r->regions_left == 0) {
+		commit_memory(r);
+	}
+}
+
+static void handle_region(struct renderer *r, const union link_msg *m, int fds[])
+{
+	const struct memory_region region = {.guest = m->region.guest,
+		.user = m->region.user,
+		.size = m->region.size,
+		.offset = m->region.offset};
+
+	if (r->regions_left == 0) {
+		fail(r, "a region of no memory table");
+		return;
+	}
+	if (r->regions_error == 0) {
+		r->regions_error = memory_add(&r->memories[!r->memory], &region, fds[0]);
+	}
+	if (--r->regions_left == 0) {
+		commit_memory(r);
+	}
+}
+
+/* The eventfds are the VMM's: one that is full must not block. */
+static int take_fd(int *fd)
+{
+	if (*fd >= 0 && fd_set_nonblock(*fd, true) < 0) {
+		*fd = safe_close(*fd);
+	}
+	return steal_fd(fd);
+}
+
+int renderer_watch_kick(struct renderer *r, uint32_t queue)
+{
+	/* Edge-triggered, so that it needn't be read: each kick is an edge. */
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u32 = queue};
+	int kick = r->queues[queue].kick;
+
+	if (kick < 0) {
+		return 0;
+	}
+	return epoll_ctl(r->epoll, EPOLL_CTL_ADD, kick, &e) < 0 ? -errno : 0;
+}
+
+/* Others have the same file open, so closing it would leave it in the set. */
+static void unwatch_kick(struct renderer *r, uint32_t queue)
+{
+	if (r->queues[queue].kick >= 0) {
+		epoll_ctl(r->epoll, EPOLL_CTL_DEL, r->queues[queue].kick, NULL);
+	}
+}
+
+static void handle_start(struct renderer *r, const union link_msg *m, int fds[])
+{
+	const struct link_start *s = &m->start;
+	struct queue *q = &r->queues[s->queue];
+	const struct vring_setup ring = {
+		.size = s->size,
+		.desc = s->desc,
+		.avail = s->avail,
+		.used = s->used,
+		.next_avail = (uint16_t)s->next_avail,
+		.event_idx = s->features & 1ULL << VRING_FEATURE_EVENT_IDX,
+		.indirect = s->features & 1ULL << VRING_FEATURE_INDIRECT,
+	};
+	struct queue_fds q_fds = {-1, -1, -1};
+	uint16_t head;
+	int n = 0;
+
+	if (r->recover) {
+		fail(r, "START before MEMORY");
+		return;
+	}
+	q_fds.kick = s->fds & LINK_HAS_KICK ? take_fd(&fds[n++]) : -1;
+	q_fds.call = s->fds & LINK_HAS_CALL ? take_fd(&fds[n++]) : -1;
+	q_fds.err = s->fds & LINK_HAS_ERR ? take_fd(&fds[n++]) : -1;
+	unwatch_kick(r, s->queue);
+	r->out.broken[s->queue] = NULL;
+	queue_start(q, renderer_memory(r), &ring, s->run, &q_fds);
+	q->enabled = s->enabled;
+	if (renderer_watch_kick(r, s->queue) < 0) {
+		_unused_ int err = vring_break(&q->ring, "its kick is no eventfd");
+	}
+	renderer_resume(r, s->queue, 0);
+	if (queue_resume(q, UINT64_MAX, &head)) {
+		r->modes_waited = true;
+	}
+}
+
+static void handle_call(struct renderer *r, const union link_msg *m, int fds[])
+{
+	struct queue *q = &r->queues[m->queue.queue];
+
+	safe_close(q->call);
+	q->call = take_fd(&fds[0]);
+}
+
+static void handle_err(struct renderer *r, const union link_msg *m, int fds[])
+{
+	struct queue *q = &r->queues[m->queue.queue];
+
+	safe_close(q->err);
+	q->err = take_fd(&fds[0]);
+}
+
+static void handle_enable(struct renderer *r, const union link_msg *m, int fds[])
+{
+	r->queues[m->enable.queue].enabled = m->enable.enabled;
+}
+
+static void answer_waiting(struct renderer *r, uint64_t up_to)
+{
+	r->gpu->modes_known = true;
+	renderer_resume(r, QUEUE_CONTROL, up_to);
+	r->gpu->modes_known = false;
+}
+
+static void handle_stop(struct renderer *r, const union link_msg *m, int fds[])
+{
+	uint32_t queue = m->queue.queue;
+
+	/* What waits for modes gets the last ones known: nothing may stay in flight. */
+	answer_waiting(r, UINT64_MAX);
+	unwatch_kick(r, queue);
+	r->out.stopped_at[queue] = queue_stop(&r->queues[queue]);
+	r->out.stopped[queue] = true;
+}
+
+static void handle_modes(struct renderer *r, const union link_msg *m, int fds[])
+{
+	uint64_t up_to = r->modes_asked;
+
+	for (uint32_t i = 0; i < r->gpu->n_scanouts; i++) {
+		const struct link_mode *mode = &m->modes.modes[i];
+
+		r->gpu->modes[i] = (struct gpu_mode){mode->width, mode->height, mode->x, mode->y};
+	}
+	r->modes_asked = 0;
+	answer_waiting(r, up_to);
+	renderer_ask_modes(r);
+}
+
+static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
+{
+	gpu_reset(r->gpu);
+	record_reset(&r->record);
+	memset(r->images, 0, sizeof(r->images));
+	r->out.scanouts = r->out.damaged = 0;
+	r->out.n_gone = 0;
+	r->out.gone_all = false;
+	say_done(r, DONE_RESET, 0);
+}
+
+static void handle_ping(struct renderer *r, const union link_msg *m, int fds[])
+{
+	r->out.pong = true;
+	r->out.pong_seq = m->ping.seq;
+}
+
+static void (*const handlers[])(struct renderer *r, const union link_msg *m, int fds[]) = {
+	[LINK_SETUP] = handle_setup,
+	[LINK_MEMORY] = handle_memory,
+	[LINK_REGION] = handle_region,
+	[LINK_START] = handle_start,
+	[LINK_CALL] = handle_call,
+	[LINK_ERR] = handle_err,
+	[LINK_ENABLE] = handle_enable,
+	[LINK_STOP] = handle_stop,
+	[LINK_MODES] = handle_modes,
+	[LINK_RESET] = handle_reset,
+	[LINK_PING] = handle_ping,
+};
+
+void renderer_receive(struct renderer *r)
+{
+	for (int i = 0; i < MESSAGES_A_TURN && !r->link_lost; i++) {
+		int fds[LINK_FDS_MAX];
+		union link_msg m;
+		int n = link_receive(r->link, LINK_TO_RENDERER, &m, fds);
+
+		if (n == -EAGAIN) {
+			return;
+		}
+		if (n == 0) {
+			r->link_lost = true;
+		} else if (n < 0) {
+			fail(r, "bad message on the link");
+		} else if (m.header.type != LINK_SETUP && !r->gpu) {
+			fail(r, "no SETUP first");
+		} else {
+			handlers[m.header.type](r, &m, fds);
+		}
+		for (size_t f = 0; f < LINK_FDS_MAX; f++) {
+			safe_close(fds[f]);
+		}
+	}
+}
+
+/* Whether the link took it. */
+static bool post(struct renderer *r, const union link_msg *m, const int *fds, size_t n_fds)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.u32 = LINK_QUEUES};
+	int err = link_send(r->link, m, fds, n_fds);
+
+	if (err == 0) {
+		return true;
+	}
+	if (err == -EAGAIN) {
+		r->link_blocked = true;
+		epoll_ctl(r->epoll, EPOLL_CTL_MOD, r->link, &e);
+	} else {
+		/* The front is gone: reading finds that too. */
+		r->link_lost = true;
+	}
+	return false;
+}
+
+static bool post_done(struct renderer *r, size_t what)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_DONE);
+	m.done.type = done_types[what];
+	m.done.error = r->out.done_error[what];
+	m.done.generation = what == DONE_MEMORY ? r->out.done_generation : 0;
+	return post(r, &m, NULL, 0);
+}
+
+static bool post_broken(struct renderer *r, uint32_t queue)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_BROKEN);
+	m.broken.queue = queue;
+	strncpy(m.broken.reason, r->out.broken[queue], sizeof(m.broken.reason) - 1);
+	return post(r, &m, NULL, 0);
+}
+
+static bool post_stopped(struct renderer *r, uint32_t queue)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_STOPPED);
+	m.stopped.queue = queue;
+	m.stopped.next_avail = r->out.stopped_at[queue];
+	return post(r, &m, NULL, 0);
+}
+
+static bool post_scanout(struct renderer *r, uint32_t scanout)
+{
+	const struct gpu_scanout *s = &r->gpu->scanouts[scanout];
+	const struct resource *res;
+	bool known;
+	union link_msg m;
+
+	link_init(&m, LINK_SCANOUT);
+	m.scanout.scanout = scanout;
+	if (s->slot == GPU_NO_SLOT) {
+		return post(r, &m, NULL, 0);
+	}
+	res = &r->gpu->resources[s->slot];
+	known = r->images[s->slot] != 0;
+	m.scanout.image = known ? r->images[s->slot] : r->last_image + 1;
+	m.scanout.width = res->width;
+	m.scanout.height = res->height;
+	m.scanout.x = s->rect.x;
+	m.scanout.y = s->rect.y;
+	m.scanout.scanout_width = s->rect.width;
+	m.scanout.scanout_height = s->rect.height;
+	m.scanout.damaged = (r->out.damaged & 1U << scanout) != 0;
+	if (!post(r, &m, &res->image_fd, known ? 0 : 1)) {
+		return false;
+	}
+	if (!known) {
+		r->images[s->slot] = ++r->last_image;
+	}
+	return true;
+}
+
+static bool post_gone(struct renderer *r, uint32_t image)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_IMAGE_GONE);
+	m.image_gone.image = image;
+	return post(r, &m, NULL, 0);
+}
+
+/* All images but those that are shown: the front has none of the others any more. */
+static bool post_gone_all(struct renderer *r)
+{
+	uint32_t shown[GPU_SCANOUTS_MAX] = {0};
+
+	if (!post_gone(r, 0)) {
+		return false;
+	}
+	for (uint32_t i = 0; i < r->gpu->n_scanouts; i++) {
+		uint32_t slot = r->gpu->scanouts[i].slot;
+
+		shown[i] = slot == GPU_NO_SLOT ? 0 : r->images[slot];
+	}
+	memset(r->images, 0, sizeof(r->images));
+	for (uint32_t i = 0; i < r->gpu->n_scanouts; i++) {
+		if (shown[i]) {
+			r->images[r->gpu->scanouts[i].slot] = shown[i];
+		}
+	}
+	r->out.n_gone = 0;
+	r->out.gone_all = false;
+	return true;
+}
+
+static bool post_pong(struct renderer *r)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_PONG);
+	m.pong.seq = r->out.pong_seq;
+	m.pong.bytes_max = r->options->bytes_max;
+	m.pong.commands = r->counters.commands;
+	m.pong.cursor_commands = r->counters.cursor_commands;
+	if (r->gpu) {
+		m.pong.errors = r->gpu->errors;
+		m.pong.bytes = r->gpu->budget.used;
+		for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
+			m.pong.resources += r->gpu->resources[i].id != 0;
+		}
+	}
+	return post(r, &m, NULL, 0);
+}
+
+static bool post_modes_wanted(struct renderer *r)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_MODES_WANTED);
+	return post(r, &m, NULL, 0);
+}
+
+static void send_answers(struct renderer *r)
+{
+	struct outbox *o = &r->out;
+
+	for (size_t i = 0; i < ARRAY_SIZE(o->done); i++) {
+		o->done[i] = o->done[i] && !post_done(r, i);
+	}
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		if (o->broken[i] && post_broken(r, i)) {
+			o->broken[i] = NULL;
+		}
+		o->stopped[i] = o->stopped[i] && !post_stopped(r, i);
+	}
+	o->modes_wanted = o->modes_wanted && !post_modes_wanted(r);
+	o->pong = o->pong && !post_pong(r);
+}
+
+static void send_images(struct renderer *r)
+{
+	struct outbox *o = &r->out;
+
+	while (o->scanouts && !r->link_blocked && !r->link_lost) {
+		uint32_t i = (uint32_t)__builtin_ctz(o->scanouts);
+
+		if (post_scanout(r, i)) {
+			o->scanouts &= ~(1U << i);
+			o->damaged &= ~(1U << i);
+		}
+	}
+	if (o->gone_all && !o->scanouts) {
+		_unused_ bool sent = post_gone_all(r);
+	}
+	while (o->n_gone > 0 && !o->gone_all && !r->link_blocked && !r->link_lost) {
+		if (post_gone(r, o->gone[o->n_gone - 1])) {
+			o->n_gone--;
+		}
+	}
+}
+
+void renderer_send(struct renderer *r)
+{
+	if (!r->link_blocked && !r->link_lost) {
+		send_answers(r);
+	}
+	if (!r->link_blocked && !r->link_lost) {
+		send_images(r);
+	}
+}

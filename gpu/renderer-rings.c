@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The cursor's ring is looked at before each command of the control ring, so that a pointer moves
+ * while frames are copied. Requests are shown to the guest when its ring is empty or when much was
+ * copied since; after a bounded amount of work the link gets its turn.
+ */
+#include "base/log.h"
+#include "gpu/renderer-internal.h"
+
+#define TURN_COMMANDS 256
+#define TURN_BYTES    (16 << 20)
+/* As long as this takes to copy, a guest is not kept waiting for what is done. */
+#define BATCH_BYTES (256 << 10)
+
+static void count(struct renderer *r, uint32_t queue)
+{
+	if (queue == QUEUE_CURSOR) {
+		r->counters.cursor_commands++;
+	} else {
+		r->counters.commands++;
+	}
+}
+
+/* Executes the request of a head that stands in the journal. */
+static void execute(struct renderer *r, struct queue *q, uint16_t head)
+{
+	uint32_t written = 0;
+
+	if (vring_read(&q->ring, renderer_memory(r), head, &r->chain) < 0) {
+		return;
+	}
+	count(r, q->index);
+	if (q->index == QUEUE_CURSOR) {
+		gpu_cursor(r->gpu, &r->chain, &written);
+	} else if (gpu_control(r->gpu, &r->chain, &written) == GPU_WAITS) {
+		record_wait(&r->record, q->index, head);
+		r->modes_waited = true;
+		return;
+	}
+	queue_give(q, head, written);
+}
+
+static void tell_breakage(struct renderer *r, struct queue *q)
+{
+	const char *why;
+
+	if (queue_take_breakage(q, &why)) {
+		log_warn("vm %s: %s queue is broken until the driver resets it: %s",
+			r->options->name, q->index == QUEUE_CURSOR ? "cursor" : "control", why);
+		r->out.broken[q->index] = why;
+	}
+}
+
+static void look_after_memory(struct renderer *r)
+{
+	uint64_t guest;
+
+	if (!memory_take_loss(renderer_memory(r), &guest)) {
+		return;
+	}
+	log_warn("vm %s: its memory at 0x%llx is gone: the VMM truncated the file",
+		r->options->name, (unsigned long long)guest);
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		if (r->queues[i].started) {
+			_unused_ int err =
+				vring_break(&r->queues[i].ring, "guest memory was truncated");
+		}
+	}
+}
+
+static void run_cursor(struct renderer *r)
+{
+	struct queue *q = &r->queues[QUEUE_CURSOR];
+	uint16_t head;
+
+	for (int i = 0; i < TURN_COMMANDS && queue_next(q, &head); i++) {
+		execute(r, q, head);
+	}
+	queue_publish(q);
+}
+
+static void run_control(struct renderer *r)
+{
+	struct queue *q = &r->queues[QUEUE_CONTROL];
+	uint64_t start = r->gpu->copied, shown = start;
+	uint16_t head;
+
+	for (int i = 0; i < TURN_COMMANDS && r->gpu->copied - start < TURN_BYTES; i++) {
+		run_cursor(r);
+		if (!queue_next(q, &head)) {
+			break;
+		}
+		execute(r, q, head);
+		if (r->gpu->copied - shown >= BATCH_BYTES) {
+			shown = r->gpu->copied;
+			queue_publish(q);
+		}
+	}
+	queue_publish(q);
+}
+
+void renderer_ask_modes(struct renderer *r)
+{
+	if (r->modes_waited && r->modes_asked == 0) {
+		r->modes_waited = false;
+		r->modes_asked = r->record.last_order;
+		r->out.modes_wanted = true;
+	}
+}
+
+bool renderer_run_rings(struct renderer *r)
+{
+	bool more = false;
+
+	if (!r->gpu || r->recover) {
+		return false;
+	}
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		vring_ignore(&r->queues[i].ring);
+	}
+	run_control(r);
+	renderer_ask_modes(r);
+	look_after_memory(r);
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		if (queue_listen(&r->queues[i])) {
+			more = true;
+		}
+	}
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		tell_breakage(r, &r->queues[i]);
+	}
+	return more;
+}
+
+void renderer_resume(struct renderer *r, uint32_t queue, uint64_t waiting_up_to)
+{
+	struct queue *q = &r->queues[queue];
+	uint16_t head;
+
+	while (queue_resume(q, waiting_up_to, &head)) {
+		execute(r, q, head);
+	}
+	queue_publish(q);
+}

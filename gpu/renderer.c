@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The renderer's start and its loop. A bare epoll set of three instead of sd-event: a command that
+ * comes alone costs two system calls here (wait, notify), and sd-event adds more time than the
+ * command itself takes (docs/performance.md). Kicks are edge-triggered, the link is not.
+ */
+#include "gpu/renderer.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/sandbox.h"
+#include "gpu/renderer-internal.h"
+
+static int enter_sandbox(const struct renderer_options *o)
+{
+	uint32_t failed = 0;
+	int err = sandbox_enter(SANDBOX_GPU_RENDERER, o->stages, &o->link_fd, 1, &failed);
+
+	if (err < 0) {
+		log_error("vm %s: can't close the sandbox, stage %s: %s", o->name,
+			sandbox_stage_name(failed), strerror(-err));
+	}
+	return err;
+}
+
+static int watch_link(struct renderer *r, int operation)
+{
+	struct epoll_event e = {
+		.events = EPOLLIN | (r->link_blocked ? EPOLLOUT : 0), .data.u32 = LINK_QUEUES};
+
+	return epoll_ctl(r->epoll, operation, r->link, &e) < 0 ? -errno : 0;
+}
+
+/* All that needs a call that the lock forbids. */
+static int set_up(struct renderer *r)
+{
+	int err;
+
+	r->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (r->epoll < 0) {
+		return -errno;
+	}
+	err = fd_set_nonblock(r->link, true);
+	if (err < 0) {
+		return err;
+	}
+	err = watch_link(r, EPOLL_CTL_ADD);
+	if (err < 0) {
+		return err;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	return sandbox_lock(SANDBOX_GPU_RENDERER, r->options->stages);
+}
+
+static int say_ready(struct renderer *r)
+{
+	union link_msg m;
+
+	link_init(&m, LINK_READY);
+	m.ready.version = LINK_VERSION;
+	m.ready.sandbox_stages = r->options->stages;
+	return link_send(r->link, &m, NULL, 0);
+}
+
+static void handle_link(struct renderer *r, uint32_t events)
+{
+	if (events & EPOLLOUT) {
+		r->link_blocked = false;
+		_unused_ int err = watch_link(r, EPOLL_CTL_MOD);
+	}
+	if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+		renderer_receive(r);
+	}
+}
+
+static int loop(struct renderer *r)
+{
+	bool more = false;
+
+	while (!r->link_lost) {
+		struct epoll_event events[LINK_QUEUES + 1];
+		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), more ? 0 : -1);
+
+		if (n < 0 && errno != EINTR) {
+			return -errno;
+		}
+		/* A kick says nothing but that the rings are to be looked at. */
+		for (int i = 0; i < n; i++) {
+			if (events[i].data.u32 == LINK_QUEUES) {
+				handle_link(r, events[i].events);
+			}
+		}
+		more = renderer_run_rings(r);
+		renderer_send(r);
+	}
+	return 0;
+}
+
+/* A renderer ends with its process; this is for the leak checkers, and for the assertions in what
+ * is destroyed. */
+static void tear_down(struct renderer *r)
+{
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		queue_finish(&r->queues[i]);
+	}
+	gpu_destroy(r->gpu);
+	_unused_ int err = memory_guard(NULL);
+	memory_finish(&r->memories[0]);
+	memory_finish(&r->memories[1]);
+	journal_unmap(r->journal);
+	safe_close(r->bell);
+	safe_close(r->epoll);
+	safe_close(r->link);
+	free(r);
+}
+
+int renderer_run(const struct renderer_options *o)
+{
+	struct renderer *r = calloc(1, sizeof(*r));
+	bool failed;
+	int err;
+
+	if (!r || enter_sandbox(o) < 0) {
+		free(r);
+		return RENDERER_EXIT_FAILED;
+	}
+	r->options = o;
+	r->link = o->link_fd;
+	r->bell = r->epoll = -1;
+	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
+		queue_init(&r->queues[i], i, &r->record);
+	}
+	err = set_up(r);
+	if (err == 0) {
+		err = say_ready(r);
+	}
+	if (err == 0) {
+		err = loop(r);
+	}
+	failed = r->failed;
+	tear_down(r);
+	if (err < 0) {
+		log_error("vm %s: renderer: %s", o->name, strerror(-err));
+		return RENDERER_EXIT_FAILED;
+	}
+	return failed ? RENDERER_EXIT_LINK_BAD : 0;
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT
+ * devbroker-gpu --renderer: runs the rings of one VM's GPU.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct renderer_options {
+	int link_fd;        /* taken */
+	uint64_t bytes_max; /* of images and what describes their backing */
+	uint32_t stages;    /* of the sandbox */
+	const char *name;   /* of the VM, for the log */
+};
+
+enum {
+	RENDERER_EXIT_FAILED = 3,   /* it could not start, or something that must not happen did */
+	RENDERER_EXIT_LINK_BAD = 4, /* what the front sent can't be */
+};
+
+/* Returns the exit code when the front is gone (0), or one of the above. */
+int renderer_run(const struct renderer_options *options);
