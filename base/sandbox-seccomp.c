@@ -27,7 +27,9 @@
 #define ON_CLAIM    (1U << SANDBOX_CLAIM)
 #define ON_USB      (1U << SANDBOX_USB)
 #define ON_RENDERER (1U << SANDBOX_GPU_RENDERER)
-#define ON_ALL      (ON_DISK | ON_QMP | ON_CLAIM | ON_USB | ON_RENDERER)
+#define ON_FRONT    (1U << SANDBOX_GPU_FRONT)
+#define ON_GPU      (ON_RENDERER | ON_FRONT)
+#define ON_ALL      (ON_DISK | ON_QMP | ON_CLAIM | ON_USB | ON_GPU)
 
 struct call {
 	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
@@ -107,8 +109,8 @@ static const struct call calls[] = {
 	{SCMP_SYS(fstat), ON_ALL},           /* stdio asks it; newfstatat is allow_stat */
 
 	/* Images. Seals: allow_fcntl. */
-	{SCMP_SYS(memfd_create), ON_RENDERER},
-	{SCMP_SYS(ftruncate), ON_RENDERER},
+	{SCMP_SYS(memfd_create), ON_GPU},
+	{SCMP_SYS(ftruncate), ON_GPU},
 };
 
 /* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */
@@ -226,7 +228,7 @@ static int allow_fcntl(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		{F_GETFL, ON_ALL},
 		{F_SETFL, ON_ALL},
 		{F_ADD_SEALS, ON_RENDERER},
-		{F_GET_SEALS, ON_RENDERER},
+		{F_GET_SEALS, ON_GPU},
 	};
 	int r = 0;
 

@@ -52,6 +52,8 @@ static const struct kind_limits limits[] = {
 	[SANDBOX_USB] = {64, 2, 64 << 20, 0},
 	/* An fd for each image, which may have 1 GiB. */
 	[SANDBOX_GPU_RENDERER] = {4096, 1, 96 << 20, 1 << 30},
+	/* Memory regions, a few fds per queue, images on their way; screenshots are memfds. */
+	[SANDBOX_GPU_FRONT] = {256, 1, 64 << 20, 1 << 30},
 };
 _Static_assert(ARRAY_SIZE(limits) == SANDBOX_KIND_COUNT_, "one per kind");
 

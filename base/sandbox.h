@@ -15,6 +15,7 @@ enum sandbox_kind {
 	SANDBOX_CLAIM,        /* devbroker-claim */
 	SANDBOX_USB,          /* devbroker-usb with backend-libusb */
 	SANDBOX_GPU_RENDERER, /* devbroker-gpu --renderer */
+	SANDBOX_GPU_FRONT,    /* devbroker-gpu --front */
 	SANDBOX_KIND_COUNT_,
 };
 

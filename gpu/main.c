@@ -1,13 +1,46 @@
 /* SPDX-License-Identifier: MIT
  *
- * devbroker-gpu: one executable for the processes of a VM's GPU.
+ * devbroker-gpu: one executable for the processes of a VM's GPU. Without --front or --renderer it
+ * is their parent, with the options that VMMs and libvirt give to vhost-user-gpu (QEMU,
+ * docs/interop/vhost-user.rst, "Backend program conventions").
  */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "gpu/options.h"
+
+static int run_standalone(struct options *o)
+{
+	if (o->print_capabilities) {
+		printf("{\n  \"type\": \"gpu\",\n  \"features\": []\n}\n");
+		return EXIT_SUCCESS;
+	}
+	if (o->socket_path) {
+		o->standalone.vhost_fd = standalone_accept(o->socket_path);
+		if (o->standalone.vhost_fd < 0) {
+			fprintf(stderr, "devbroker-gpu: can't wait for a VMM on %s: %s\n",
+				o->socket_path, strerror(-o->standalone.vhost_fd));
+			return EXIT_FAILURE;
+		}
+	}
+	return standalone_run(&o->standalone);
+}
 
 int main(int argc, char **argv)
 {
 	struct options o;
 	int r = options_parse(argc, argv, &o);
 
-	return r >= 0 ? r : renderer_run(&o.renderer);
+	if (r >= 0) {
+		return r;
+	}
+	switch (o.role) {
+	case GPU_ROLE_RENDERER:
+		return renderer_run(&o.renderer);
+	case GPU_ROLE_FRONT:
+		return front_run(&o.front);
+	default:
+		return run_standalone(&o);
+	}
 }

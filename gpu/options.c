@@ -11,24 +11,37 @@
 #include "base/sandbox.h"
 #include "build-config.h"
 
+#define EXIT_USAGE     2
 #define DEFAULT_MEMORY (512ULL << 20)
 #define MEMORY_MIN     (16ULL << 20)
 #define MEMORY_MAX     (64ULL << 30)
 
 static const char help[] =
-	"Usage: devbroker-gpu --renderer --link-fd N [OPTIONS]\n"
-	"Serves a VM's virtio-gpu; see devbroker-gpu(8). devbrokerd starts it.\n"
+	"Usage: devbroker-gpu (--fd N | --socket-path PATH) [OPTIONS]\n"
+	"Serves a VM's virtio-gpu over vhost-user, in 2D; see devbroker-gpu(8).\n"
+	"devbrokerd starts it with --front or --renderer instead.\n"
 	"\n"
-	"  --link-fd N           the socket to the front\n"
+	"  --fd N                a socket that is connected to the VMM\n"
+	"  --socket-path PATH    wait there for one VMM\n"
+	"  --print-capabilities  as JSON, for libvirt\n"
 	"  --max-memory N        of images and what describes them, 16M to 64G, default 512M\n"
 	"  --sandbox S           full (default), reduced:STAGE,... or off\n"
 	"  --name NAME           of the VM, for the log\n"
 	"  --log-level L         error, warn, info or debug\n"
-	"  --version, --help\n";
+	"  --version, --help\n"
+	"\n"
+	"  --front --control-fd N --vhost-fd N, --renderer --link-fd N: the parts of it\n";
 
 enum {
 	OPT_RENDERER = 256,
+	OPT_FRONT,
+	OPT_FD,
+	OPT_CONTROL_FD,
 	OPT_LINK_FD,
+	OPT_SOCKET_PATH,
+	OPT_RENDER_NODE,
+	OPT_VIRGL,
+	OPT_CAPABILITIES,
 	OPT_MAX_MEMORY,
 	OPT_SANDBOX,
 	OPT_NAME,
@@ -39,7 +52,15 @@ enum {
 
 static const struct option known[] = {
 	{"renderer", no_argument, NULL, OPT_RENDERER},
+	{"front", no_argument, NULL, OPT_FRONT},
+	{"fd", required_argument, NULL, OPT_FD},
+	{"vhost-fd", required_argument, NULL, OPT_FD},
+	{"control-fd", required_argument, NULL, OPT_CONTROL_FD},
 	{"link-fd", required_argument, NULL, OPT_LINK_FD},
+	{"socket-path", required_argument, NULL, OPT_SOCKET_PATH},
+	{"render-node", required_argument, NULL, OPT_RENDER_NODE},
+	{"virgl", no_argument, NULL, OPT_VIRGL},
+	{"print-capabilities", no_argument, NULL, OPT_CAPABILITIES},
 	{"max-memory", required_argument, NULL, OPT_MAX_MEMORY},
 	{"sandbox", required_argument, NULL, OPT_SANDBOX},
 	{"name", required_argument, NULL, OPT_NAME},
@@ -59,43 +80,111 @@ static int say(const char *text)
 static int wrong(const char *what, const char *value)
 {
 	fprintf(stderr, "devbroker-gpu: bad %s: %s\n", what, value);
-	return EXIT_FAILURE;
+	return EXIT_USAGE;
 }
 
-static int take(int option, const char *value, struct options *o)
+static int misuse(const char *what)
+{
+	fprintf(stderr, "devbroker-gpu: %s; see --help\n", what);
+	return EXIT_USAGE;
+}
+
+/* Options of several parts of it: each takes what it needs. */
+static int take_common(int option, const char *value, struct options *o)
 {
 	enum log_level level;
 
 	switch (option) {
-	case OPT_RENDERER:
-		o->role = GPU_ROLE_RENDERER;
-		return -1;
-	case OPT_LINK_FD:
-		return parse_fd(value, &o->renderer.link_fd) < 0 ? wrong("fd", value) : -1;
 	case OPT_MAX_MEMORY:
-		return parse_bytes(value, MEMORY_MIN, MEMORY_MAX, &o->renderer.bytes_max) < 0
-			       ? wrong("--max-memory", value)
-			       : -1;
+		if (parse_bytes(value, MEMORY_MIN, MEMORY_MAX, &o->renderer.bytes_max) < 0) {
+			return wrong("--max-memory", value);
+		}
+		o->standalone.memory = o->renderer.bytes_max;
+		return -1;
 	case OPT_SANDBOX:
-		return sandbox_parse(value, true, &o->renderer.stages) < 0
-			       ? wrong("--sandbox", value)
-			       : -1;
+		if (sandbox_parse(value, true, &o->renderer.stages) < 0) {
+			return wrong("--sandbox", value);
+		}
+		o->front.stages = o->standalone.stages = o->renderer.stages;
+		o->standalone.sandbox = value;
+		return -1;
 	case OPT_NAME:
-		o->renderer.name = value;
+		o->renderer.name = o->front.name = o->standalone.name = value;
 		return -1;
 	case OPT_LOG_LEVEL:
 		if (log_level_parse(value, &level) < 0) {
 			return wrong("--log-level", value);
 		}
 		log_set_level(level);
+		o->standalone.log_level = value;
 		return -1;
 	case OPT_VERSION:
 		return say("devbroker-gpu " DEVBROKER_VERSION "\n");
 	case OPT_HELP:
 		return say(help);
 	default:
-		return EXIT_FAILURE; /* getopt said why */
+		return EXIT_USAGE; /* getopt said why */
 	}
+}
+
+static int take(int option, const char *value, struct options *o)
+{
+	switch (option) {
+	case OPT_RENDERER:
+		o->role = GPU_ROLE_RENDERER;
+		return -1;
+	case OPT_FRONT:
+		o->role = GPU_ROLE_FRONT;
+		return -1;
+	case OPT_LINK_FD:
+		return parse_fd(value, &o->renderer.link_fd) < 0 ? wrong("fd", value) : -1;
+	case OPT_CONTROL_FD:
+		return parse_fd(value, &o->front.control_fd) < 0 ? wrong("fd", value) : -1;
+	case OPT_FD:
+		if (parse_fd(value, &o->front.vhost_fd) < 0) {
+			return wrong("fd", value);
+		}
+		o->standalone.vhost_fd = o->front.vhost_fd;
+		return -1;
+	case OPT_SOCKET_PATH:
+		o->socket_path = value;
+		return -1;
+	case OPT_RENDER_NODE:
+		o->render_node = value;
+		return -1;
+	case OPT_VIRGL:
+		o->virgl = true;
+		return -1;
+	case OPT_CAPABILITIES:
+		o->print_capabilities = true;
+		return -1;
+	default:
+		return take_common(option, value, o);
+	}
+}
+
+static int check(const struct options *o)
+{
+	switch (o->role) {
+	case GPU_ROLE_RENDERER:
+		return o->renderer.link_fd < 0 ? misuse("--renderer needs --link-fd") : -1;
+	case GPU_ROLE_FRONT:
+		return o->front.control_fd < 0 || o->front.vhost_fd < 0
+			       ? misuse("--front needs --control-fd and --vhost-fd")
+			       : -1;
+	default:
+		break;
+	}
+	if (o->print_capabilities) {
+		return -1;
+	}
+	if ((o->standalone.vhost_fd >= 0) == (o->socket_path != NULL)) {
+		return misuse("give the VMM's side with --fd or --socket-path");
+	}
+	if (o->virgl || o->render_node) {
+		return misuse("it draws in 2D only: without --virgl and --render-node, please");
+	}
+	return -1;
 }
 
 int options_parse(int argc, char **argv, struct options *o)
@@ -106,7 +195,16 @@ int options_parse(int argc, char **argv, struct options *o)
 		.renderer = {.link_fd = -1,
 			.bytes_max = DEFAULT_MEMORY,
 			.stages = SANDBOX_ALL,
-			.name = "?"},
+			.name = "devbroker-gpu"},
+		.front = {.control_fd = -1,
+			.vhost_fd = -1,
+			.stages = SANDBOX_ALL,
+			.name = "devbroker-gpu"},
+		.standalone = {.vhost_fd = -1,
+			.memory = DEFAULT_MEMORY,
+			.stages = SANDBOX_ALL,
+			.sandbox = "full",
+			.name = "devbroker-gpu"},
 	};
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		code = take(option, optarg, o);
@@ -114,9 +212,5 @@ int options_parse(int argc, char **argv, struct options *o)
 			return code;
 		}
 	}
-	if (optind < argc || o->role == GPU_ROLE_NONE || o->renderer.link_fd < 0) {
-		fputs(help, stderr);
-		return EXIT_FAILURE;
-	}
-	return -1;
+	return optind < argc ? misuse("there are no arguments, only options") : check(o);
 }

@@ -3,13 +3,24 @@
  */
 #pragma once
 
-#include "gpu/renderer.h"
+#include <stdbool.h>
 
-enum gpu_role { GPU_ROLE_NONE, GPU_ROLE_RENDERER };
+#include "gpu/front.h"
+#include "gpu/renderer.h"
+#include "gpu/standalone.h"
+
+enum gpu_role { GPU_ROLE_STANDALONE, GPU_ROLE_RENDERER, GPU_ROLE_FRONT };
 
 struct options {
 	enum gpu_role role;
 	struct renderer_options renderer;
+	struct front_options front;
+	struct standalone_options standalone;
+	/* Stand-alone */
+	const char *socket_path; // may be NULL
+	bool print_capabilities;
+	bool virgl;
+	const char *render_node; // may be NULL
 };
 
 /* Fills *out. Returns -1 to go on, or an exit code with everything said. */

@@ -45,6 +45,7 @@ static const char *const kind_names[] = {
 	[SANDBOX_CLAIM] = "claim",
 	[SANDBOX_USB] = "usb",
 	[SANDBOX_GPU_RENDERER] = "gpu-renderer",
+	[SANDBOX_GPU_FRONT] = "gpu-front",
 };
 _Static_assert(ARRAY_SIZE(kind_names) == SANDBOX_KIND_COUNT_, "one per kind");
 
@@ -282,7 +283,8 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK) ||
 		(act->flags & ACT_USB_ONLY && kind != SANDBOX_USB) ||
 		(act->flags & ACT_RENDERER_ONLY && kind != SANDBOX_GPU_RENDERER) ||
-		(act->flags & ACT_NOT_RENDERER && kind == SANDBOX_GPU_RENDERER)) {
+		(act->flags & ACT_NOT_GPU &&
+			(kind == SANDBOX_GPU_RENDERER || kind == SANDBOX_GPU_FRONT))) {
 		return;
 	}
 	full = try_act(p, kind, i, SANDBOX_ALL);

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+ * What the front's files share: front.c (life, the VMM's messages), front-memory.c (its memory
+ * table), front-vring.c (its queues), front-renderer.c (the link), front-parent.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#include "gpu/display.h"
+#include "gpu/front.h"
+#include "gpu/journal.h"
+#include "gpu/link.h"
+#include "gpu/parent.h"
+#include "gpu/picture.h"
+#include "protocol/vhost-user.h"
+
+#define FRONT_QUEUES        LINK_QUEUES
+#define FRONT_QUEUE_MAX     JOURNAL_HEADS
+#define FRONT_REGIONS_MAX   LINK_REGIONS_MAX
+#define FRONT_QUEUE_CONTROL 0
+
+struct front_region {
+	struct vhost_user_region region;
+	int fd;
+};
+
+struct front_vring {
+	uint32_t size;
+	uint32_t base; /* SET_VRING_BASE, or where it was stopped */
+	uint64_t run;  /* which start by the VMM it is; every renderer is told the same */
+	struct vhost_user_vring_addr addr;
+	int kick; /* -1 as the others: none */
+	int call;
+	int err;
+	bool has_addr;
+	bool enabled;
+	bool started; /* by the VMM: it has a kick */
+	bool told;    /* the renderer has been told so */
+	bool broken;
+};
+
+/* What the VMM's message waits for; no other is read meanwhile. */
+enum front_wait {
+	FRONT_WAIT_NOTHING,
+	FRONT_WAIT_MEMORY,  /* the renderer's DONE */
+	FRONT_WAIT_STOPPED, /* of wait_queue */
+	FRONT_WAIT_RESET,
+};
+
+struct front {
+	const struct front_options *o;
+	sd_event *event;
+	bool ended;
+	int exit_code;
+
+	/* the VMM */
+	int vhost_fd;
+	sd_event_source *vhost_io;
+	struct vhost_user_header header;
+	size_t received; /* of header and payload */
+	uint8_t payload[VHOST_USER_PAYLOAD_MAX];
+	int fds[VHOST_USER_FDS_MAX]; /* of the message that is being read */
+	size_t n_fds;
+	uint64_t features;
+	uint64_t protocol_features;
+	enum front_wait wait;
+	struct vhost_user_header waiting; /* whose answer is owed then */
+	uint32_t wait_queue;
+	struct front_region regions[FRONT_REGIONS_MAX];
+	size_t n_regions;
+	uint64_t generation; /* of the table */
+	struct front_vring vrings[FRONT_QUEUES];
+	uint64_t runs; /* starts so far */
+
+	struct display *display;
+	struct pictures pictures;
+
+	/* the renderer */
+	int journal_fd;
+	struct journal *journal;
+	struct journal_reader reader;
+	int bell;
+	sd_event_source *bell_io;
+	int link; /* -1: there is none */
+	sd_event_source *link_io;
+	bool link_ready;
+	bool modes_wanted;
+	uint32_t renderers;
+	struct link_pong pong; /* its last counters; only shown */
+	uint8_t uuid_seed[8];
+
+	/* the parent */
+	int control;
+	sd_event_source *control_io;
+};
+
+/* front.c */
+/* Ends it. The first reason counts. */
+void front_end(struct front *f, int exit_code, const char *why);
+/* Answers the message that is waited for, and reads on. */
+void front_answer_waiting(struct front *f, const void *payload, size_t size);
+void front_acknowledge(struct front *f, int error);
+
+/* front-memory.c: 0, -EINVAL with *why_out, -errno. The fds are taken when 0 is returned. */
+int front_memory_set(struct front *f, const struct vhost_user_memory *m, int *fds,
+	const char **why_out) _must_check_;
+int front_memory_add(struct front *f, const struct vhost_user_region *r, int *fd,
+	const char **why_out) _must_check_;
+int front_memory_remove(
+	struct front *f, const struct vhost_user_region *r, const char **why_out) _must_check_;
+void front_memory_finish(struct front *f);
+
+/* front-vring.c */
+void front_vrings_init(struct front *f);
+void front_vrings_finish(struct front *f);
+/* NULL or why not. *fd is taken then. */
+const char *front_vring_kick(struct front *f, uint32_t queue, int *fd);
+const char *front_vring_call(struct front *f, uint32_t queue, int *fd);
+const char *front_vring_err(struct front *f, uint32_t queue, int *fd);
+/* Tells the renderer of each ring that can run and of which it has not been told. */
+void front_vrings_start(struct front *f);
+void front_vring_stopped(struct front *f, uint32_t queue, uint32_t next_avail);
+/* All rings are as they were before the first message. */
+void front_vrings_reset(struct front *f);
+
+/* front-renderer.c */
+int front_renderer_init(struct front *f) _must_check_;
+void front_renderer_finish(struct front *f);
+/* A new one; fd is taken. */
+void front_renderer_set(struct front *f, int fd);
+/* To the renderer, if there is one; it is told everything again when there is one. */
+void front_renderer_send(struct front *f, const union link_msg *msg, const int *fds, size_t n_fds);
+void front_renderer_send_memory(struct front *f);
+void front_renderer_send_modes(struct front *f, const struct display_mode *modes);
+/* Takes what is new on the screens; true if the front may sleep now. */
+bool front_renderer_collect(struct front *f);
+
+/* front-parent.c */
+int front_parent_init(struct front *f) _must_check_;
+void front_parent_finish(struct front *f);
+void front_parent_say(struct front *f, const struct parent_msg *m, int fd);

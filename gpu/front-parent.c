@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the parent asks: renderers come from it, modes, pictures of a screen.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "gpu/front-internal.h"
+
+#define MESSAGES_PER_TURN 16
+
+void front_parent_say(struct front *f, const struct parent_msg *m, int fd)
+{
+	int r = fd_send(f->control, m, sizeof(*m), &fd, fd >= 0 ? 1 : 0);
+
+	/* A parent that doesn't read gets no answers; it asks again, or ends us. */
+	if (r < 0 && r != -EAGAIN) {
+		front_end(f, FRONT_EXIT_FAILED, "its parent is gone");
+	}
+}
+
+/* Copies what a scanout shows, as it is now, into a memfd. */
+static int copy_picture(const struct picture *p, const struct display_rect *rect, int *fd_out)
+{
+	size_t row = (size_t)rect->width * PICTURE_PIXEL_BYTES;
+	size_t stride = (size_t)p->width * PICTURE_PIXEL_BYTES;
+	_cleanup_close_ int fd = memfd_create("devbroker-screenshot", MFD_CLOEXEC);
+	const uint8_t *base = p->pixels + rect->y * stride + (size_t)rect->x * PICTURE_PIXEL_BYTES;
+	uint8_t *map;
+
+	if (fd < 0 || ftruncate(fd, (off_t)(row * rect->height)) < 0) {
+		return -errno;
+	}
+	map = mmap(NULL, row * rect->height, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED) {
+		return -errno;
+	}
+	for (uint32_t y = 0; y < rect->height; y++) {
+		memcpy(map + y * row, base + y * stride, row);
+	}
+	munmap(map, row * rect->height);
+	*fd_out = steal_fd(&fd);
+	return 0;
+}
+
+static void handle_screenshot(struct front *f, const struct parent_msg *ask)
+{
+	struct parent_msg m = {.type = PARENT_PICTURE, .scanout = ask->scanout, .seq = ask->seq};
+	_cleanup_close_ int fd = -1;
+	struct display_rect rect;
+	const struct picture *p = display_shown(f->display, ask->scanout, &rect);
+
+	m.error = p ? copy_picture(p, &rect, &fd) : -ENOENT;
+	if (m.error == 0) {
+		m.width = rect.width;
+		m.height = rect.height;
+	}
+	front_parent_say(f, &m, fd);
+}
+
+static void handle_ping(struct front *f, const struct parent_msg *ask)
+{
+	struct parent_msg m = {.type = PARENT_PONG,
+		.seq = ask->seq,
+		.commands = f->pong.commands + f->pong.cursor_commands,
+		.errors = f->pong.errors,
+		.memory = f->pong.bytes,
+		.memory_max = f->pong.bytes_max,
+		.resources = f->pong.resources,
+		.renderers = f->renderers};
+	struct display_counters shown;
+	struct display_rect rect;
+	union link_msg ping;
+
+	display_count(f->display, &shown);
+	m.frames = shown.frames;
+	m.merged = shown.merged;
+	m.bytes = shown.bytes;
+	m.display = shown.connected;
+	for (uint32_t i = 0; i < DISPLAY_SCANOUTS; i++) {
+		m.scanouts |= display_shown(f->display, i, &rect) ? 1u << i : 0;
+	}
+	front_parent_say(f, &m, -1);
+	link_init(&ping, LINK_PING);
+	ping.ping.seq = ask->seq;
+	front_renderer_send(f, &ping, NULL, 0);
+}
+
+static void handle(struct front *f, const struct parent_msg *m, int *fd)
+{
+	switch (m->type) {
+	case PARENT_RENDERER:
+		front_renderer_set(f, steal_fd(fd));
+		break;
+	case PARENT_DISPLAY:
+		display_override(f->display, m->scanout, m->width, m->height);
+		break;
+	case PARENT_SCREENSHOT:
+		handle_screenshot(f, m);
+		break;
+	default:
+		handle_ping(f, m);
+	}
+}
+
+static int on_control(sd_event_source *source, int sock, uint32_t revents, void *userdata)
+{
+	struct front *f = userdata;
+
+	for (int i = 0; i < MESSAGES_PER_TURN && !f->ended; i++) {
+		struct parent_msg m, checked;
+		_cleanup_close_ int fd = -1;
+		size_t n_fds = 0;
+		ssize_t n = fd_recv(f->control, &m, sizeof(m), &fd, 1, &n_fds);
+
+		if (n == -EAGAIN) {
+			break;
+		}
+		if (n <= 0 || parent_decode(PARENT_TO_FRONT, &m, (size_t)n, n_fds, &checked) < 0) {
+			front_end(f, FRONT_EXIT_FAILED, "its parent is gone");
+			break;
+		}
+		handle(f, &checked, &fd);
+	}
+	return 0;
+}
+
+int front_parent_init(struct front *f)
+{
+	int r = fd_set_nonblock(f->control, true);
+
+	return r < 0 ? r
+		     : sd_event_add_io(
+			       f->event, &f->control_io, f->control, EPOLLIN, on_control, f);
+}
+
+void front_parent_finish(struct front *f)
+{
+	sd_event_source_disable_unref(f->control_io);
+	safe_close(f->control);
+}

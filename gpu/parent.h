@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ * Messages between a front and its parent, which is devbrokerd or the small parent of a stand-alone
+ * pair: fixed size, one per SOCK_SEQPACKET datagram, at most one fd.
+ *
+ * Each side distrusts the other's numbers; the parent treats the front as hostile.
+ */
+#pragma once
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+#define PARENT_VERSION 1
+
+enum parent_type {
+	/* parent to front */
+	PARENT_RENDERER = 1,   /* fd: the link to a new renderer */
+	PARENT_DISPLAY = 2,    /* a mode for a scanout; 0 by 0: the VMM's own again */
+	PARENT_SCREENSHOT = 3, /* answered by PICTURE */
+	PARENT_PING = 4,
+	/* front to parent */
+	PARENT_READY = 16,         /* first message: the sandbox is closed */
+	PARENT_RENDERER_LOST = 17, /* the link is gone: another renderer is wanted */
+	PARENT_PICTURE = 18,       /* fd: a memfd with the pixels, unless error is set */
+	PARENT_PONG = 19,
+};
+
+struct parent_msg {
+	uint32_t type;    /* enum parent_type */
+	uint32_t version; /* READY */
+	uint32_t scanout; /* DISPLAY, SCREENSHOT, PICTURE */
+	uint32_t width;   /* DISPLAY, PICTURE: pixels */
+	uint32_t height;
+	int32_t error;           /* PICTURE: 0 or -errno (-ENOENT: the scanout shows nothing) */
+	uint32_t sandbox_stages; /* READY */
+	uint32_t scanouts;       /* PONG: those that show something, a bit each */
+	uint64_t seq;            /* PING, PONG, SCREENSHOT, PICTURE */
+	uint64_t frames;         /* PONG: shown; the rest as well */
+	uint64_t merged;
+	uint64_t bytes;
+	uint64_t commands;
+	uint64_t errors;
+	uint64_t memory; /* bytes that the guest's resources take */
+	uint64_t memory_max;
+	uint32_t resources;
+	uint32_t renderers; /* that there have been */
+	uint32_t display;   /* 1: the VMM's display is connected */
+	uint32_t pad;
+};
+static_assert(sizeof(struct parent_msg) == 112, "wire size");
+
+enum parent_direction { PARENT_TO_FRONT, FRONT_TO_PARENT };
+
+/* Checks a received datagram: size, type, direction, number of fds, scanouts that there are, sizes
+ * that pictures may have. 0 or -EBADMSG. */
+int parent_decode(enum parent_direction direction, const void *data, size_t size, size_t n_fds,
+	struct parent_msg *out) _must_check_;

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT
+ * devbroker-gpu without devbrokerd: the small parent that starts a front and its renderer for one
+ * VMM, and another renderer when one ends.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/cleanup.h"
+
+struct standalone_options {
+	int vhost_fd; /* taken; connected to the VMM */
+	uint64_t memory;
+	uint32_t stages;
+	const char *sandbox; /* as it was written */
+	const char *name;
+	const char *log_level; /* may be NULL */
+};
+
+/* Serves one VMM until it goes away. Returns the exit code. */
+int standalone_run(const struct standalone_options *o) _must_check_;
+
+/* Waits for one VMM on a new socket at path, which is removed when it came. The fd, or -errno. */
+int standalone_accept(const char *path) _must_check_;
