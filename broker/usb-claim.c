@@ -17,16 +17,12 @@
  * Everything that may block runs in devbroker-claim, one run at a time per device.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <linux/major.h>
 #include <linux/usbdevice_fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -38,12 +34,10 @@
 #include "broker/usb-bus.h"
 #include "broker/usb-facts.h"
 #include "broker/usb-guard.h"
+#include "broker/usb-node.h"
 #include "broker/usb-record.h"
 #include "broker/worker.h"
 
-/* Documentation/admin-guide/devices.txt: usbfs nodes, 128 per bus. */
-#define USB_DEVICE_MAJOR 189
-#define NODES_PER_BUS    128
 /* How often, and for how long, a worker that has lost its broker is waited for. */
 #define RESTORE_USEC  (250 * UINT64_C(1000))
 #define RESTORE_TRIES 40
@@ -66,53 +60,6 @@ static bool quarantined(const struct usb_facts *f)
 	snprintf(root, sizeof(root), "%.*s", (int)(at - f->syspath + (long)strlen(part) - 1),
 		f->syspath);
 	return usb_bus_quarantined(root);
-}
-
-/* Whether the open node is that of this device. */
-static int verify_node(int fd, const struct usb_facts *f)
-{
-	const dev_t wanted = makedev(
-		USB_DEVICE_MAJOR, (unsigned int)(f->busnum - 1) * NODES_PER_BUS + f->devnum - 1);
-	_cleanup_free_ uint8_t *now = malloc(f->descriptors_size + 1);
-	uint64_t instance;
-	struct stat st;
-	ssize_t n;
-
-	if (!now) {
-		return -ENOMEM;
-	}
-	if (fstat(fd, &st) < 0) {
-		return -errno;
-	}
-	if (!S_ISCHR(st.st_mode) || st.st_rdev != wanted) {
-		return -ENODEV;
-	}
-	n = pread(fd, now, f->descriptors_size + 1, 0);
-	if (n < 0) {
-		return -errno;
-	}
-	/* A configuration that claims to be longer than it is has a hole of that length at its end
-	 * in what usbfs reads (devio.c, usbdev_read), and none in sysfs. */
-	if ((size_t)n < f->descriptors_size ||
-		((size_t)n > f->descriptors_size && f->n_configurations != 1) ||
-		memcmp(now, f->descriptors, f->descriptors_size) != 0) {
-		return -ESTALE;
-	}
-	/* Twins have the same descriptors, and the second may have come since. */
-	if (usb_facts_instance(f->syspath, &instance) < 0 || instance != f->instance) {
-		return -ESTALE;
-	}
-	return 0;
-}
-
-/* The fd, or -errno. */
-static int open_node(const struct usb_facts *f)
-{
-	_cleanup_close_ int fd =
-		open(f->devnode, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_NOFOLLOW);
-	int r = fd < 0 ? -errno : verify_node(fd, f);
-
-	return r < 0 ? r : steal_fd(&fd);
 }
 
 static int explain_open(const struct device_usb *u, int r, struct refusal_text *text)
@@ -291,7 +238,7 @@ static int take(struct device_usb *u, struct lease *l, struct refusal_text *text
 		return r;
 	}
 	steps.disconnect = interfaces_of(f);
-	u->node = open_node(f);
+	u->node = usb_node_open(f);
 	if (u->node < 0) {
 		r = explain_open(u, u->node, text);
 		u->node = -1;
@@ -382,7 +329,7 @@ void usb_claim_give_back(struct device *d, struct lease *l)
 		/* On a quarantined bus there was none to come back, but the host shall have it. */
 		steps.connect = quarantined(u->facts) ? interfaces_of(u->facts) : u->host_drivers;
 	}
-	u->run_node = open_node(u->facts);
+	u->run_node = usb_node_open(u->facts);
 	r = u->run_node < 0 ? u->run_node : start_run(u, u->run_node, &steps, on_given_back);
 	if (r < 0) {
 		on_given_back(u, r, 0);
@@ -422,7 +369,7 @@ void usb_claim_message(struct device *d, struct lease *l, const union worker_msg
 	}
 	steps.configuration = m->set_configuration.value;
 	if (u->facts && !u->run) {
-		u->run_node = open_node(u->facts);
+		u->run_node = usb_node_open(u->facts);
 		r = u->run_node < 0 ? u->run_node
 				    : start_run(u, u->run_node, &steps, on_configured);
 	}
@@ -448,7 +395,7 @@ static void run_alone(struct device_usb *u, const struct claim_steps *steps, cla
 {
 	int r;
 
-	u->run_node = open_node(u->facts);
+	u->run_node = usb_node_open(u->facts);
 	r = u->run_node < 0 ? u->run_node : start_run(u, u->run_node, steps, done);
 	if (r < 0) {
 		log_warn("%s: %s", u->device.name, strerror(-r));
@@ -569,7 +516,7 @@ static void restore_step(struct device_usb *u)
 		steps.configuration = u->restore_configuration;
 	}
 	if (r == 0) {
-		u->run_node = open_node(u->facts);
+		u->run_node = usb_node_open(u->facts);
 		r = u->run_node < 0 ? u->run_node : start_run(u, u->run_node, &steps, on_restored);
 	}
 	if (r < 0) {
@@ -594,7 +541,7 @@ void usb_claim_hub(struct broker *b, const struct usb_facts *f)
 		.connect = interfaces_of(f),
 		.authorized_fd = -1,
 	};
-	_cleanup_close_ int node = open_node(f);
+	_cleanup_close_ int node = usb_node_open(f);
 	struct claim_run *run;
 	int r = node < 0 ? node : usb_bus_authorize(f->syspath, true);
 
