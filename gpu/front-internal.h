@@ -102,6 +102,19 @@ void front_end(struct front *f, int exit_code, const char *why);
 void front_answer_waiting(struct front *f, const void *payload, size_t size);
 void front_acknowledge(struct front *f, int error);
 
+void front_reply(
+	struct front *f, const struct vhost_user_header *to, const void *payload, size_t size);
+void front_reply_number(struct front *f, const struct vhost_user_header *to, uint64_t number);
+/* Whether the VMM wants to hear how its message went. */
+bool front_acknowledges(const struct front *f, const struct vhost_user_header *h);
+/* The answer comes later; nothing is read until then. */
+void front_wait_for(struct front *f, enum front_wait what, const struct vhost_user_msg *m);
+
+/* front-message.c: what a handler did with its message. */
+enum front_done { FRONT_DONE, FRONT_ANSWERED, FRONT_LATER, FRONT_BAD };
+
+enum front_done front_dispatch(struct front *f, const struct vhost_user_msg *m, const char **why);
+
 /* front-memory.c: 0, -EINVAL with *why_out, -errno. The fds are taken when 0 is returned. */
 int front_memory_set(struct front *f, const struct vhost_user_memory *m, int *fds,
 	const char **why_out) _must_check_;

@@ -25,20 +25,6 @@
 
 #define MESSAGES_PER_TURN 64
 
-#define VIRTIO_F_VERSION_1     (UINT64_C(1) << 32)
-#define VIRTIO_F_INDIRECT_DESC (UINT64_C(1) << 28)
-#define VIRTIO_F_EVENT_IDX     (UINT64_C(1) << 29)
-#define VIRTIO_F_GPU_EDID      (UINT64_C(1) << VIRTIO_GPU_F_EDID)
-#define VIRTIO_F_GPU_UUID      (UINT64_C(1) << VIRTIO_GPU_F_RESOURCE_UUID)
-#define FEATURES                                                                                \
-	(VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_GPU_EDID | \
-		VIRTIO_F_GPU_UUID | VHOST_USER_F_PROTOCOL_FEATURES)
-#define PROTOCOL_FEATURES                                           \
-	(UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK |           \
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIG |       \
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RESET_DEVICE | \
-		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
-
 void front_end(struct front *f, int exit_code, const char *why)
 {
 	if (f->ended) {
@@ -64,7 +50,7 @@ static void bad(struct front *f, const char *why)
 }
 
 /* The VMM waits for it, so that its socket takes it. */
-static void reply(
+void front_reply(
 	struct front *f, const struct vhost_user_header *to, const void *payload, size_t size)
 {
 	struct vhost_user_header h = {.request = to->request,
@@ -81,9 +67,9 @@ static void reply(
 	}
 }
 
-static void reply_number(struct front *f, const struct vhost_user_header *to, uint64_t number)
+void front_reply_number(struct front *f, const struct vhost_user_header *to, uint64_t number)
 {
-	reply(f, to, &number, sizeof(number));
+	front_reply(f, to, &number, sizeof(number));
 }
 
 static void read_on(struct front *f)
@@ -94,11 +80,11 @@ static void read_on(struct front *f)
 
 void front_answer_waiting(struct front *f, const void *payload, size_t size)
 {
-	reply(f, &f->waiting, payload, size);
+	front_reply(f, &f->waiting, payload, size);
 	read_on(f);
 }
 
-static bool acknowledges(const struct front *f, const struct vhost_user_header *h)
+bool front_acknowledges(const struct front *f, const struct vhost_user_header *h)
 {
 	return h->flags & VHOST_USER_NEED_REPLY &&
 	       f->protocol_features & UINT64_C(1) << VHOST_USER_PROTOCOL_F_REPLY_ACK;
@@ -106,280 +92,18 @@ static bool acknowledges(const struct front *f, const struct vhost_user_header *
 
 void front_acknowledge(struct front *f, int error)
 {
-	if (acknowledges(f, &f->waiting)) {
-		reply_number(f, &f->waiting, error ? 1 : 0);
+	if (front_acknowledges(f, &f->waiting)) {
+		front_reply_number(f, &f->waiting, error ? 1 : 0);
 	}
 	read_on(f);
 }
 
 /* The answer comes later; nothing is read until then. */
-static void wait_for(struct front *f, enum front_wait what, const struct vhost_user_msg *m)
+void front_wait_for(struct front *f, enum front_wait what, const struct vhost_user_msg *m)
 {
 	f->wait = what;
 	f->waiting = m->header;
 	sd_event_source_set_enabled(f->vhost_io, SD_EVENT_OFF);
-}
-
-/* What a handler did with its message. */
-enum done { DONE, ANSWERED, LATER, BAD };
-
-/* QEMU 7.2 acknowledges VIRTIO_F_RING_RESET although it was not offered: what was not is not heard.
- */
-static enum done set_features(struct front *f, uint64_t features)
-{
-	f->features = features & FEATURES;
-	return DONE;
-}
-
-static enum done set_protocol_features(struct front *f, uint64_t features, const char **why)
-{
-	if (features & ~(uint64_t)PROTOCOL_FEATURES) {
-		*why = "protocol features that were not offered";
-		return BAD;
-	}
-	f->protocol_features = features;
-	return DONE;
-}
-
-/* virtio 1.2, 5.7.4. num_scanouts is the VMM's own business; QEMU puts its max_outputs there. */
-static enum done get_config(struct front *f, const struct vhost_user_msg *m)
-{
-	const struct virtio_gpu_config config = {.num_scanouts = htole32(DISPLAY_SCANOUTS)};
-	struct vhost_user_config out = m->config;
-
-	memset(out.data, 0, sizeof(out.data));
-	if (m->config.offset < sizeof(config)) {
-		memcpy(out.data, (const uint8_t *)&config + m->config.offset,
-			MIN(m->config.size, sizeof(config) - m->config.offset));
-	}
-	reply(f, &m->header, &out, offsetof(struct vhost_user_config, data) + m->config.size);
-	return ANSWERED;
-}
-
-/* A table that can't be used: the VMM is told, where it can be. */
-static enum done refuse(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	if (!acknowledges(f, &m->header)) {
-		return BAD;
-	}
-	log_warn("%s: refused %s: %s", f->o->name, vhost_user_name(m->header.request), *why);
-	reply_number(f, &m->header, 1);
-	return ANSWERED;
-}
-
-static enum done change_memory(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	int r;
-
-	*why = "out of memory";
-	switch (m->header.request) {
-	case VHOST_USER_SET_MEM_TABLE:
-		r = front_memory_set(f, &m->memory, f->fds, why);
-		break;
-	case VHOST_USER_ADD_MEM_REG:
-		r = front_memory_add(f, &m->one_region.region, &f->fds[0], why);
-		break;
-	default:
-		r = front_memory_remove(f, &m->one_region.region, why);
-	}
-	if (r < 0) {
-		return refuse(f, m, why);
-	}
-	/* Old memory may be unmapped in the VMM as soon as this is answered. */
-	if (!f->link_ready && !f->vrings[0].started && !f->vrings[1].started) {
-		return DONE;
-	}
-	wait_for(f, FRONT_WAIT_MEMORY, m);
-	return LATER;
-}
-
-static enum done set_vring(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	struct front_vring *q = &f->vrings[m->state.index];
-	uint32_t num = m->state.num;
-
-	if (m->header.request == VHOST_USER_SET_VRING_ENABLE) {
-		union link_msg enable;
-
-		q->enabled = num != 0;
-		link_init(&enable, LINK_ENABLE);
-		enable.enable.queue = m->state.index;
-		enable.enable.enabled = q->enabled;
-		if (q->told) {
-			front_renderer_send(f, &enable, NULL, 0);
-		}
-		return DONE;
-	}
-	if (q->started) {
-		*why = "a change to a queue that runs";
-		return BAD;
-	}
-	if (m->header.request == VHOST_USER_SET_VRING_BASE) {
-		q->base = num & 0xffff;
-		return DONE;
-	}
-	if (num == 0 || num > FRONT_QUEUE_MAX || (num & (num - 1))) {
-		*why = "a queue size that can't be";
-		return BAD;
-	}
-	q->size = num;
-	return DONE;
-}
-
-static enum done set_vring_addr(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	struct front_vring *q = &f->vrings[m->addr.index];
-
-	/* QEMU repeats it to switch logging, which was not offered; the addresses stay. */
-	if (q->started && (q->addr.desc != m->addr.desc || q->addr.avail != m->addr.avail ||
-				  q->addr.used != m->addr.used)) {
-		*why = "other addresses for a queue that runs";
-		return BAD;
-	}
-	q->addr = m->addr;
-	q->has_addr = true;
-	return DONE;
-}
-
-static enum done get_vring_base(struct front *f, const struct vhost_user_msg *m)
-{
-	uint32_t queue = m->state.index;
-	struct vhost_user_vring_state state = {queue, f->vrings[queue].base};
-	union link_msg stop;
-
-	if (!f->vrings[queue].started) {
-		reply(f, &m->header, &state, sizeof(state));
-		return ANSWERED;
-	}
-	if (!f->vrings[queue].told && f->link_ready) {
-		/* It never ran: its display isn't ready. */
-		front_vring_stopped(f, queue, f->vrings[queue].base);
-		reply(f, &m->header, &state, sizeof(state));
-		return ANSWERED;
-	}
-	f->wait_queue = queue;
-	wait_for(f, FRONT_WAIT_STOPPED, m);
-	link_init(&stop, LINK_STOP);
-	stop.queue.queue = queue;
-	front_renderer_send(f, &stop, NULL, 0);
-	return LATER;
-}
-
-static enum done set_vring_fd(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	uint32_t queue = (uint32_t)(m->number & VHOST_USER_VRING_INDEX);
-
-	switch (m->header.request) {
-	case VHOST_USER_SET_VRING_KICK:
-		*why = front_vring_kick(f, queue, &f->fds[0]);
-		break;
-	case VHOST_USER_SET_VRING_CALL:
-		*why = front_vring_call(f, queue, &f->fds[0]);
-		break;
-	default:
-		*why = front_vring_err(f, queue, &f->fds[0]);
-	}
-	return *why ? BAD : DONE;
-}
-
-static enum done reset_device(struct front *f, const struct vhost_user_msg *m)
-{
-	union link_msg reset;
-
-	front_vrings_reset(f);
-	for (uint32_t i = 0; i < DISPLAY_SCANOUTS; i++) {
-		display_show(f->display, i, NULL, NULL);
-	}
-	if (!f->link_ready && f->renderers == 0) {
-		return DONE;
-	}
-	wait_for(f, FRONT_WAIT_RESET, m);
-	link_init(&reset, LINK_RESET);
-	front_renderer_send(f, &reset, NULL, 0);
-	return LATER;
-}
-
-static enum done set_socket(struct front *f, const char **why)
-{
-	int r = display_set_socket(f->display, steal_fd(&f->fds[0]));
-
-	if (r < 0) {
-		*why = "a display that is no socket";
-		return BAD;
-	}
-	return DONE;
-}
-
-/* The queue that a message is about; FRONT_QUEUES and more: there is none of that number. */
-static uint64_t queue_of(const struct vhost_user_msg *m)
-{
-	switch (m->header.request) {
-	case VHOST_USER_SET_VRING_NUM:
-	case VHOST_USER_SET_VRING_BASE:
-	case VHOST_USER_GET_VRING_BASE:
-	case VHOST_USER_SET_VRING_ENABLE:
-		return m->state.index;
-	case VHOST_USER_SET_VRING_ADDR:
-		return m->addr.index;
-	case VHOST_USER_SET_VRING_KICK:
-	case VHOST_USER_SET_VRING_CALL:
-	case VHOST_USER_SET_VRING_ERR:
-		return m->number & VHOST_USER_VRING_INDEX;
-	default:
-		return 0;
-	}
-}
-
-static enum done dispatch(struct front *f, const struct vhost_user_msg *m, const char **why)
-{
-	if (queue_of(m) >= FRONT_QUEUES) {
-		*why = "a queue that there is none of";
-		return BAD;
-	}
-	switch (m->header.request) {
-	case VHOST_USER_GET_FEATURES:
-		reply_number(f, &m->header, FEATURES);
-		return ANSWERED;
-	case VHOST_USER_SET_FEATURES:
-		return set_features(f, m->number);
-	case VHOST_USER_GET_PROTOCOL_FEATURES:
-		reply_number(f, &m->header, PROTOCOL_FEATURES);
-		return ANSWERED;
-	case VHOST_USER_SET_PROTOCOL_FEATURES:
-		return set_protocol_features(f, m->number, why);
-	case VHOST_USER_GET_QUEUE_NUM:
-		reply_number(f, &m->header, FRONT_QUEUES);
-		return ANSWERED;
-	case VHOST_USER_GET_MAX_MEM_SLOTS:
-		reply_number(f, &m->header, FRONT_REGIONS_MAX);
-		return ANSWERED;
-	case VHOST_USER_GET_CONFIG:
-		return get_config(f, m);
-	case VHOST_USER_SET_MEM_TABLE:
-	case VHOST_USER_ADD_MEM_REG:
-	case VHOST_USER_REM_MEM_REG:
-		return change_memory(f, m, why);
-	case VHOST_USER_SET_VRING_NUM:
-	case VHOST_USER_SET_VRING_BASE:
-	case VHOST_USER_SET_VRING_ENABLE:
-		return set_vring(f, m, why);
-	case VHOST_USER_SET_VRING_ADDR:
-		return set_vring_addr(f, m, why);
-	case VHOST_USER_GET_VRING_BASE:
-		return get_vring_base(f, m);
-	case VHOST_USER_SET_VRING_KICK:
-	case VHOST_USER_SET_VRING_CALL:
-	case VHOST_USER_SET_VRING_ERR:
-		return set_vring_fd(f, m, why);
-	case VHOST_USER_RESET_DEVICE:
-		return reset_device(f, m);
-	case VHOST_USER_GPU_SET_SOCKET:
-		return set_socket(f, why);
-	default:
-		/* SET_OWNER, RESET_OWNER; SET_CONFIG writes events_clear, and there are no events.
-		 */
-		return DONE;
-	}
 }
 
 static void close_fds(struct front *f)
@@ -394,14 +118,14 @@ static void handle(struct front *f)
 {
 	struct vhost_user_msg m;
 	const char *why = vhost_user_decode(&f->header, f->payload, f->n_fds, &m);
-	enum done done = why ? BAD : dispatch(f, &m, &why);
+	enum front_done done = why ? FRONT_BAD : front_dispatch(f, &m, &why);
 
 	close_fds(f);
 	f->received = 0;
-	if (done == BAD) {
+	if (done == FRONT_BAD) {
 		bad(f, why);
-	} else if (done == DONE && acknowledges(f, &m.header)) {
-		reply_number(f, &m.header, 0);
+	} else if (done == FRONT_DONE && front_acknowledges(f, &m.header)) {
+		front_reply_number(f, &m.header, 0);
 	}
 }
 
