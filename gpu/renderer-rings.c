@@ -79,6 +79,15 @@ static void run_cursor(struct renderer *r)
 	queue_publish(q);
 }
 
+/* The front knows of a scanout before the guest knows that it has been set. */
+static void show_control(struct renderer *r)
+{
+	if (r->out.scanouts) {
+		renderer_send(r);
+	}
+	queue_publish(&r->queues[QUEUE_CONTROL]);
+}
+
 static void run_control(struct renderer *r)
 {
 	struct queue *q = &r->queues[QUEUE_CONTROL];
@@ -93,10 +102,10 @@ static void run_control(struct renderer *r)
 		execute(r, q, head);
 		if (r->gpu->copied - shown >= BATCH_BYTES) {
 			shown = r->gpu->copied;
-			queue_publish(q);
+			show_control(r);
 		}
 	}
-	queue_publish(q);
+	show_control(r);
 }
 
 void renderer_ask_modes(struct renderer *r)
