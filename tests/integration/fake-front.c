@@ -347,6 +347,14 @@ void fake_ring_kick(struct fake_front *f, uint32_t queue)
 	assert_int_equal(write(f->rings[queue].kick, &one, sizeof(one)), sizeof(one));
 }
 
+uint16_t fake_ring_used(const struct fake_front *f, uint32_t queue)
+{
+	const uint16_t *used =
+		(const uint16_t *)(const void *)(f->guest + RING_AT(queue) + USED_AT);
+
+	return __atomic_load_n(&used[1], __ATOMIC_ACQUIRE);
+}
+
 int fake_ring_next(struct fake_front *f, uint32_t queue, int ms, uint32_t *written_out)
 {
 	struct fake_ring *r = &f->rings[queue];

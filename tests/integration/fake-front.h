@@ -77,6 +77,8 @@ void fake_front_drain(struct fake_front *f);
 uint16_t fake_ring_offer(
 	struct fake_front *f, uint32_t queue, const void *request, size_t size, size_t room);
 void fake_ring_kick(struct fake_front *f, uint32_t queue);
+/* The used index. */
+uint16_t fake_ring_used(const struct fake_front *f, uint32_t queue);
 /* The next head that was given back, within ms; -1. Its answer is at fake_answer(). */
 int fake_ring_next(struct fake_front *f, uint32_t queue, int ms, uint32_t *written_out);
 const void *fake_answer(const struct fake_front *f, uint32_t queue, uint16_t head);

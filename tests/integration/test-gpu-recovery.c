@@ -213,6 +213,13 @@ static bool step(const struct rig *r, long n)
 	return true;
 }
 
+static void hold(const struct rig *r)
+{
+	assert_int_equal(ptrace(PTRACE_SEIZE, r->f->pid, NULL, NULL), 0);
+	assert_int_equal(ptrace(PTRACE_INTERRUPT, r->f->pid, NULL, NULL), 0);
+	assert_true(waitpid(r->f->pid, &(int){0}, __WALL) > 0);
+}
+
 /* Exactly behind an instruction, from the kick on, further on each time; not only where a random
  * time falls, which is mostly a copy. */
 static void killed_at_each_step(void **state)
@@ -231,9 +238,7 @@ static void killed_at_each_step(void **state)
 	for (int i = 0; !asleep; i++) {
 		if (i == 0) {
 			offer_life(r, 1);
-			assert_int_equal(ptrace(PTRACE_SEIZE, r->f->pid, NULL, NULL), 0);
-			assert_int_equal(ptrace(PTRACE_INTERRUPT, r->f->pid, NULL, NULL), 0);
-			assert_true(waitpid(r->f->pid, &(int){0}, __WALL) > 0);
+			hold(r);
 			fake_ring_kick(r->f, CONTROL);
 		}
 		asleep = !step(r, 100);
@@ -245,15 +250,64 @@ static void killed_at_each_step(void **state)
 	stride = length / (kills() / 3 + 1) + 1; /* each takes its time */
 	for (at = rand() % stride; at < length; at += stride, n++) {
 		offer_life(r, 1 + (uint32_t)n % 100);
-		assert_int_equal(ptrace(PTRACE_SEIZE, r->f->pid, NULL, NULL), 0);
-		assert_int_equal(ptrace(PTRACE_INTERRUPT, r->f->pid, NULL, NULL), 0);
-		assert_true(waitpid(r->f->pid, &(int){0}, __WALL) > 0);
+		hold(r);
 		fake_ring_kick(r->f, CONTROL);
 		step(r, at);
 		replace(r);
 		take_all(r);
 	}
 	print_message("%d kills, one each %ld of %ld instructions\n", n, stride, length);
+}
+
+/* Three requests in one batch, for a renderer that is held. */
+static void offer_three(struct rig *r)
+{
+	for (uint32_t id = 200; id < 203; id++) {
+		OFFER(r, BAD_RESOURCE, unref, {{.type = VIRTIO_GPU_CMD_RESOURCE_UNREF}, id, 0});
+	}
+	hold(r);
+	fake_ring_kick(r->f, CONTROL);
+}
+
+/* The same, until the guest has been shown the answers. Returns the number of steps. */
+static long step_until_shown(struct rig *r)
+{
+	uint16_t before = r->f->rings[CONTROL].seen;
+	long n = 0;
+
+	offer_three(r);
+	while (fake_ring_used(r->f, CONTROL) == before) {
+		assert_true(step(r, 1));
+		n++;
+	}
+	return n;
+}
+
+/* Behind each instruction of the few around the store that shows the guest its answers. */
+static void killed_while_publishing(void **state)
+{
+	struct rig *r = *state;
+	long n;
+
+	if (getenv("GPU_NO_STEPS")) {
+		skip();
+	}
+	r->f->stages = 0;
+	replace(r);
+	n = step_until_shown(r);
+	replace(r);
+	take_all(r);
+	for (long k = -25; k < 60; k++) {
+		if (k < 0) {
+			offer_three(r);
+			step(r, n + k);
+		} else {
+			n = step_until_shown(r);
+			step(r, k);
+		}
+		replace(r);
+		take_all(r);
+	}
 }
 
 static void check_scanout(struct rig *r, uint32_t n, uint32_t id)
@@ -442,6 +496,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(killed_at_work),
 		TEST(killed_at_each_step),
+		TEST(killed_while_publishing),
 		TEST(brings_the_picture_back),
 		TEST(stopped),
 		TEST(hostile_journal),
