@@ -158,6 +158,24 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
+/* In slices, and between them others have their turn. */
+static void copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset)
+{
+	const uint64_t row = (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
+	const uint32_t rows = (uint32_t)(GPU_SLICE_BYTES / row + 1);
+	struct rect slice = *all;
+
+	for (uint32_t done = 0; done < all->height; done += slice.height) {
+		if (done > 0) {
+			g->listener->pause(g->userdata);
+		}
+		slice.y = all->y + done;
+		slice.height = MIN(rows, all->height - done);
+		resource_transfer(r, &slice, offset + done * row);
+	}
+	g->copied += (uint64_t)all->width * all->height * RESOURCE_PIXEL_BYTES;
+}
+
 uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_transfer_to_host_2d *c = &q->command.transfer;
@@ -172,11 +190,11 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 	if (!r->backed) {
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
-	if (!rect_within(&rect, r->width, r->height)) {
+	if (!rect_within(&rect, r->width, r->height) || !resource_has(r, &rect, c->offset)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	g->copied += (uint64_t)rect.width * rect.height * RESOURCE_PIXEL_BYTES;
-	return answer_of(resource_transfer(r, &rect, c->offset));
+	copy(g, r, &rect, c->offset);
+	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
 /* Reads n entries from behind the command. */

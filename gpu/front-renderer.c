@@ -99,7 +99,6 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 	m.setup.version = LINK_VERSION;
 	m.setup.n_scanouts = LINK_SCANOUTS;
 	m.setup.flags = f->renderers > 1 ? LINK_SETUP_RECOVER : 0;
-	m.setup.features = f->features;
 	memcpy(m.setup.uuid_seed, f->uuid_seed, sizeof(m.setup.uuid_seed));
 	front_renderer_send(f, &m, fds, 2);
 	front_renderer_send_memory(f);

@@ -17,6 +17,7 @@
  *   execute    records that carry the order; the answer into the guest's memory
  *   decide     heads[h].written, then done = order
  *   wait       or: state = WAITING, and nothing was done; TAKEN again when it is answered
+ *   pause      or: state = PAUSED, while younger ones are done; what it changed so far is not here
  *   give back  used ring entry; heads[h].used_at, then state = ADDED
  *   publish    publishing = index; the guest's index; heads[…].order = 0; published = index
  *
@@ -44,6 +45,7 @@ enum journal_head_state {
 	JOURNAL_TAKEN = 0,   /* being executed, or executed if its order is done */
 	JOURNAL_WAITING = 1, /* not executed, while later ones may be */
 	JOURNAL_ADDED = 2,   /* in the used ring at used_at; the guest may see it or not yet */
+	JOURNAL_PAUSED = 3,  /* half executed, while one of the cursor queue is */
 };
 
 struct journal_head {

@@ -69,10 +69,9 @@ struct link_setup {
 	uint32_t n_scanouts; /* 1 to LINK_SCANOUTS */
 	uint32_t flags;      /* LINK_SETUP_* */
 	uint32_t pad;
-	uint64_t features;    /* virtio's, as negotiated */
 	uint8_t uuid_seed[8]; /* random, the same for each renderer of this VM */
 };
-static_assert(sizeof(struct link_setup) == 40, "wire size");
+static_assert(sizeof(struct link_setup) == 32, "wire size");
 
 struct link_memory {
 	struct link_header header;

@@ -60,7 +60,7 @@ static uint16_t settle(struct queue *q, uint16_t used)
 		if (h->order == 0) {
 			continue;
 		}
-		if (i >= q->ring.setup.size || h->state > JOURNAL_ADDED ||
+		if (i >= q->ring.setup.size || h->state > JOURNAL_PAUSED ||
 			(h->state == JOURNAL_ADDED && (uint16_t)(h->used_at - published) < seen)) {
 			record_published(q->record, q->index, published, &i, 1);
 		} else {
@@ -138,6 +138,8 @@ static bool is_due(const struct queue *q, const struct journal_head *h, uint64_t
 		return h->order > q->record->journal->done;
 	case JOURNAL_WAITING:
 		return h->order <= waiting_up_to;
+	case JOURNAL_PAUSED:
+		return true;
 	default:
 		return false;
 	}

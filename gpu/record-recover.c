@@ -93,7 +93,9 @@ static bool back(struct record *r, struct gpu *g, uint32_t slot, const struct jo
 	}
 	/* As it was, if the guest's memory is as it was. A backing that is too small for all of the
 	 * image never filled it at once. */
-	_unused_ int err = resource_transfer(res, &all, 0);
+	if (resource_has(res, &all, 0)) {
+		resource_transfer(res, &all, 0);
+	}
 	return true;
 }
 

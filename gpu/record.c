@@ -69,7 +69,7 @@ void record_done(struct record *r, uint32_t queue, uint16_t head, uint32_t writt
 	struct journal_head *h = head_of(r, queue, head);
 
 	__atomic_store_n(&h->written, written, __ATOMIC_RELEASE);
-	/* One that waited is older than what was done since. */
+	/* One that waited or paused is older than what was done since. */
 	put16(&h->state, JOURNAL_TAKEN);
 	if (r->journal->done < r->order) {
 		put64(&r->journal->done, r->order);
@@ -79,6 +79,11 @@ void record_done(struct record *r, uint32_t queue, uint16_t head, uint32_t writt
 void record_wait(struct record *r, uint32_t queue, uint16_t head)
 {
 	put16(&head_of(r, queue, head)->state, JOURNAL_WAITING);
+}
+
+void record_pause(struct record *r, uint32_t queue, uint16_t head)
+{
+	put16(&head_of(r, queue, head)->state, JOURNAL_PAUSED);
 }
 
 void record_added(struct record *r, uint32_t queue, uint16_t head, uint16_t used_at)

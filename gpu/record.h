@@ -45,6 +45,8 @@ void record_resume(struct record *r, uint64_t order);
 void record_done(struct record *r, uint32_t queue, uint16_t head, uint32_t written);
 /* It is not executed yet, and changed nothing. */
 void record_wait(struct record *r, uint32_t queue, uint16_t head);
+/* It goes on later, with record_resume; until then others are executed. */
+void record_pause(struct record *r, uint32_t queue, uint16_t head);
 void record_added(struct record *r, uint32_t queue, uint16_t head, uint16_t used_at);
 /* Around showing the guest the used index; heads are those that it shows. */
 void record_publishing(struct record *r, uint32_t queue, uint16_t index);

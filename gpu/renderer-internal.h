@@ -66,13 +66,17 @@ struct renderer {
 	uint32_t last_image;
 	uint32_t images[GPU_RESOURCES_MAX];
 	struct counters counters;
-	struct vring_chain chain; /* the one that is being executed */
+	/* What is being executed: a cursor's request may be, within one of the control queue. */
+	struct vring_chain chains[LINK_QUEUES];
+	uint16_t heads[LINK_QUEUES];
 };
 
 struct memory *renderer_memory(struct renderer *r);
 
 /* renderer-rings.c: executes what the rings have, for a bounded time; true if there is more. */
 bool renderer_run_rings(struct renderer *r);
+/* Looks at the cursor's ring in the middle of a control request. */
+void renderer_pause(struct renderer *r);
 /* Executes again what another renderer did not get done, or (up_to) what waits for modes. */
 void renderer_resume(struct renderer *r, uint32_t queue, uint64_t waiting_up_to);
 void renderer_ask_modes(struct renderer *r);

@@ -96,6 +96,11 @@ static void on_cursor(void *userdata, const struct gpu_cursor *cursor, const uin
 	}
 }
 
+static void on_pause(void *userdata)
+{
+	renderer_pause(userdata);
+}
+
 const struct gpu_listener renderer_listener = {
 	.resource = on_resource,
 	.backed = on_backed,
@@ -103,4 +108,5 @@ const struct gpu_listener renderer_listener = {
 	.scanout = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,
+	.pause = on_pause,
 };

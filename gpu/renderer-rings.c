@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The cursor's ring is looked at before each command of the control ring, so that a pointer moves
- * while frames are copied. Requests are shown to the guest when its ring is empty or when much was
- * copied since; after a bounded amount of work the link gets its turn.
+ * The cursor's ring is looked at before each command of the control ring, and between the slices of
+ * a large copy, so that a pointer moves while frames are copied. Requests are shown to the guest
+ * when its ring is empty or when much was copied since; after a bounded amount of work the link
+ * gets its turn.
  */
 #include "base/log.h"
 #include "gpu/renderer-internal.h"
@@ -24,15 +25,17 @@ static void count(struct renderer *r, uint32_t queue)
 /* Executes the request of a head that stands in the journal. */
 static void execute(struct renderer *r, struct queue *q, uint16_t head)
 {
+	struct vring_chain *chain = &r->chains[q->index];
 	uint32_t written = 0;
 
-	if (vring_read(&q->ring, renderer_memory(r), head, &r->chain) < 0) {
+	if (vring_read(&q->ring, renderer_memory(r), head, chain) < 0) {
 		return;
 	}
+	r->heads[q->index] = head;
 	count(r, q->index);
 	if (q->index == QUEUE_CURSOR) {
-		gpu_cursor(r->gpu, &r->chain, &written);
-	} else if (gpu_control(r->gpu, &r->chain, &written) == GPU_WAITS) {
+		gpu_cursor(r->gpu, chain, &written);
+	} else if (gpu_control(r->gpu, chain, &written) == GPU_WAITS) {
 		record_wait(&r->record, q->index, head);
 		r->modes_waited = true;
 		return;
@@ -77,6 +80,20 @@ static void run_cursor(struct renderer *r)
 		execute(r, q, head);
 	}
 	queue_publish(q);
+}
+
+void renderer_pause(struct renderer *r)
+{
+	uint64_t order = r->record.order;
+	uint16_t next;
+
+	if (!r->queues[QUEUE_CURSOR].enabled ||
+		vring_peek(&r->queues[QUEUE_CURSOR].ring, &next) <= 0) {
+		return;
+	}
+	record_pause(&r->record, QUEUE_CONTROL, r->heads[QUEUE_CONTROL]);
+	run_cursor(r);
+	record_resume(&r->record, order);
 }
 
 /* The front knows of a scanout before the guest knows that it has been set. */

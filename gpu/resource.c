@@ -315,19 +315,33 @@ static void read_bytes(struct reader *rd, uint8_t *to, uint64_t at, uint64_t byt
 	}
 }
 
-int resource_transfer(struct resource *r, const struct rect *box, uint64_t offset)
+static uint64_t row_bytes(const struct resource *r)
 {
-	uint64_t row = (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
-	uint64_t bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES, rows = box->height, end;
+	return (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
+}
+
+bool resource_has(const struct resource *r, const struct rect *box, uint64_t offset)
+{
+	uint64_t bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES, end;
+
+	assert(rect_within(box, r->width, r->height));
+	if (box->width == 0 || box->height == 0) {
+		return true;
+	}
+	return u64_add(offset, (box->height - 1) * row_bytes(r) + bytes, &end) &&
+	       end <= r->backing_bytes;
+}
+
+void resource_transfer(struct resource *r, const struct rect *box, uint64_t offset)
+{
+	uint64_t row = row_bytes(r), bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES;
+	uint64_t rows = box->height;
 	uint8_t *to = r->pixels + box->y * row + (uint64_t)box->x * RESOURCE_PIXEL_BYTES;
 	struct reader rd = {.r = r, .layout = layout_of(r->format)};
 
-	assert(rect_within(box, r->width, r->height));
+	assert(resource_has(r, box, offset));
 	if (bytes == 0 || rows == 0) {
-		return 0;
-	}
-	if (!u64_add(offset, (rows - 1) * row + bytes, &end) || end > r->backing_bytes) {
-		return -EINVAL;
+		return;
 	}
 	if (bytes == row) {
 		bytes *= rows;
@@ -337,5 +351,4 @@ int resource_transfer(struct resource *r, const struct rect *box, uint64_t offse
 	for (uint64_t i = 0; i < rows; i++) {
 		read_bytes(&rd, to + i * row, offset + i * row, bytes);
 	}
-	return 0;
 }

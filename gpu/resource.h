@@ -75,7 +75,8 @@ int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 	const struct backing_entry *entries, uint32_t n) _must_check_;
 void resource_detach(struct resource *r, struct budget *budget);
 
-/* Copies the box from the backing into the image: its first row lies offset bytes into the backing,
- * each next one a row of the image further. box lies within the image. 0, or -EINVAL if a byte of
- * it is behind the backing's end; nothing was copied then. */
-int resource_transfer(struct resource *r, const struct rect *box, uint64_t offset) _must_check_;
+/* Whether all bytes of a box that lies within the image are in the backing, where its first row
+ * lies offset bytes into it and each next one a row of the image further. */
+bool resource_has(const struct resource *r, const struct rect *box, uint64_t offset) _must_check_;
+/* Copies a box that resource_has from the backing into the image. */
+void resource_transfer(struct resource *r, const struct rect *box, uint64_t offset);

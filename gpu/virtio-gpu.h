@@ -22,7 +22,9 @@ struct vring_chain;
 /* Of a display that has not told its size. */
 #define GPU_DEFAULT_WIDTH  1280
 #define GPU_DEFAULT_HEIGHT 800
-#define GPU_NO_SLOT        UINT32_MAX
+/* A transfer of more is done in parts. */
+#define GPU_SLICE_BYTES (512U << 10)
+#define GPU_NO_SLOT     UINT32_MAX
 
 struct gpu_scanout {
 	uint32_t slot; /* of the resource it shows; GPU_NO_SLOT: nothing */
@@ -57,6 +59,8 @@ struct gpu_listener {
 	/* The cursor has moved or is hidden or shown, or (pixels) has a new image. pixels are
 	 * GPU_CURSOR_SIDE squared. */
 	void (*cursor)(void *userdata, const struct gpu_cursor *cursor, const uint8_t *pixels);
+	/* A transfer goes on after this. gpu_cursor may be called from it, gpu_control not. */
+	void (*pause)(void *userdata);
 };
 
 struct gpu {

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/fd.h"
 #include "gpu/memory.h"
 #include "gpu/virtio-gpu.h"
@@ -41,7 +42,7 @@ struct rig {
 	uint32_t written;
 	size_t room;
 	/* What the listener was told last, and how often. */
-	int n_resources, n_backed, n_unbacked, n_scanouts, n_damages, n_cursors;
+	int n_resources, n_backed, n_unbacked, n_scanouts, n_damages, n_cursors, n_pauses;
 	int refuse_backing;
 	uint32_t slot, scanout;
 	struct rect damage;
@@ -96,6 +97,11 @@ static void on_cursor(void *userdata, const struct gpu_cursor *cursor, const uin
 	r->cursor_pixels = pixels;
 }
 
+static void on_pause(void *userdata)
+{
+	((struct rig *)userdata)->n_pauses++;
+}
+
 static const struct gpu_listener listener = {
 	.resource = on_resource,
 	.backed = on_backed,
@@ -103,6 +109,7 @@ static const struct gpu_listener listener = {
 	.scanout = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,
+	.pause = on_pause,
 };
 
 static int setup(void **state)
@@ -323,6 +330,40 @@ static void transfers(void **state)
 	assert_int_equal(transfer(r, 1, 8188, 63, 31, 1, 1), OK);
 	assert_int_equal(transfer(r, 1, 8189, 63, 31, 1, 1), BAD_PARAMETER);
 	assert_int_equal(transfer(r, 1, 0, 64, 32, 0, 0), OK);
+}
+
+/* A large one has pauses, and is the same as in one go. */
+static void slices(void **state)
+{
+	struct rig *r = *state;
+	struct {
+		struct virtio_gpu_resource_attach_backing c;
+		struct virtio_gpu_mem_entry e[4];
+	} m = {.c = {{.type = VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING}, 1, 4}};
+	const uint8_t *pixels;
+
+	for (uint32_t i = 0; i < MEMORY; i++) {
+		r->guest[i] = (uint8_t)(i / 4093 + i);
+	}
+	for (size_t i = 0; i < 4; i++) {
+		m.e[i] = (struct virtio_gpu_mem_entry){0, MEMORY, 0};
+	}
+	assert_int_equal(create(r, 1, BGRX, 1000, 1048), OK);
+	pixels = r->gpu->resources[r->slot].pixels;
+	assert_int_equal(send(r, &m, sizeof(m)), OK);
+	assert_int_equal(transfer(r, 1, 0, 0, 0, 1000, 128), OK);
+	assert_int_equal(r->n_pauses, 0);
+	assert_int_equal(transfer(r, 1, 0, 0, 0, 1000, 1048), OK);
+	assert_in_range(r->n_pauses, 6, 10);
+	for (uint32_t i = 0; i < 1000 * 1048 * 4; i++) {
+		assert_int_equal(pixels[i], r->guest[i % MEMORY]);
+	}
+	assert_int_equal(transfer(r, 1, 40, 10, 20, 980, 1000), OK);
+	for (uint32_t y = 0; y < 1000; y++) {
+		assert_memory_equal(pixels + ((y + 20) * 1000 + 10) * 4,
+			r->guest + (40 + y * 4000) % MEMORY,
+			MIN(3920, MEMORY - (40 + y * 4000) % MEMORY));
+	}
 }
 
 static void scanouts(void **state)
@@ -563,6 +604,7 @@ int main(void)
 		TEST(many_resources),
 		TEST(backing),
 		TEST(transfers),
+		TEST(slices),
 		TEST(scanouts),
 		TEST(displays),
 		TEST(uuids),
