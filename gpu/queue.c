@@ -77,8 +77,9 @@ static void give_executed(struct queue *q)
 {
 	const struct journal_queue *j = journal_of(q);
 
-	for (uint16_t i = 0; i < q->ring.setup.size; i++) {
-		const struct journal_head *h = &j->heads[i];
+	for (uint32_t n = 0; n < q->ring.setup.size; n++) {
+		const struct journal_head *h = &j->heads[n];
+		uint16_t i = (uint16_t)n;
 
 		if (h->order != 0 && (h->state == JOURNAL_ADDED ||
 					     (h->state == JOURNAL_TAKEN &&
@@ -150,12 +151,12 @@ bool queue_resume(struct queue *q, uint64_t waiting_up_to, uint16_t *head_out)
 	const struct journal_queue *j = journal_of(q);
 	uint64_t oldest = UINT64_MAX;
 
-	for (uint16_t i = 0; !q->ring.broken && i < q->ring.setup.size; i++) {
+	for (uint32_t i = 0; !q->ring.broken && i < q->ring.setup.size; i++) {
 		const struct journal_head *h = &j->heads[i];
 
 		if (h->order != 0 && h->order < oldest && is_due(q, h, waiting_up_to)) {
 			oldest = h->order;
-			*head_out = i;
+			*head_out = (uint16_t)i;
 		}
 	}
 	if (oldest == UINT64_MAX) {

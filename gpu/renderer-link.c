@@ -79,25 +79,33 @@ static void handle_setup(struct renderer *r, const union link_msg *m, int fds[])
 	say_done(r, DONE_SETUP, 0);
 }
 
-/* Backings are kept as the guest's addresses in the journal, and found again in the new table. */
-static void attach_again(struct renderer *r, struct memory *m)
+static bool attach_again(struct renderer *r, uint32_t slot)
 {
-	r->gpu->memory = m;
-	for (uint32_t slot = 0; slot < GPU_RESOURCES_MAX; slot++) {
-		struct resource *res = &r->gpu->resources[slot];
-		const struct backing_entry *entries;
-		uint32_t n;
+	struct resource *res = &r->gpu->resources[slot];
+	uint32_t n;
+	const struct backing_entry *entries = record_entries(&r->record, slot, &n);
 
-		if (res->id == 0 || !res->backed) {
-			continue;
+	resource_detach(res, &r->gpu->budget);
+	if (resource_attach(res, &r->gpu->budget, r->gpu->memory, entries, n) < 0) {
+		record_drop_backing(&r->record, slot);
+		return false;
+	}
+	return true;
+}
+
+/* Backings are kept as the guest's addresses in the journal, and found again in the new table. */
+static void find_backings(struct renderer *r)
+{
+	uint32_t lost = 0;
+
+	for (uint32_t slot = 0; slot < GPU_RESOURCES_MAX; slot++) {
+		if (r->gpu->resources[slot].backed) {
+			lost += !attach_again(r, slot);
 		}
-		entries = record_entries(&r->record, slot, &n);
-		resource_detach(res, &r->gpu->budget);
-		if (resource_attach(res, &r->gpu->budget, m, entries, n) < 0) {
-			log_warn("vm %s: the backing of resource %u is no longer in memory",
-				r->options->name, res->id);
-			record_drop_backing(&r->record, slot);
-		}
+	}
+	if (lost > 0) {
+		log_warn("vm %s: the backing of %u resources is no longer in memory",
+			r->options->name, lost);
 	}
 }
 
@@ -129,7 +137,8 @@ static void commit_memory(struct renderer *r)
 			_unused_ int broken = vring_attach(&r->queues[i].ring, now);
 		}
 	}
-	attach_again(r, now);
+	r->gpu->memory = now;
+	find_backings(r);
 	err = memory_guard(now);
 	memory_finish(old);
 	if (err < 0) {

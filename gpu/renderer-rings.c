@@ -48,8 +48,8 @@ static void tell_breakage(struct renderer *r, struct queue *q)
 	const char *why;
 
 	if (queue_take_breakage(q, &why)) {
-		log_warn("vm %s: %s queue is broken until the driver resets it: %s",
-			r->options->name, q->index == QUEUE_CURSOR ? "cursor" : "control", why);
+		/* The front says it aloud. */
+		log_debug("vm %s: queue %u is broken: %s", r->options->name, q->index, why);
 		r->out.broken[q->index] = why;
 	}
 }

@@ -49,8 +49,8 @@ struct gpu_listener {
 	/* The resource in slot was made, or is about to go (id 0). */
 	void (*resource)(void *userdata, uint32_t slot, const struct resource *r);
 	/* Keeps the entries of its backing. 0, or -ENOMEM: the guest is told so. */
-	int (*backed)(void *userdata, uint32_t slot, const struct backing_entry *entries,
-		uint32_t n) _must_check_;
+	int (*backed)(
+		void *userdata, uint32_t slot, const struct backing_entry *entries, uint32_t n);
 	void (*unbacked)(void *userdata, uint32_t slot);
 	/* A scanout shows something else, or nothing. */
 	void (*scanout)(void *userdata, uint32_t scanout);
