@@ -42,7 +42,9 @@ struct standalone {
 	int control;
 	int signals;
 	struct child front, renderer;
-	bool wanted; /* a renderer, as soon as the last one is reaped */
+	/* The front has lost its renderer: there is another one as soon as that one is reaped. Its
+	 * word is waited for, because it is also how it is known which renderer it means. */
+	bool wanted;
 	uint64_t ended[RESTARTS_MAX];
 	unsigned int n_ended;
 };
@@ -149,16 +151,21 @@ static bool too_often(struct standalone *s)
 }
 
 /* 0, or the exit code to end with. */
-static int renderer_ended(struct standalone *s)
+static int replace_renderer(struct standalone *s)
 {
-	int status = reap(&s->renderer);
+	int r;
 
-	log_warn("%s: its renderer ended with status %d", s->o->name, status);
+	if (!s->wanted || s->renderer.pidfd >= 0) {
+		return 0;
+	}
+	s->wanted = false;
 	if (too_often(s)) {
 		log_error("%s: renderers end too often; giving up", s->o->name);
 		return EXIT_FAILURE;
 	}
-	return start_renderer(s) < 0 ? EXIT_FAILURE : 0;
+	r = start_renderer(s);
+	/* A front that is gone is no failure: its own end says what it was. */
+	return r < 0 && r != -EPIPE && r != -ECONNRESET ? EXIT_FAILURE : 0;
 }
 
 /* The front wants another renderer: the one that there is ends now, if it has not yet. 0, or -errno
@@ -174,8 +181,11 @@ static int front_said(struct standalone *s)
 	if (n <= 0 || parent_decode(FRONT_TO_PARENT, &m, (size_t)n, n_fds, &checked) < 0) {
 		return -EPIPE;
 	}
-	if (checked.type == PARENT_RENDERER_LOST && s->renderer.pidfd >= 0) {
-		syscall(SYS_pidfd_send_signal, s->renderer.pidfd, SIGKILL, NULL, 0);
+	if (checked.type == PARENT_RENDERER_LOST) {
+		s->wanted = true;
+		if (s->renderer.pidfd >= 0) {
+			syscall(SYS_pidfd_send_signal, s->renderer.pidfd, SIGKILL, NULL, 0);
+		}
 	}
 	return 0;
 }
@@ -200,12 +210,19 @@ static int serve(struct standalone *s)
 			return 0;
 		}
 		if (fds[1].revents) {
-			exit_code = renderer_ended(s);
+			int status = reap(&s->renderer);
+
+			if (status != 0) {
+				log_warn("%s: its renderer ended with status %d", s->o->name,
+					status);
+			}
 		}
 		if (fds[2].revents && front_said(s) < 0) {
 			/* Its end follows. */
 			s->control = safe_close(s->control);
+			s->wanted = false;
 		}
+		exit_code = replace_renderer(s);
 	}
 	return exit_code;
 }
