@@ -28,6 +28,7 @@ struct front_region {
 struct front_vring {
 	uint32_t size;
 	uint32_t base; /* SET_VRING_BASE, or where it was stopped */
+	uint32_t stopped_at;
 	uint64_t run;  /* which start by the VMM it is; every renderer is told the same */
 	struct vhost_user_vring_addr addr;
 	int kick; /* -1 as the others: none */
@@ -86,6 +87,7 @@ struct front {
 	sd_event_source *link_io;
 	bool link_ready;
 	bool modes_wanted;
+	bool resetting; /* the renderer has not yet forgotten the guest before this one */
 	uint32_t renderers;
 	struct link_pong pong; /* its last counters; only shown */
 	uint8_t uuid_seed[8];
@@ -145,6 +147,8 @@ void front_renderer_set(struct front *f, int fd);
 /* To the renderer, if there is one; it is told everything again when there is one. */
 void front_renderer_send(struct front *f, const union link_msg *msg, const int *fds, size_t n_fds);
 void front_renderer_send_memory(struct front *f);
+/* It forgets resources, scanouts and cursors. */
+void front_renderer_send_reset(struct front *f);
 void front_renderer_send_modes(struct front *f, const struct display_mode *modes);
 /* Takes what is new on the screens; true if the front may sleep now. */
 bool front_renderer_collect(struct front *f);

@@ -188,18 +188,12 @@ static enum front_done set_vring_fd(
 
 static enum front_done reset_device(struct front *f, const struct vhost_user_msg *m)
 {
-	union link_msg reset;
-
 	front_vrings_reset(f);
-	for (uint32_t i = 0; i < DISPLAY_SCANOUTS; i++) {
-		display_show(f->display, i, NULL, NULL);
-	}
 	if (!f->link_ready && f->renderers == 0) {
 		return FRONT_DONE;
 	}
 	front_wait_for(f, FRONT_WAIT_RESET, m);
-	link_init(&reset, LINK_RESET);
-	front_renderer_send(f, &reset, NULL, 0);
+	front_renderer_send_reset(f);
 	return FRONT_LATER;
 }
 

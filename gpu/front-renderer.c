@@ -71,6 +71,18 @@ void front_renderer_send_memory(struct front *f)
 	}
 }
 
+void front_renderer_send_reset(struct front *f)
+{
+	union link_msg m;
+
+	for (uint32_t i = 0; i < DISPLAY_SCANOUTS; i++) {
+		display_show(f->display, i, NULL, NULL);
+	}
+	f->resetting = f->renderers > 0;
+	link_init(&m, LINK_RESET);
+	front_renderer_send(f, &m, NULL, 0);
+}
+
 void front_renderer_send_modes(struct front *f, const struct display_mode *modes)
 {
 	union link_msg m;
@@ -102,9 +114,8 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 	memcpy(m.setup.uuid_seed, f->uuid_seed, sizeof(m.setup.uuid_seed));
 	front_renderer_send(f, &m, fds, 2);
 	front_renderer_send_memory(f);
-	if (f->wait == FRONT_WAIT_RESET) {
-		link_init(&m, LINK_RESET);
-		front_renderer_send(f, &m, NULL, 0);
+	if (f->resetting) {
+		front_renderer_send_reset(f);
 	}
 	front_vrings_start(f);
 	if (f->wait == FRONT_WAIT_STOPPED) {
@@ -123,8 +134,11 @@ static void handle_done(struct front *f, const struct link_done *done)
 	if (done->type == LINK_MEMORY && f->wait == FRONT_WAIT_MEMORY &&
 		done->generation == f->generation) {
 		front_acknowledge(f, done->error);
-	} else if (done->type == LINK_RESET && f->wait == FRONT_WAIT_RESET) {
-		front_acknowledge(f, done->error);
+	} else if (done->type == LINK_RESET) {
+		f->resetting = false;
+		if (f->wait == FRONT_WAIT_RESET) {
+			front_acknowledge(f, done->error);
+		}
 	}
 }
 

@@ -81,6 +81,17 @@ void front_vrings_start(struct front *f)
 	}
 }
 
+/* QEMU stops the rings when its guest is paused and when it is reset, and tells neither apart by a
+ * message (7.2 has no RESET_DEVICE for this device): but only a driver that begins anew begins with
+ * the first entry. One that is paused after exactly a multiple of 65536 requests loses nothing, and
+ * one that is reset there finds what it left. */
+static bool begins_anew(const struct front *f, uint32_t queue)
+{
+	const struct front_vring *q = &f->vrings[queue];
+
+	return queue == FRONT_QUEUE_CONTROL && q->base == 0 && q->stopped_at != 0;
+}
+
 const char *front_vring_kick(struct front *f, uint32_t queue, int *fd)
 {
 	struct front_vring *q = &f->vrings[queue];
@@ -91,8 +102,12 @@ const char *front_vring_kick(struct front *f, uint32_t queue, int *fd)
 	if (q->started) {
 		return "a second kick for a queue that runs";
 	}
+	if (begins_anew(f, queue)) {
+		front_renderer_send_reset(f);
+	}
 	take_fd(&q->kick, fd);
 	q->started = true;
+	q->stopped_at = 0;
 	q->run = ++f->runs;
 	/* Without protocol features a ring is enabled from the start. */
 	q->enabled = q->enabled || !(f->features & VHOST_USER_F_PROTOCOL_FEATURES);
@@ -129,7 +144,7 @@ void front_vring_stopped(struct front *f, uint32_t queue, uint32_t next_avail)
 {
 	struct front_vring *q = &f->vrings[queue];
 
-	q->base = next_avail;
+	q->base = q->stopped_at = next_avail;
 	q->started = q->told = q->broken = false;
 	/* QEMU gives new ones when it starts the ring again. */
 	q->kick = safe_close(q->kick);
