@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/gpu/sim-screen.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+
+/* Above a picture of 8192 by 8192. */
+#define PAYLOAD_MAX (300U << 20)
+#define PIXEL       4u
+
+void sim_screen_init(struct sim_screen *s, uint32_t width, uint32_t height)
+{
+	*s = (struct sim_screen){.fd = -1};
+	s->info.hdr.type = VIRTIO_GPU_RESP_OK_DISPLAY_INFO;
+	s->info.pmodes[0].enabled = 1;
+	s->info.pmodes[0].r.width = width;
+	s->info.pmodes[0].r.height = height;
+}
+
+static void forget(struct sim_screen *s)
+{
+	s->fd = safe_close(s->fd);
+	s->received = 0;
+	for (size_t i = 0; i < SIM_SCANOUTS; i++) {
+		free(s->scanouts[i].pixels);
+		s->scanouts[i] = (struct sim_scanout){0};
+	}
+}
+
+void sim_screen_finish(struct sim_screen *s)
+{
+	forget(s);
+	free(s->payload);
+	s->payload = NULL;
+	s->room = 0;
+}
+
+int sim_screen_connect(struct sim_screen *s)
+{
+	int pair[2];
+
+	forget(s);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		return -errno;
+	}
+	s->fd = pair[0];
+	return pair[1];
+}
+
+int sim_screen_say(struct sim_screen *s, const void *data, size_t size)
+{
+	return send(s->fd, data, size, MSG_NOSIGNAL) == (ssize_t)size ? 0 : -EPIPE;
+}
+
+static bool wrong(struct sim_screen *s, const char *why)
+{
+	snprintf(s->wrong, sizeof(s->wrong), "%s (request %u, %u bytes)", why, s->header.request,
+		s->header.size);
+	return false;
+}
+
+static bool answer(struct sim_screen *s, const void *data, uint32_t size)
+{
+	const struct display_header h = {s->header.request, DISPLAY_REPLY, size};
+
+	return s->mute ||
+	       (sim_screen_say(s, &h, sizeof(h)) == 0 && sim_screen_say(s, data, size) == 0);
+}
+
+static bool take_scanout(struct sim_screen *s)
+{
+	struct display_scanout m;
+	struct sim_scanout *o;
+
+	memcpy(&m, s->payload, sizeof(m));
+	if (m.scanout >= SIM_SCANOUTS) {
+		return wrong(s, "no such scanout");
+	}
+	o = &s->scanouts[m.scanout];
+	free(o->pixels);
+	*o = (struct sim_scanout){.width = m.width, .height = m.height, .n_updates = o->n_updates};
+	if (m.width > 0 && m.height > 0 && !s->drop_pixels) {
+		o->pixels = calloc((size_t)m.width * m.height, PIXEL);
+	}
+	return true;
+}
+
+static bool take_update(struct sim_screen *s)
+{
+	struct display_update u;
+	struct sim_scanout *o;
+	const uint8_t *from = s->payload + sizeof(u);
+
+	memcpy(&u, s->payload, sizeof(u));
+	if (u.scanout >= SIM_SCANOUTS ||
+		s->header.size != sizeof(u) + (uint64_t)u.width * u.height * PIXEL) {
+		return wrong(s, "an update of another size than it says");
+	}
+	o = &s->scanouts[u.scanout];
+	if (u.width > o->width || u.x > o->width - u.width || u.height > o->height ||
+		u.y > o->height - u.height) {
+		return wrong(s, "an update outside of its scanout");
+	}
+	for (uint32_t y = 0; o->pixels && y < u.height; y++) {
+		memcpy(o->pixels + (size_t)(u.y + y) * o->width + u.x,
+			from + (size_t)y * u.width * PIXEL, u.width * PIXEL);
+	}
+	o->last = u;
+	o->n_updates++;
+	return true;
+}
+
+/* Sizes of payloads; an update's is checked by itself. */
+static bool size_fits(const struct display_header *h)
+{
+	switch (h->request) {
+	case DISPLAY_GET_PROTOCOL_FEATURES:
+	case DISPLAY_GET_DISPLAY_INFO:
+		return h->size == 0;
+	case DISPLAY_SET_PROTOCOL_FEATURES:
+		return h->size == sizeof(uint64_t);
+	case DISPLAY_CURSOR_POS:
+	case DISPLAY_CURSOR_POS_HIDE:
+	case DISPLAY_SCANOUT:
+		return h->size == sizeof(struct display_scanout);
+	case DISPLAY_CURSOR_UPDATE:
+		return h->size == sizeof(struct display_cursor_update);
+	case DISPLAY_UPDATE:
+		return h->size >= sizeof(struct display_update) && h->size < PAYLOAD_MAX;
+	default:
+		return false;
+	}
+}
+
+static bool take(struct sim_screen *s)
+{
+	const uint64_t none = 0;
+
+	s->n_messages[s->header.request]++;
+	switch (s->header.request) {
+	case DISPLAY_GET_PROTOCOL_FEATURES:
+		return answer(s, &none, sizeof(none));
+	case DISPLAY_SET_PROTOCOL_FEATURES:
+		memcpy(&s->backend_features, s->payload, sizeof(s->backend_features));
+		return s->backend_features == 0 || wrong(s, "features that were not offered");
+	case DISPLAY_GET_DISPLAY_INFO:
+		return answer(s, &s->info, sizeof(s->info));
+	case DISPLAY_CURSOR_POS:
+	case DISPLAY_CURSOR_POS_HIDE:
+		memcpy(&s->cursor_pos, s->payload, sizeof(s->cursor_pos));
+		s->cursor_hidden = s->header.request == DISPLAY_CURSOR_POS_HIDE;
+		return true;
+	case DISPLAY_CURSOR_UPDATE:
+		memcpy(&s->cursor, s->payload, sizeof(s->cursor));
+		s->cursor_pos = s->cursor.pos;
+		s->cursor_hidden = false;
+		return true;
+	case DISPLAY_SCANOUT:
+		return take_scanout(s);
+	default:
+		return take_update(s);
+	}
+}
+
+/* Whether the header is one that there can be; room for its payload. */
+static bool begin(struct sim_screen *s)
+{
+	if (!size_fits(&s->header)) {
+		return wrong(s, "a message that there is none of");
+	}
+	if (s->header.size > s->room) {
+		free(s->payload);
+		s->room = s->header.size;
+		s->payload = malloc(s->room);
+	}
+	return s->payload || s->header.size == 0;
+}
+
+bool sim_screen_read(struct sim_screen *s)
+{
+	const size_t head = sizeof(s->header);
+
+	while (s->fd >= 0) {
+		bool in_head = s->received < head;
+		uint8_t *to = in_head ? (uint8_t *)&s->header + s->received
+				      : s->payload + (s->received - head);
+		size_t left = in_head ? head - s->received : head + s->header.size - s->received;
+		ssize_t n = recv(s->fd, to, left, MSG_DONTWAIT);
+
+		if (n <= 0) {
+			return n < 0 && (errno == EAGAIN || errno == EINTR);
+		}
+		s->received += (size_t)n;
+		s->n_bytes += (size_t)n;
+		if (s->received == head && !begin(s)) {
+			return false;
+		}
+		if (s->received >= head && s->received == head + s->header.size) {
+			s->received = 0;
+			if (!take(s)) {
+				return false;
+			}
+		}
+	}
+	return true;
+}
