@@ -311,7 +311,7 @@ static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
 	memset(r->images, 0, sizeof(r->images));
 	r->out.scanouts = r->out.damaged = 0;
 	r->out.n_gone = 0;
-	r->out.gone_all = false;
+	r->out.gone_all = true;
 	say_done(r, DONE_RESET, 0);
 }
 
@@ -515,7 +515,6 @@ static void send_answers(struct renderer *r)
 		o->stopped[i] = o->stopped[i] && !post_stopped(r, i);
 	}
 	o->modes_wanted = o->modes_wanted && !post_modes_wanted(r);
-	o->pong = o->pong && !post_pong(r);
 }
 
 static void send_images(struct renderer *r)
@@ -547,5 +546,9 @@ void renderer_send(struct renderer *r)
 	}
 	if (!r->link_blocked && !r->link_lost) {
 		send_images(r);
+	}
+	/* Last: what it counts has been told. */
+	if (!r->link_blocked && !r->link_lost) {
+		r->out.pong = r->out.pong && !post_pong(r);
 	}
 }

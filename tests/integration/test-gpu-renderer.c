@@ -326,6 +326,8 @@ static void stop_and_go(void **state)
 	fake_front_send(f, &m, NULL, 0);
 	assert_true(fake_front_wait(f, LINK_DONE, &m, 5000));
 	assert_int_equal(m.done.type, LINK_RESET);
+	assert_true(fake_front_wait(f, LINK_IMAGE_GONE, &m, 5000));
+	assert_int_equal(m.image_gone.image, 0);
 	assert_int_equal(create(f, 1, BGRX, 8, 8), OK);
 	/* Not enabled: nothing is taken. */
 	link_init(&m, LINK_ENABLE);
