@@ -29,7 +29,7 @@ struct front_vring {
 	uint32_t size;
 	uint32_t base; /* SET_VRING_BASE, or where it was stopped */
 	uint32_t stopped_at;
-	uint64_t run;  /* which start by the VMM it is; every renderer is told the same */
+	uint64_t run; /* which start by the VMM it is; every renderer is told the same */
 	struct vhost_user_vring_addr addr;
 	int kick; /* -1 as the others: none */
 	int call;
