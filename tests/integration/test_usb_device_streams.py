@@ -219,5 +219,102 @@ class BulkStreams(unittest.TestCase):
             self.assertEqual(p.bulk_in(BULK_IN, 64)[0], OK)
 
 
+class BufferedBulk(unittest.TestCase):
+    @staticmethod
+    def start(p, size, count, endpoint=BULK_IN):
+        ident = p.new_id()
+        p.send(START_BULK_RECEIVING, struct.pack("<IIBB", 0, size, endpoint, count), ident)
+        got, body = p.expect(BULK_RECEIVING_STATUS)
+        assert got == ident and struct.unpack_from("<IB", body) == (0, endpoint), body
+        return body[5]
+
+    @staticmethod
+    def stop(p):
+        ident = p.new_id()
+        p.send(STOP_BULK_RECEIVING, struct.pack("<IB", 0, BULK_IN), ident)
+        while True:
+            got, body = p.expect(BULK_RECEIVING_STATUS)
+            if got == ident:
+                return body[5]
+
+    def test_comes_unasked_until_it_is_stopped(self):
+        with Device() as w:
+            p = Streams(w.sock).start()
+            for _ in range(3):
+                self.assertEqual(self.start(p, 1024, 5), OK)
+                for n in range(200):
+                    ident, body = p.expect(BUFFERED_BULK)
+                    self.assertEqual(struct.unpack_from("<IIBB", body), (0, 1024, BULK_IN, OK))
+                    self.assertEqual((ident, len(body)), (n, 10 + 1024))
+                self.assertEqual(self.stop(p), OK)
+                p.round_trip()
+                self.assertEqual([k for k in IsochronousIn.left(p) if k == BUFFERED_BULK], [], "data after the end")
+            self.assertEqual(p.bulk_in(BULK_IN, 512)[0], OK)
+
+    def test_guest_that_does_not_read(self):
+        """A device that always has something costs no more than what may be unread."""
+        with Device() as w:
+            p = Streams(w.sock).start()
+            self.assertEqual(self.start(p, 1 << 14, 16), OK)
+            time.sleep(1)
+            # 4 MiB of replies may be unread; it has as much itself, and half as much is in flight at most.
+            self.assertLess(w.peak_kib(), 16 << 10)
+            self.assertEqual(self.stop(p), OK)
+            self.assertEqual(p.bulk_in(BULK_IN, 512)[0], OK)
+
+    def test_bounds(self):
+        with Device() as w:
+            p = Streams(w.sock).start()
+            for size, count in ((0, 1), (1023, 1), (512, 1), (1 << 21, 1), (1024, 0), (1024, 17), (1024, 255)):
+                self.assertEqual(self.start(p, size, count), INVALID, (size, count))
+            self.assertEqual(p.bulk_in(BULK_IN, 512)[0], OK)
+
+
+class Storms(unittest.TestCase):
+    """Everything that can be started and stopped, a thousand times over without waiting for an answer."""
+
+    ROUNDS = 1000
+
+    def batch(self, p, kinds):
+        mask = struct.pack("<I", 1 << STREAM_OUT | 1 << 16 + (STREAM_IN & 0x0f))
+        packets = {
+            "in": (p.packet(START_ISO, bytes([ISO_IN, 32, 16])), p.packet(STOP_ISO, bytes([ISO_IN]))),
+            "out": (p.packet(START_ISO, bytes([ISO_OUT, 1, 1])) +
+                    p.packet(ISO, struct.pack("<BBH", ISO_OUT, 0, 64) + bytes(64)) * 3,
+                    p.packet(STOP_ISO, bytes([ISO_OUT]))),
+            "bulk": (p.packet(START_BULK_RECEIVING, struct.pack("<IIBB", 0, 4096, BULK_IN, 16)),
+                     p.packet(STOP_BULK_RECEIVING, struct.pack("<IB", 0, BULK_IN))),
+            "streams": (p.packet(ALLOC_STREAMS, mask + struct.pack("<I", 8)), p.packet(FREE_STREAMS, mask)),
+        }
+        return b"".join(packets[k][0] for k in kinds) + b"".join(packets[k][1] for k in kinds)
+
+    def test_start_and_stop(self):
+        for kinds in (["in"], ["out"], ["bulk"], ["streams"], ["in", "out", "bulk", "streams"]):
+            with self.subTest(kinds=kinds), Device("iso=20") as w:
+                p = Streams(w.sock).start()
+                p.set_alt(1, 1)
+                p.set_alt(2, 1)
+                flood(p, self.batch(p, kinds) * self.ROUNDS)
+                self.assertLess(w.peak_kib(), 64 << 10)
+                # flood may stop within a packet: a new round would be read as its rest.
+                p.sock.shutdown(socket.SHUT_WR)
+                while p.receive(20):
+                    pass
+                self.assertEqual(w.wait(10), 0, w.said())
+
+    def test_it_serves_on_behind(self):
+        with Device("iso=20") as w:
+            p = Streams(w.sock).start()
+            p.set_alt(1, 1)
+            p.set_alt(2, 1)
+            for _ in range(100):
+                p.send_raw(self.batch(p, ["streams", "out", "in", "bulk"]))
+                p.round_trip()
+            self.assertEqual(p.start_iso(ISO_IN, 8, 4), OK)
+            self.assertEqual(p.iso_packet()[1], OK)
+            self.assertEqual(p.bulk_in(BULK_IN, 512)[0], OK)
+            self.assertEqual(p.counters()["forbidden"], 0)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -309,6 +309,39 @@ static void test_slow_guest_keeps_urbs(void **state)
 	assert_int_equal(in_flight(f), 0);
 }
 
+/* Streams that are started, brought empty packets and stopped, by a guest that doesn't read: what
+ * they leave unwritten costs as much as it holds, so that the guest isn't read any more at 4 MiB. A
+ * URB of 32 packets takes 16 KiB, and they are eight at a time. */
+static void test_storm_unread(void **state)
+{
+	struct fixture *f = *state;
+	static const uint32_t full[1] = {128}, nothing[32] = {0};
+	unsigned int taken = 0;
+
+	bring_up_iso(f);
+	started(f, IN_ENDPOINT, 1, 8);
+	f->n_in = sizeof(f->in);
+	while (f->n_queued > 0) {
+		bring(f, full, 1);
+		turn(f);
+	}
+	say(f, STOP_ISO, 8, IN_ENDPOINT, 1);
+	for (start(f, IN_ENDPOINT, 32, 8); f->n_queued > 0; start(f, IN_ENDPOINT, 32, 8)) {
+		while (f->n_queued > 0) {
+			bring(f, nothing, 32);
+		}
+		say(f, STOP_ISO, 8, IN_ENDPOINT, 1);
+		taken++;
+	}
+	assert_true(taken >= 20 && taken <= 34);
+	/* Reading, it gets all of it, and the last start is served. */
+	for (int i = 0; i < 1000 && f->n_queued == 0; i++) {
+		f->n_in = 0;
+		turn(f);
+	}
+	assert_int_equal(f->n_queued, 8);
+}
+
 static void test_stop_with_packets_unwritten(void **state)
 {
 	struct fixture *f = *state;
@@ -380,6 +413,7 @@ int main(void)
 		TEST(test_out_packet_too_long_ends_it),
 		TEST(test_error_ends_it),
 		TEST(test_slow_guest_keeps_urbs),
+		TEST(test_storm_unread),
 		TEST(test_stop_with_packets_unwritten),
 		TEST(test_altsetting_and_reset_end_it),
 		TEST(test_device_lost_in_the_middle_of_a_packet),
