@@ -143,9 +143,14 @@ static void handle(struct fake_front *f, const union link_msg *m, int fds[])
 	case LINK_SCANOUT:
 		f->scanouts[m->scanout.scanout] = m->scanout;
 		if (fds[0] >= 0) {
+			f->n_images++;
 			safe_close(f->image_fds[m->scanout.scanout]);
 			f->image_fds[m->scanout.scanout] = steal_fd(&fds[0]);
 		}
+		break;
+	case LINK_IMAGE_GONE:
+		f->n_gone += m->image_gone.image != 0;
+		f->n_gone_all += m->image_gone.image == 0;
 		break;
 	case LINK_BROKEN:
 		f->broken[m->broken.queue] = m->broken;
@@ -374,7 +379,7 @@ int fake_ring_next(struct fake_front *f, uint32_t queue, int ms, uint32_t *writt
 		if (__atomic_load_n(&used[1], __ATOMIC_ACQUIRE) != r->seen) {
 			break;
 		}
-		if (left < 0 || poll(p, 2, (int)left) <= 0) {
+		if (left < 0 || poll(p, f->deaf ? 1 : 2, (int)left) <= 0) {
 			return -1;
 		}
 		_unused_ ssize_t got = read(r->call, &n, sizeof(n));

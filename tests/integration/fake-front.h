@@ -47,6 +47,9 @@ struct fake_front {
 	struct link_broken broken[LINK_QUEUES];
 	int n_modes_wanted;
 	bool answers_modes; /* by itself */
+	bool deaf;          /* doesn't read the link while it waits for answers */
+	uint32_t n_images;  /* fds of images that came; and what was said to be gone */
+	uint32_t n_gone, n_gone_all;
 	uint32_t stages;
 };
 

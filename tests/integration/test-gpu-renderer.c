@@ -450,6 +450,36 @@ static void bad_messages(void **state)
 	assert_int_equal(create(f, 1, BGRX, 8, 8), OK);
 }
 
+/* A front that doesn't read, and a guest that shows ever new images: what the front hears in the
+ * end is the newest, and every image that it was given is gone by one message or another. */
+static void front_that_does_not_read(void **state)
+{
+	struct fake_front *f = *state;
+	union link_msg m;
+
+	f->deaf = true;
+	for (uint32_t i = 0; i < 4000; i++) {
+		uint32_t id = 1 + i % 50;
+
+		if (i >= 50) {
+			assert_int_equal(unref(f, id), OK);
+		}
+		assert_int_equal(create(f, id, BGRX, 8 + i % 100, 8), OK);
+		assert_int_equal(scanout(f, i % 2, id, 8 + i % 100, 8), OK);
+	}
+	f->deaf = false;
+	link_init(&m, LINK_PING);
+	m.ping.seq = 5;
+	fake_front_send(f, &m, NULL, 0);
+	assert_true(fake_front_wait(f, LINK_PONG, &m, 5000));
+	assert_int_equal(m.pong.resources, 50);
+	assert_int_equal(f->scanouts[0].width, 8 + 3998 % 100);
+	assert_int_equal(f->scanouts[1].width, 8 + 3999 % 100);
+	assert_in_range(f->n_images, 10, 3999);
+	assert_true(f->n_gone_all > 0 || f->n_gone >= f->n_images - 50);
+	assert_true(fake_front_alive(f));
+}
+
 static int count_fds(const struct fake_front *f)
 {
 	char path[64];
@@ -503,6 +533,7 @@ int main(void)
 		TEST(new_memory_table),
 		TEST(truncated_memory),
 		TEST(bad_messages),
+		TEST(front_that_does_not_read),
 		TEST(leaks_nothing),
 	};
 
