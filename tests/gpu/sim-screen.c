@@ -13,6 +13,7 @@
 /* Above a picture of 8192 by 8192. */
 #define PAYLOAD_MAX (300U << 20)
 #define PIXEL       4u
+#define READ_MAX    (256U << 10)
 
 void sim_screen_init(struct sim_screen *s, uint32_t width, uint32_t height)
 {
@@ -84,7 +85,9 @@ static bool take_scanout(struct sim_screen *s)
 	}
 	o = &s->scanouts[m.scanout];
 	free(o->pixels);
-	*o = (struct sim_scanout){.width = m.width, .height = m.height, .n_updates = o->n_updates};
+	o->pixels = NULL;
+	o->width = m.width;
+	o->height = m.height;
 	if (m.width > 0 && m.height > 0 && !s->drop_pixels) {
 		o->pixels = calloc((size_t)m.width * m.height, PIXEL);
 	}
@@ -112,6 +115,11 @@ static bool take_update(struct sim_screen *s)
 			from + (size_t)y * u.width * PIXEL, u.width * PIXEL);
 	}
 	o->last = u;
+	if (o->watch_x - u.x < u.width && o->watch_y - u.y < u.height) {
+		size_t at = (size_t)(o->watch_y - u.y) * u.width + (o->watch_x - u.x);
+
+		memcpy(&o->watched, from + at * PIXEL, PIXEL);
+	}
 	o->n_updates++;
 	return true;
 }
@@ -185,8 +193,9 @@ static bool begin(struct sim_screen *s)
 bool sim_screen_read(struct sim_screen *s)
 {
 	const size_t head = sizeof(s->header);
+	uint64_t enough = s->n_bytes + READ_MAX;
 
-	while (s->fd >= 0) {
+	while (s->fd >= 0 && s->n_bytes < enough) {
 		bool in_head = s->received < head;
 		uint8_t *to = in_head ? (uint8_t *)&s->header + s->received
 				      : s->payload + (s->received - head);

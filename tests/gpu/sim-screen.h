@@ -17,6 +17,7 @@ struct sim_scanout {
 	uint32_t width, height;
 	uint32_t *pixels; /* width * height; NULL while off, or with drop_pixels */
 	struct display_update last;
+	uint32_t watch_x, watch_y, watched; /* a pixel that is looked at, and what it is */
 	uint64_t n_updates;
 };
 
@@ -46,8 +47,8 @@ void sim_screen_finish(struct sim_screen *s);
 /* A new socket for a backend: its end, which the caller sends and closes. An old one is closed.
  * -errno. */
 int sim_screen_connect(struct sim_screen *s) _must_check_;
-/* What there is to read, without waiting. False when the backend has closed it, or said what it
- * must not say. */
+/* What there is to read, without waiting, and not so much that everything else waits. False when
+ * the backend has closed it, or said what it must not say. */
 bool sim_screen_read(struct sim_screen *s);
 /* Bytes to the backend, whatever they are. */
 int sim_screen_say(struct sim_screen *s, const void *data, size_t size) _must_check_;

@@ -27,6 +27,7 @@ strace:strace
 /usr/include/cmocka.h:libcmocka-dev
 scdoc:scdoc
 qemu-system-x86_64:qemu-system-x86
+/usr/lib/qemu/vhost-user-gpu:qemu-system-gui
 /usr/share/seabios/bios-256k.bin:seabios
 /bin/busybox:busybox-static
 cpio:cpio

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT
+ * One round of tests/bench gpu-2d: gpu-bench MS limit, or gpu-bench MS BACKEND [OPTION…]. MS is how
+ * long each cell takes. Prints a JSON object.
+ */
+#include "tests/benches/gpu-bench.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MEMORY (256U << 20)
+
+const struct bench_size bench_sizes[4] = {{640, 480}, {1280, 800}, {1920, 1080}, {3840, 2160}};
+
+uint64_t bench_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+void bench_pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((size_t)cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set) < 0) {
+		bench_fail("it takes two CPUs");
+	}
+}
+
+_Noreturn void bench_fail(const char *what)
+{
+	fprintf(stderr, "gpu-bench: %s\n", what);
+	exit(EXIT_FAILURE);
+}
+
+void bench_add(struct bench_samples *s, uint64_t ns)
+{
+	if (s->n == s->max) {
+		s->max = s->max ? s->max * 2 : 4096;
+		s->ns = realloc(s->ns, s->max * sizeof(*s->ns));
+		if (!s->ns) {
+			bench_fail("out of memory");
+		}
+	}
+	s->ns[s->n++] = ns;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+double bench_percentile(struct bench_samples *s, double p)
+{
+	size_t at;
+
+	if (s->n == 0) {
+		bench_fail("nothing was measured");
+	}
+	qsort(s->ns, s->n, sizeof(*s->ns), compare);
+	at = (size_t)((double)s->n * p / 100);
+	return (double)s->ns[at < s->n ? at : s->n - 1] / 1e3;
+}
+
+void bench_forget(struct bench_samples *s)
+{
+	free(s->ns);
+	*s = (struct bench_samples){0};
+}
+
+static void bench_backend(const char *const *argv, uint64_t for_ns)
+{
+	const struct virtio_gpu_ctrl_hdr info = {.type = VIRTIO_GPU_CMD_GET_DISPLAY_INFO};
+	const struct sim_options o = {
+		.argv = argv,
+		.cpu = BENCH_CPU_BACKEND,
+		.quiet = true,
+		.memory = MEMORY,
+		.width = 1920,
+		.height = 1080,
+	};
+	uint64_t begin = bench_now_ns(), replied;
+	struct sim s;
+
+	if (sim_connect(&s, &o) < 0) {
+		bench_fail("no backend");
+	}
+	replied = bench_now_ns();
+	s.screen.drop_pixels = true;
+	if (sim_driver_ok(&s, SIM_FEATURES) < 0 ||
+		sim_command(&s, &info, sizeof(info)) != VIRTIO_GPU_RESP_OK_DISPLAY_INFO) {
+		bench_fail("the backend doesn't start");
+	}
+	printf("{\"start_reply_ms\": %.3f, \"start_command_ms\": %.3f",
+		(double)(replied - begin) / 1e6, (double)(bench_now_ns() - begin) / 1e6);
+	printf(", \"rss_idle_mib\": %.2f", (double)sim_backend_rss(&s.backend) / (1 << 20));
+	bench_commands(&s);
+	bench_info(&s);
+	bench_frames(&s, for_ns);
+	bench_cursor(&s, for_ns);
+	printf(", \"rss_after_mib\": %.2f}\n", (double)sim_backend_rss(&s.backend) / (1 << 20));
+	sim_stop(&s);
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t for_ns = argc > 2 ? strtoull(argv[1], NULL, 10) * 1000000 : 0;
+
+	if (for_ns == 0) {
+		bench_fail("usage: gpu-bench MS limit | gpu-bench MS BACKEND [OPTION...]");
+	}
+	bench_pin(BENCH_CPU_VMM);
+	if (strcmp(argv[2], "limit") == 0) {
+		bench_limits(for_ns);
+	} else {
+		bench_backend((const char *const *)argv + 2, for_ns);
+	}
+	return EXIT_SUCCESS;
+}
