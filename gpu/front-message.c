@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
@@ -199,9 +200,10 @@ static enum front_done reset_device(struct front *f, const struct vhost_user_msg
 
 static enum front_done set_socket(struct front *f, const char **why)
 {
-	int r = display_set_socket(f->display, steal_fd(&f->fds[0]));
+	struct stat st;
 
-	if (r < 0) {
+	if (fstat(f->fds[0], &st) < 0 || !S_ISSOCK(st.st_mode) ||
+		display_set_socket(f->display, steal_fd(&f->fds[0])) < 0) {
 		*why = "a display that is no socket";
 		return FRONT_BAD;
 	}
