@@ -348,7 +348,7 @@ static void test_good_tables(void **state)
 			(i < 12 ? SIM_PIXELS : SIM_HIGH + SIM_PIXELS) + i * 31, 31, true};
 	}
 	head = sim_ring_offer_indirect(
-		&s->rings[SIM_CONTROL], &s->vmm.memory, TABLE + 3, segments, ARRAY_SIZE(segments));
+		&s->rings[SIM_CONTROL], &s->vmm.memory, TABLE + 8, segments, ARRAY_SIZE(segments));
 	assert_true(head >= 0);
 	sim_ring_kick(&s->rings[SIM_CONTROL]);
 	assert_int_equal(sim_take(s, SIM_CONTROL, 2000, &written), head);
