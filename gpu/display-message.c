@@ -172,6 +172,7 @@ int display_send(struct display *d)
 
 	while (o->sent < o->size) {
 		size_t pixels = o->sent > o->head_size ? o->sent - o->head_size : 0;
+		size_t offered = 0;
 
 		m.msg_iovlen = 0;
 		if (o->sent < o->head_size) {
@@ -181,12 +182,19 @@ int display_send(struct display *d)
 		if (o->picture) {
 			m.msg_iovlen += gather_pixels(o, pixels, iov + m.msg_iovlen, ROWS_MAX);
 		}
+		for (size_t i = 0; i < m.msg_iovlen; i++) {
+			offered += iov[i].iov_len;
+		}
 		n = sendmsg(d->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0) {
 			return errno == EAGAIN ? 0 : errno == EINTR ? 0 : -errno;
 		}
 		o->sent += (size_t)n;
 		d->count.bytes += (uint64_t)n;
+		if ((size_t)n < offered) {
+			/* Full: asking once more would only be told so. */
+			return 0;
+		}
 	}
 	o->picture = picture_unref(o->picture);
 	o->busy = false;
