@@ -44,9 +44,12 @@ struct display {
 	sd_event_source *io;
 	sd_event_source *timer; /* for the answer */
 	uint32_t io_events;
-	bool ready;
+	bool ready;      /* the guest's commands may be executed */
+	bool negotiated; /* the features: nothing but that question may be sent before */
 	enum asked asked;
-	bool want_modes; /* to be asked for as soon as nothing else is asked */
+	bool late;        /* the VMM took too long: the guest waits for nothing until it answers */
+	bool want_modes;  /* to be asked for as soon as nothing else is asked */
+	bool guest_waits; /* ops->modes is owed */
 	bool have_modes;
 	bool features_set; /* SET_PROTOCOL_FEATURES is to be sent */
 	struct display_mode modes[DISPLAY_SCANOUTS];

@@ -8,10 +8,9 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include "base/checked.h"
 #include "gpu/display-internal.h"
 
-/* How long a VMM may take to answer. The guest waits meanwhile. */
-#define ANSWER_USEC UINT64_C(1000000)
 /* Rows in one sendmsg, when the damage is narrower than its picture. */
 #define ROWS_MAX 256
 
@@ -30,8 +29,6 @@ void display_ask(struct display *d, enum asked what, enum display_request reques
 	begin_message(d, request, 0);
 	d->asked = what;
 	d->received = 0;
-	sd_event_source_set_time_relative(d->timer, ANSWER_USEC);
-	sd_event_source_set_enabled(d->timer, SD_EVENT_ONESHOT);
 }
 
 static void begin_update(struct display *d, uint32_t index)
@@ -79,8 +76,9 @@ static void begin_cursor(struct display *d, uint32_t index)
 			begin_message(d, DISPLAY_CURSOR_UPDATE, sizeof(*u));
 
 		u->pos = pos;
-		u->hot_x = s->cursor.hot_x;
-		u->hot_y = s->cursor.hot_y;
+		/* The VMM may believe it. */
+		u->hot_x = MIN(s->cursor.hot_x, DISPLAY_CURSOR_SIDE - 1U);
+		u->hot_y = MIN(s->cursor.hot_y, DISPLAY_CURSOR_SIDE - 1U);
 		memcpy(u->pixels, s->pixels, sizeof(u->pixels));
 		s->cursor_changed = false;
 	} else {
@@ -109,7 +107,7 @@ bool display_next_message(struct display *d)
 			sizeof(none));
 		return true;
 	}
-	if (!d->ready) {
+	if (!d->negotiated) {
 		return false;
 	}
 	if (d->want_modes && d->asked == ASKED_NOTHING) {

@@ -9,7 +9,8 @@
  *
  * The VMM's bytes are hostile: the only ones that are looked at are answers to what was asked, of
  * exactly the size that they have to have; anything else ends the connection, and the guest goes
- * on without a display.
+ * on without a display. A guest that waits for an answer waits for ANSWER_USEC, whatever the VMM
+ * does, and is told what was known before.
  */
 #include "gpu/display-internal.h"
 
@@ -24,6 +25,8 @@
 
 /* Messages in one turn, so that a fast VMM doesn't keep the guest waiting. */
 #define MESSAGES_PER_TURN 64
+/* How long a VMM may take to answer. The guest waits meanwhile. */
+#define ANSWER_USEC UINT64_C(1000000)
 
 static const struct display_mode default_mode = {.width = 1280, .height = 800};
 
@@ -85,7 +88,9 @@ static void close_socket(struct display *d)
 	d->out.picture = picture_unref(d->out.picture);
 	d->out = (struct outgoing){0};
 	d->received = 0;
-	d->features_set = false;
+	d->asked = ASKED_NOTHING;
+	d->want_modes = d->guest_waits;
+	d->negotiated = d->features_set = d->late = false;
 	d->io_events = 0;
 	forget_shown(d);
 }
@@ -98,6 +103,8 @@ static void answer_modes(struct display *d)
 	if (!d->have_modes) {
 		d->modes[0] = default_mode;
 	}
+	d->guest_waits = false;
+	d->want_modes = d->want_modes && d->fd >= 0; /* there is somebody to ask */
 	for (uint32_t i = 0; i < d->n_scanouts; i++) {
 		const struct scanout *s = &d->scanouts[i];
 
@@ -110,37 +117,43 @@ static void answer_modes(struct display *d)
 	d->ops->modes(d->userdata, modes);
 }
 
-/* Nothing more comes for what was asked. */
-static void give_up(struct display *d)
+static void watch_the_time(struct display *d)
 {
-	enum asked asked = d->asked;
-	bool want_modes = d->want_modes;
+	sd_event_source_set_time_relative(d->timer, ANSWER_USEC);
+	sd_event_source_set_enabled(d->timer, SD_EVENT_ONESHOT);
+}
 
-	d->asked = ASKED_NOTHING;
-	d->want_modes = false;
+/* The guest waits no longer for what the VMM owes. */
+static void go_on_without(struct display *d)
+{
+	bool first = !d->ready;
+
 	sd_event_source_set_enabled(d->timer, SD_EVENT_OFF);
-	if (!d->ready) {
-		d->ready = true;
+	d->ready = true;
+	if (first) {
 		d->ops->ready(d->userdata);
 	}
-	if (asked == ASKED_MODES || want_modes) {
+	if (d->guest_waits) {
 		answer_modes(d);
 	}
 }
 
-static void fail(struct display *d, const char *why)
+/* why: NULL if the VMM just closed it, as it does whenever its guest reboots. */
+static void end(struct display *d, const char *why)
 {
 	close_socket(d);
-	give_up(d);
+	go_on_without(d);
 	d->ops->gone(d->userdata, why);
 }
 
+/* A VMM that hangs may be back in a while: its answer is still owed then, and is the next thing
+ * that it says. */
 static int on_late(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct display *d = userdata;
 
-	/* An answer that comes after all would be taken for that to the next question. */
-	fail(d, "it does not answer");
+	d->late = true;
+	go_on_without(d);
 	return 0;
 }
 
@@ -155,7 +168,7 @@ void display_flush(struct display *d)
 		r = display_send(d);
 	}
 	if (r < 0) {
-		fail(d, "it was closed");
+		end(d, NULL);
 		return;
 	}
 	update_events(d);
@@ -191,19 +204,27 @@ static void take_modes(struct display *d)
 static void take_answer(struct display *d)
 {
 	enum asked asked = d->asked;
+	bool first = !d->ready;
 
 	d->asked = ASKED_NOTHING;
 	d->received = 0;
+	d->late = false;
 	sd_event_source_set_enabled(d->timer, SD_EVENT_OFF);
 	if (asked == ASKED_FEATURES) {
 		/* None of what is offered is of use without a GPU that can export; the EDID is made
 		 * in the renderer. */
-		d->features_set = true;
-		d->ready = true;
-		d->ops->ready(d->userdata);
+		d->negotiated = d->features_set = d->ready = true;
+		if (first) {
+			d->ops->ready(d->userdata);
+		}
 	} else {
 		take_modes(d);
-		answer_modes(d);
+		if (d->guest_waits && !d->want_modes) {
+			answer_modes(d);
+		}
+	}
+	if (d->guest_waits) {
+		watch_the_time(d);
 	}
 }
 
@@ -235,9 +256,9 @@ static void receive(struct display *d)
 
 		n = recv(d->fd, &byte, 1, MSG_DONTWAIT);
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-			fail(d, "it was closed");
+			end(d, NULL);
 		} else if (n > 0) {
-			fail(d, "it says what nobody asked for");
+			end(d, "it says what nobody asked for");
 		}
 		return;
 	}
@@ -247,7 +268,7 @@ static void receive(struct display *d)
 	n = recv(d->fd, d->answer + d->received, wanted - d->received, MSG_DONTWAIT);
 	if (n <= 0) {
 		if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-			fail(d, "it was closed");
+			end(d, NULL);
 		}
 		return;
 	}
@@ -255,7 +276,7 @@ static void receive(struct display *d)
 	if (d->received == sizeof(struct display_header)) {
 		why = check_answer(d);
 		if (why) {
-			fail(d, why);
+			end(d, why);
 		}
 	} else if (d->received == sizeof(struct display_header) + answer_size(d)) {
 		take_answer(d);
@@ -322,7 +343,6 @@ int display_set_socket(struct display *d, int fd)
 	int r;
 
 	close_socket(d);
-	d->asked = ASKED_NOTHING;
 	d->ready = false;
 	r = fd_set_nonblock(fd, true);
 	if (r >= 0) {
@@ -330,12 +350,13 @@ int display_set_socket(struct display *d, int fd)
 	}
 	if (r < 0) {
 		safe_close(fd);
-		give_up(d);
+		go_on_without(d);
 		return r;
 	}
 	d->fd = fd;
 	d->io_events = EPOLLIN;
 	display_ask(d, ASKED_FEATURES, DISPLAY_GET_PROTOCOL_FEATURES);
+	watch_the_time(d);
 	display_flush(d);
 	return 0;
 }
@@ -347,11 +368,20 @@ bool display_is_ready(const struct display *d)
 
 void display_ask_modes(struct display *d)
 {
+	bool waited = d->guest_waits;
+
+	d->guest_waits = true;
 	if (d->fd < 0) {
 		answer_modes(d);
 		return;
 	}
+	/* From now on, not from when the question is sent: the socket may be full. */
 	d->want_modes = true;
+	if (d->late) {
+		answer_modes(d);
+	} else if (!waited) {
+		watch_the_time(d);
+	}
 }
 
 void display_override(struct display *d, uint32_t scanout, uint32_t width, uint32_t height)

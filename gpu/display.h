@@ -35,7 +35,7 @@ struct display_ops {
 	void (*ready)(void *userdata);
 	/* Answers display_ask_modes: as new as can be had. */
 	void (*modes)(void *userdata, const struct display_mode modes[DISPLAY_SCANOUTS]);
-	/* The VMM closed it, or broke its protocol (why), and nothing is shown any more. */
+	/* The VMM closed it (why is NULL), or broke its protocol; nothing is shown any more. */
 	void (*gone)(void *userdata, const char *why);
 };
 

@@ -228,7 +228,11 @@ static void on_display_gone(void *userdata, const char *why)
 {
 	struct front *f = userdata;
 
-	log_warn("%s: its display is gone: %s", f->o->name, why);
+	if (why) {
+		log_warn("%s: its display is closed: %s", f->o->name, why);
+	} else {
+		log_debug("%s: the VMM closed its display", f->o->name);
+	}
 }
 
 static const struct display_ops display_ops = {
