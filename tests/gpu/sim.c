@@ -154,7 +154,7 @@ int sim_offer(struct sim *s, uint32_t queue, const void *command, size_t size, s
 
 int sim_take(struct sim *s, uint32_t queue, int ms, uint32_t *written_out)
 {
-	int64_t end = now_ms() + ms;
+	int64_t end = now_ms() + ms, left;
 
 	for (;;) {
 		int head = sim_ring_take(&s->rings[queue], written_out);
@@ -167,10 +167,11 @@ int sim_take(struct sim *s, uint32_t queue, int ms, uint32_t *written_out)
 		if (head != -1) {
 			return head;
 		}
-		if (s->dead || now_ms() > end) {
+		left = end - now_ms();
+		if (s->dead || (ms >= 0 && left <= 0)) {
 			return -1;
 		}
-		sim_wait(s, ms < 0 ? -1 : (int)(end - now_ms()));
+		sim_wait(s, ms < 0 ? -1 : (int)left);
 	}
 }
 
