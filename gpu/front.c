@@ -326,6 +326,7 @@ int front_run(const struct front_options *o)
 	int r = f ? enter_sandbox(o) : -ENOMEM, exit_code;
 
 	if (r < 0) {
+		free(f);
 		return FRONT_EXIT_FAILED;
 	}
 	f->o = o;
