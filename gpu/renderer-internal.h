@@ -47,6 +47,7 @@ struct renderer {
 	bool failed; /* link_lost because of what came, not because the front ended */
 	struct outbox out;
 	int bell;                /* eventfd; -1 before SETUP */
+	bool bell_due;           /* the front sleeps and has something to take */
 	struct journal *journal; // may be NULL: before SETUP
 	struct record record;
 	struct gpu *gpu; // may be NULL: before SETUP
@@ -83,6 +84,8 @@ void renderer_ask_modes(struct renderer *r);
 
 /* renderer-listener.c: what comes of commands. */
 extern const struct gpu_listener renderer_listener;
+/* If it is due. To be done when the guest has its answers: on one CPU the front may run at once. */
+void renderer_ring_bell(struct renderer *r);
 
 /* renderer-link.c: messages of the front. */
 void renderer_receive(struct renderer *r);

@@ -7,11 +7,14 @@
 
 #include "gpu/renderer-internal.h"
 
-static void ring_bell(const struct renderer *r)
+void renderer_ring_bell(struct renderer *r)
 {
 	const uint64_t one = 1;
 
-	_unused_ ssize_t n = write(r->bell, &one, sizeof(one));
+	if (r->bell_due) {
+		r->bell_due = false;
+		_unused_ ssize_t n = write(r->bell, &one, sizeof(one));
+	}
 }
 
 static void forget_image(struct renderer *r, uint32_t slot)
@@ -78,7 +81,7 @@ static void on_damage(void *userdata, uint32_t scanout, const struct rect *rect)
 		r->out.damaged |= r->out.scanouts & 1U << scanout;
 	}
 	if (journal_put_damage(r->journal, &d)) {
-		ring_bell(r);
+		r->bell_due = true;
 	}
 }
 
@@ -92,7 +95,7 @@ static void on_cursor(void *userdata, const struct gpu_cursor *cursor, const uin
 		.hot_y = cursor->hot_y};
 
 	if (journal_put_cursor(r->journal, cursor->scanout, &c, pixels)) {
-		ring_bell(r);
+		r->bell_due = true;
 	}
 }
 

@@ -80,6 +80,7 @@ static void run_cursor(struct renderer *r)
 		execute(r, q, head);
 	}
 	queue_publish(q);
+	renderer_ring_bell(r);
 }
 
 void renderer_pause(struct renderer *r)
@@ -103,6 +104,7 @@ static void show_control(struct renderer *r)
 		renderer_send(r);
 	}
 	queue_publish(&r->queues[QUEUE_CONTROL]);
+	renderer_ring_bell(r);
 }
 
 static void run_control(struct renderer *r)
@@ -167,4 +169,5 @@ void renderer_resume(struct renderer *r, uint32_t queue, uint64_t waiting_up_to)
 		execute(r, q, head);
 	}
 	queue_publish(q);
+	renderer_ring_bell(r);
 }

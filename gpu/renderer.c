@@ -99,6 +99,7 @@ static int loop(struct renderer *r)
 		}
 		more = renderer_run_rings(r);
 		renderer_send(r);
+		renderer_ring_bell(r);
 	}
 	return 0;
 }
