@@ -115,6 +115,10 @@ static int start_renderer(struct standalone *s)
 	r = start(s, argv, &pair[1], 1, &s->renderer);
 	if (r == 0) {
 		r = fd_send(s->control, &m, sizeof(m), &pair[0], 1);
+		if (r == -EPIPE || r == -ECONNRESET) {
+			/* The front has ended, and its status says why. */
+			r = 0;
+		}
 	}
 	safe_close(pair[0]);
 	safe_close(pair[1]);
@@ -153,8 +157,6 @@ static bool too_often(struct standalone *s)
 /* 0, or the exit code to end with. */
 static int replace_renderer(struct standalone *s)
 {
-	int r;
-
 	if (!s->wanted || s->renderer.pidfd >= 0) {
 		return 0;
 	}
@@ -163,9 +165,7 @@ static int replace_renderer(struct standalone *s)
 		log_error("%s: renderers end too often; giving up", s->o->name);
 		return EXIT_FAILURE;
 	}
-	r = start_renderer(s);
-	/* A front that is gone is no failure: its own end says what it was. */
-	return r < 0 && r != -EPIPE && r != -ECONNRESET ? EXIT_FAILURE : 0;
+	return start_renderer(s) < 0 ? EXIT_FAILURE : 0;
 }
 
 /* The front wants another renderer: the one that there is ends now, if it has not yet. 0, or -errno
