@@ -68,6 +68,7 @@ struct front {
 	enum front_wait wait;
 	struct vhost_user_header waiting; /* whose answer is owed then */
 	uint32_t wait_queue;
+	sd_event_source *late; /* ends that waiting */
 	struct front_region regions[FRONT_REGIONS_MAX];
 	size_t n_regions;
 	uint64_t generation; /* of the table */
@@ -103,6 +104,8 @@ void front_end(struct front *f, int exit_code, const char *why);
 /* Answers the message that is waited for, and reads on. */
 void front_answer_waiting(struct front *f, const void *payload, size_t size);
 void front_acknowledge(struct front *f, int error);
+/* From now on the renderer has its time for what is waited for, if anything is. */
+void front_restart_waiting(struct front *f);
 
 void front_reply(
 	struct front *f, const struct vhost_user_header *to, const void *payload, size_t size);
@@ -144,6 +147,8 @@ int front_renderer_init(struct front *f) _must_check_;
 void front_renderer_finish(struct front *f);
 /* A new one; fd is taken. */
 void front_renderer_set(struct front *f, int fd);
+/* Gives it up, if there is one. */
+void front_renderer_lost(struct front *f, const char *why);
 /* To the renderer, if there is one; it is told everything again when there is one. */
 void front_renderer_send(struct front *f, const union link_msg *msg, const int *fds, size_t n_fds);
 void front_renderer_send_memory(struct front *f);

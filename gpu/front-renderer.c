@@ -19,7 +19,7 @@
 /* Damages taken per turn; what is more is found in the next one. */
 #define DAMAGES_PER_TURN 512
 
-static void lost(struct front *f, const char *why)
+void front_renderer_lost(struct front *f, const char *why)
 {
 	struct parent_msg m = {.type = PARENT_RENDERER_LOST};
 
@@ -47,7 +47,7 @@ void front_renderer_send(struct front *f, const union link_msg *msg, const int *
 	}
 	r = link_send(f->link, msg, fds, n_fds);
 	if (r < 0) {
-		lost(f, r == -EAGAIN ? "it does not read" : strerror(-r));
+		front_renderer_lost(f, r == -EAGAIN ? "it does not read" : strerror(-r));
 	}
 }
 
@@ -103,7 +103,7 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 	union link_msg m;
 
 	if (f->link_ready || ready->version != LINK_VERSION) {
-		lost(f, "it is of another version");
+		front_renderer_lost(f, "it is of another version");
 		return;
 	}
 	f->link_ready = true;
@@ -147,7 +147,7 @@ static void handle_stopped(struct front *f, const struct link_stopped *stopped)
 	struct vhost_user_vring_state state = {stopped->queue, stopped->next_avail};
 
 	if (f->wait != FRONT_WAIT_STOPPED || f->wait_queue != stopped->queue) {
-		lost(f, "it stopped a queue that runs");
+		front_renderer_lost(f, "it stopped a queue that runs");
 		return;
 	}
 	front_vring_stopped(f, stopped->queue, stopped->next_avail);
@@ -237,7 +237,7 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 			break;
 		}
 		if (r <= 0) {
-			lost(f, r == 0 ? "it ended" : "it sent a malformed message");
+			front_renderer_lost(f, r == 0 ? "it ended" : "it sent a malformed message");
 			break;
 		}
 		why = handle_message(f, &m, fds[0]);
@@ -245,7 +245,7 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 			safe_close(fds[k]);
 		}
 		if (why) {
-			lost(f, why);
+			front_renderer_lost(f, why);
 		}
 	}
 	return 0;
@@ -286,13 +286,20 @@ bool front_renderer_collect(struct front *f)
 	return n < DAMAGES_PER_TURN && !journal_sleep(f->journal, &f->reader);
 }
 
+/* What it is about is collected at the end of the turn. */
 static int on_bell(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-	uint64_t n;
-
-	/* What it is about is collected at the end of the turn. */
-	_unused_ ssize_t got = read(fd, &n, sizeof(n));
 	return 0;
+}
+
+static int watch_bell(struct front *f)
+{
+	f->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (f->bell < 0) {
+		return -errno;
+	}
+	/* Edge-triggered, and never read: a renderer that means harm can make it block. */
+	return sd_event_add_io(f->event, &f->bell_io, f->bell, EPOLLIN | EPOLLET, on_bell, f);
 }
 
 int front_renderer_init(struct front *f)
@@ -306,11 +313,7 @@ int front_renderer_init(struct front *f)
 		return -EIO;
 	}
 	pictures_init(&f->pictures);
-	f->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (f->bell < 0) {
-		return -errno;
-	}
-	return sd_event_add_io(f->event, &f->bell_io, f->bell, EPOLLIN, on_bell, f);
+	return watch_bell(f);
 }
 
 void front_renderer_finish(struct front *f)
@@ -348,4 +351,5 @@ void front_renderer_set(struct front *f, int fd)
 	}
 	f->link = fd;
 	f->renderers++;
+	front_restart_waiting(f);
 }

@@ -24,6 +24,9 @@
 #include "gpu/front-internal.h"
 
 #define MESSAGES_PER_TURN 64
+/* How long a renderer may take for what the VMM waits for: much longer than its turns are, and as
+ * long as it takes to fill all images again. */
+#define RENDERER_USEC UINT64_C(10000000)
 
 void front_end(struct front *f, int exit_code, const char *why)
 {
@@ -75,6 +78,7 @@ void front_reply_number(struct front *f, const struct vhost_user_header *to, uin
 static void read_on(struct front *f)
 {
 	f->wait = FRONT_WAIT_NOTHING;
+	sd_event_source_set_enabled(f->late, SD_EVENT_OFF);
 	sd_event_source_set_enabled(f->vhost_io, SD_EVENT_ON);
 }
 
@@ -98,12 +102,31 @@ void front_acknowledge(struct front *f, int error)
 	read_on(f);
 }
 
+void front_restart_waiting(struct front *f)
+{
+	if (f->wait != FRONT_WAIT_NOTHING) {
+		sd_event_source_set_time_relative(f->late, RENDERER_USEC);
+		sd_event_source_set_enabled(f->late, SD_EVENT_ONESHOT);
+	}
+}
+
+/* The VMM stands still meanwhile. */
+static int on_late(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct front *f = userdata;
+
+	front_renderer_lost(f, "it does not answer");
+	front_restart_waiting(f);
+	return 0;
+}
+
 /* The answer comes later; nothing is read until then. */
 void front_wait_for(struct front *f, enum front_wait what, const struct vhost_user_msg *m)
 {
 	f->wait = what;
 	f->waiting = m->header;
 	sd_event_source_set_enabled(f->vhost_io, SD_EVENT_OFF);
+	front_restart_waiting(f);
 }
 
 static void close_fds(struct front *f)
@@ -269,6 +292,13 @@ static int set_up(struct front *f)
 		r = front_parent_init(f);
 	}
 	if (r >= 0) {
+		r = sd_event_add_time(
+			f->event, &f->late, CLOCK_MONOTONIC, UINT64_MAX, 1000, on_late, f);
+	}
+	if (r >= 0) {
+		r = sd_event_source_set_enabled(f->late, SD_EVENT_OFF);
+	}
+	if (r >= 0) {
 		r = sd_event_add_io(f->event, &f->vhost_io, f->vhost_fd, EPOLLIN, on_vhost, f);
 	}
 	return r;
@@ -313,6 +343,7 @@ static void finish(struct front *f)
 	front_vrings_finish(f);
 	front_memory_finish(f);
 	front_parent_finish(f);
+	sd_event_source_disable_unref(f->late);
 	sd_event_source_disable_unref(f->vhost_io);
 	safe_close(f->vhost_fd);
 	sd_event_unref(f->event);
