@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "broker/device-disk.h"
+#include "broker/gpu.h"
 #include "broker/lease.h"
 #include "broker/policy.h"
 #include "broker/spawner.h"
@@ -183,6 +184,8 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.qmp = c->qmp,
 			.bus = c->bus,
 			.limits = c->quota,
+			.gpu_memory = c->gpu_memory,
+			.gpu_group = c->gpu_group,
 			.from_config = true,
 		};
 		struct vm *vm;
@@ -205,7 +208,7 @@ void broker_check_stopped(struct broker *b)
 {
 	struct device *d;
 
-	if (!b->stopping || b->n_workers > 0) {
+	if (!b->stopping || b->n_workers > 0 || b->n_gpu_processes > 0) {
 		return;
 	}
 	list_for_each (d, &b->devices, link) {
@@ -219,6 +222,7 @@ void broker_check_stopped(struct broker *b)
 void broker_stop(struct broker *b)
 {
 	struct device *d, *next;
+	struct vm *vm;
 
 	if (b->stopping) {
 		return;
@@ -228,6 +232,10 @@ void broker_stop(struct broker *b)
 		if (d->lease) {
 			lease_release(d->lease, LEASE_REASON_SHUTDOWN);
 		}
+	}
+	list_for_each (vm, &b->vms, link) {
+		gpu_destroy(vm->gpu);
+		vm->gpu = NULL;
 	}
 	broker_check_stopped(b);
 }

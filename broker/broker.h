@@ -46,6 +46,7 @@ struct broker {
 	uint32_t n_vms;
 	uint32_t n_devices;
 	uint32_t n_workers;
+	uint32_t n_gpu_processes;
 	sd_event_source *heartbeat; // enabled while there are workers
 	uint64_t ping_seq;
 	uid_t uid_base;

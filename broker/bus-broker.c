@@ -129,6 +129,8 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	const struct option options[] = {
 		{"qmp", 's', &o.qmp},
 		{"bus", 's', &o.bus},
+		{"gpu-memory", 't', &o.gpu_memory},
+		{"gpu-socket-group", 's', &o.gpu_group},
 		{"devices-max", 'u', &o.limits.devices},
 		{"bytes-in-flight-max", 't', &o.limits.bytes_in_flight},
 		{"transfers-in-flight-max", 'u', &o.limits.transfers_in_flight},

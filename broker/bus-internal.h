@@ -18,6 +18,7 @@
 #define BUS_IFACE_DEV "org.devbroker.Device1"
 #define BUS_IFACE_USB "org.devbroker.UsbDevice1"
 #define BUS_IFACE_VM  "org.devbroker.VM1"
+#define BUS_IFACE_GPU "org.devbroker.Gpu1"
 
 struct bus_server {
 	struct broker *broker;
@@ -54,10 +55,13 @@ extern const sd_bus_vtable bus_broker_vtable[];
 extern const sd_bus_vtable bus_device_vtable[];
 extern const sd_bus_vtable bus_usb_vtable[];
 extern const sd_bus_vtable bus_vm_vtable[];
+extern const sd_bus_vtable bus_gpu_vtable[];
 
 int bus_device_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
 	void **found_out, sd_bus_error *error);
 int bus_usb_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+	void **found_out, sd_bus_error *error);
+int bus_gpu_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
 	void **found_out, sd_bus_error *error);
 int bus_vm_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
 	void **found_out, sd_bus_error *error);

@@ -329,7 +329,8 @@ static int get_quota(sd_bus *bus, const char *path, const char *interface, const
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
 	const struct vm *vm = userdata;
-	const struct quota *const quotas[] = {&vm->devices, &vm->bytes, &vm->transfers};
+	const struct quota *const quotas[] = {
+		&vm->devices, &vm->bytes, &vm->transfers, &vm->gpu_memory};
 	int r = sd_bus_message_open_container(reply, 'a', "{s(tt)}");
 
 	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(quotas); i++) {
@@ -492,6 +493,10 @@ int bus_export(struct bus_connection *c)
 	if (r >= 0) {
 		r = sd_bus_add_fallback_vtable(
 			bus, NULL, BUS_VMS, BUS_IFACE_VM, bus_vm_vtable, bus_vm_find, c);
+	}
+	if (r >= 0) {
+		r = sd_bus_add_fallback_vtable(
+			bus, NULL, BUS_VMS, BUS_IFACE_GPU, bus_gpu_vtable, bus_gpu_find, c);
 	}
 	if (r >= 0) {
 		r = sd_bus_add_node_enumerator(bus, NULL, BUS_DEVICES, bus_device_enumerate, c);

@@ -452,6 +452,16 @@ void bus_usb_changed(struct broker *b, struct device *d)
 	object_event(b, BUS_DEVICES, d->name, bus_usb_emit_changed);
 }
 
+static int emit_gpu_changed(sd_bus *bus, const char *path)
+{
+	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_GPU, "State", "Detail", NULL);
+}
+
+void bus_gpu_changed(struct broker *b, struct vm *vm)
+{
+	object_event(b, BUS_VMS, vm->name, emit_gpu_changed);
+}
+
 void bus_vm_added(struct broker *b, struct vm *vm)
 {
 	object_event(b, BUS_VMS, vm->name, emit_added);

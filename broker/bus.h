@@ -25,6 +25,8 @@ void bus_device_removed(struct broker *b, struct device *d);
 void bus_device_changed(struct broker *b, struct device *d);
 /* What is known of a USB device is different (its lease is not). */
 void bus_usb_changed(struct broker *b, struct device *d);
+/* The VM's GPU has another state. */
+void bus_gpu_changed(struct broker *b, struct vm *vm);
 void bus_vm_added(struct broker *b, struct vm *vm);
 void bus_vm_removed(struct broker *b, struct vm *vm);
 void bus_vm_changed(struct broker *b, struct vm *vm);

@@ -216,7 +216,33 @@ static int set_bus(void *target, const char *value, const struct config_place *p
 	return set_string(&((struct config_target *)target)->vm->bus, value);
 }
 
+static int set_gpu_memory(void *target, const char *value, const struct config_place *place)
+{
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+	struct shown s;
+
+	if (parse_bytes(value, GPU_MEMORY_MIN, GPU_MEMORY_MAX, &vm->gpu_memory) < 0) {
+		return config_refuse(
+			place, "memory=%s is not a size from 16M to 16G", show(value, &s));
+	}
+	return 0;
+}
+
+static int set_gpu_group(void *target, const char *value, const struct config_place *place)
+{
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+	struct shown s;
+
+	if (!config_name_ok(value)) {
+		return config_refuse(
+			place, "socket-group=%s is no name of a group", show(value, &s));
+	}
+	return set_string(&vm->gpu_group, value);
+}
+
 static const struct config_key vm_keys[] = {
+	{"gpu", "memory", set_gpu_memory, CONFIG_OPTIONAL},
+	{"gpu", "socket-group", set_gpu_group, CONFIG_OPTIONAL},
 	{"vm", "qmp", set_qmp, CONFIG_REQUIRED},
 	{"vm", "bus", set_bus, CONFIG_OPTIONAL},
 	QUOTA_KEYS,
@@ -290,6 +316,7 @@ static void vm_free(struct config_vm *vm)
 	free(vm->name);
 	free(vm->qmp);
 	free(vm->bus);
+	free(vm->gpu_group);
 	free(vm);
 }
 

@@ -62,7 +62,12 @@ struct config_vm {
 	char *qmp; /* absolute path */
 	char *bus; /* default "xhci.0" */
 	struct quota_limits quota;
+	uint64_t gpu_memory; /* bytes of the guest's images; 0: it has no GPU */
+	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */
 };
+
+#define GPU_MEMORY_MIN (16 << 20)
+#define GPU_MEMORY_MAX (UINT64_C(16) << 30)
 
 struct config_disk {
 	struct list link; // config::disks

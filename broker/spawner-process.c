@@ -24,6 +24,7 @@ static const char *const program_names[] = {
 	[SPAWNER_USB] = "devbroker-usb",
 	[SPAWNER_QMP] = "devbroker-qmp",
 	[SPAWNER_CLAIM] = "devbroker-claim",
+	[SPAWNER_GPU] = "devbroker-gpu",
 };
 static_assert(ARRAY_SIZE(program_names) == SPAWNER_PROGRAM_COUNT_, "one per program");
 
@@ -104,13 +105,16 @@ static void drop_capabilities(const struct spawner_process *p)
 static void prepare(const struct spawner_process *p)
 {
 	int keep[SPAWNER_PROGRAM_COUNT_ + 1] = {p->sock};
+	size_t n = 1;
 	sigset_t none;
 	int r;
 
 	for (size_t i = 0; i < SPAWNER_PROGRAM_COUNT_; i++) {
-		keep[i + 1] = p->programs[i];
+		if (p->programs[i] >= 0) {
+			keep[n++] = p->programs[i];
+		}
 	}
-	r = close_all_except(3, keep, ARRAY_SIZE(keep));
+	r = close_all_except(3, keep, n);
 	if (r < 0) {
 		log_error("spawner: can't close fds: %s", strerror(-r));
 		_exit(1);

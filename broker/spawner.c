@@ -192,6 +192,9 @@ static int open_programs(
 
 		if (r == 0) {
 			programs[i] = openat(dir_fd, name, O_PATH | O_CLOEXEC);
+			if (programs[i] < 0 && errno == ENOENT && i == SPAWNER_GPU) {
+				continue;
+			}
 			if (programs[i] < 0 || fstat(programs[i], &st) < 0) {
 				r = -errno;
 			} else if (!S_ISREG(st.st_mode) || !(st.st_mode & executable)) {
@@ -251,7 +254,7 @@ int spawner_create(const char *libexec_dir, struct spawner **out, const char **m
 	struct spawner *s = calloc(1, sizeof(*s));
 	struct spawner_process p = {
 		.sock = -1,
-		.programs = {-1, -1, -1},
+		.programs = {-1, -1, -1, -1},
 	};
 	int r;
 

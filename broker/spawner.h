@@ -15,7 +15,13 @@
 #include "base/cleanup.h"
 #include "base/spawn.h"
 
-enum spawner_program { SPAWNER_USB, SPAWNER_QMP, SPAWNER_CLAIM, SPAWNER_PROGRAM_COUNT_ };
+enum spawner_program {
+	SPAWNER_USB,
+	SPAWNER_QMP,
+	SPAWNER_CLAIM,
+	SPAWNER_GPU, /* may be missing: then there are no GPUs */
+	SPAWNER_PROGRAM_COUNT_,
+};
 
 /* What configuration says; told to the spawner once it has been read. */
 struct spawner_settings {

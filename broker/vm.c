@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/gpu.h"
 #include "broker/lease.h"
 #include "broker/usb-host.h"
 
@@ -332,6 +333,11 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 			"Give the name of a USB controller's bus in QEMU, as in xhci.0.",
 			"vm %s: that is no name of a bus", o->name);
 	}
+	if (o->gpu_memory > 0 &&
+		(o->gpu_memory < GPU_MEMORY_MIN || o->gpu_memory > GPU_MEMORY_MAX)) {
+		return refuse_with(text, REFUSAL_INVALID, "Give a size from 16M to 16G.",
+			"vm %s: its GPU can't have that much memory", o->name);
+	}
 	if (b->n_vms >= BROKER_VMS_MAX) {
 		return refuse(text, REFUSAL_QUOTA, "there are %u VMs, and more are not allowed",
 			b->n_vms);
@@ -360,6 +366,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 			.limit = o->limits.devices * o->limits.bytes_in_flight},
 		.transfers = {.name = "transfers-in-flight",
 			.limit = (uint64_t)o->limits.devices * o->limits.transfers_in_flight},
+		.gpu_memory = {.name = "gpu-memory", .limit = o->gpu_memory},
 		.vmm_pidfd = -1,
 	};
 	list_init(&vm->link);
@@ -372,6 +379,13 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	if (!vm->name || !vm->qmp || !vm->bus) {
 		vm_destroy(vm);
 		return -ENOMEM;
+	}
+	r = o->gpu_memory > 0 ? gpu_create(vm, o->gpu_memory, o->gpu_group, &vm->gpu) : 0;
+	if (r < 0) {
+		vm_destroy(vm);
+		return refuse_with(text, REFUSAL_NOT_SUPPORTED,
+			"See that the run directory can be written to.",
+			"vm %s: its GPU's socket can't be made: %s", o->name, strerror(-r));
 	}
 	list_append(&b->vms, &vm->link);
 	b->n_vms++;
@@ -406,6 +420,7 @@ void vm_destroy(struct vm *vm)
 		list_remove(&vm->link);
 		vm->broker->n_vms--;
 	}
+	gpu_destroy(vm->gpu);
 	qmp_cancel_all(vm);
 	answer_waiters(vm);
 	forget_vmm(vm);

@@ -16,6 +16,7 @@
 #include "protocol/refusal.h"
 
 struct broker;
+struct gpu;
 
 enum vm_state {
 	VM_GONE,      /* nobody listens on its QMP socket */
@@ -40,6 +41,8 @@ struct vm {
 	struct quota devices;
 	struct quota bytes;
 	struct quota transfers;
+	struct quota gpu_memory;
+	struct gpu *gpu;    // may be NULL: it has none
 	struct list leases; // lease::link
 	uint32_t n_leases;
 	pid_t vmm_pid; /* 0: unknown */
@@ -69,6 +72,8 @@ struct vm_options {
 	const char *qmp;
 	const char *bus; /* NULL: "xhci.0" */
 	struct quota_limits limits;
+	uint64_t gpu_memory;   /* 0: no GPU */
+	const char *gpu_group; /* may be NULL */
 	bool from_config;
 };
 

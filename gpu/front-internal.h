@@ -11,8 +11,8 @@
 #include "gpu/front.h"
 #include "gpu/journal.h"
 #include "gpu/link.h"
-#include "gpu/parent.h"
 #include "gpu/picture.h"
+#include "protocol/gpu-parent.h"
 #include "protocol/vhost-user.h"
 
 #define FRONT_QUEUES        LINK_QUEUES

@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 
 struct front_options {
-	int control_fd;   /* taken; to whoever makes renderers (gpu/parent.h) */
+	int control_fd;   /* taken; to whoever makes renderers (protocol/gpu-parent.h) */
 	int vhost_fd;     /* taken; connected to the VMM */
 	const char *name; /* for the log */
 	uint32_t stages;  /* enum sandbox_stage bits */

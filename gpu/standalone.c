@@ -25,7 +25,7 @@
 #include "base/log.h"
 #include "base/sandbox.h"
 #include "base/spawn.h"
-#include "gpu/parent.h"
+#include "protocol/gpu-parent.h"
 
 /* Renderers that ended within RESTARTS_USEC of each other before it is given up. */
 #define RESTARTS_MAX  20

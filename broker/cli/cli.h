@@ -21,6 +21,7 @@
 #define CLI_IFACE_DEVICE     "org.devbroker.Device1"
 #define CLI_IFACE_USB        "org.devbroker.UsbDevice1"
 #define CLI_IFACE_VM         "org.devbroker.VM1"
+#define CLI_IFACE_GPU        "org.devbroker.Gpu1"
 #define CLI_IFACE_MANAGER    "org.freedesktop.DBus.ObjectManager"
 #define CLI_IFACE_PROPERTIES "org.freedesktop.DBus.Properties"
 
@@ -54,6 +55,8 @@ int cli_objects(
 /* All properties of one interface of one object, in the same way. */
 int cli_properties(struct cli *c, const char *path, const char *interface, json_t **out,
 	uint64_t *serial_out) _must_check_;
+/* The same of the GPU of the VM at path; quiet: 0, or anything else if there is none. */
+int cli_gpu(struct cli *c, const char *path, json_t **out) _must_check_;
 /* What a PropertiesChanged message says, behind its interface, under documented names. 0 or
  * -errno. */
 int cli_changed(sd_bus_message *m, const char *interface, json_t **out) _must_check_;
@@ -97,6 +100,10 @@ int cmd_explain(struct cli *c);
 int cmd_policy_check(struct cli *c);
 int cmd_policy_test(struct cli *c);
 int cmd_policy_reload(struct cli *c);
+int cmd_gpu_list(struct cli *c);
+int cmd_gpu_show(struct cli *c);
+int cmd_gpu_screenshot(struct cli *c);
+int cmd_gpu_set_display(struct cli *c);
 int cmd_watch(struct cli *c);
 int cmd_vm_list(struct cli *c);
 int cmd_vm_show(struct cli *c);

@@ -56,6 +56,7 @@ static const struct {
 	{"devices-max", 'u'},
 	{"bytes-in-flight-max", 't'},
 	{"transfers-in-flight-max", 'u'},
+	{"gpu-memory", 't'},
 };
 
 /* 0; -errno; -ERANGE with *bad_out if that option is no number, or one that can't be sent. */

@@ -246,7 +246,7 @@ static void print_vm(const struct cli *c, const json_t *vm)
 	}
 	json_object_foreach(json_object_get(vm, "quota"), key, quota)
 	{
-		bool bytes = strncmp(key, "bytes", 5) == 0;
+		bool bytes = strncmp(key, "bytes", 5) == 0 || strcmp(key, "gpu-memory") == 0;
 		uint64_t u = cli_number(quota, "used"), l = cli_number(quota, "limit");
 
 		snprintf(used, sizeof(used), "%" PRIu64, u);

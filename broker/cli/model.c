@@ -58,6 +58,20 @@ static const struct name names[] = {
 	{CLI_IFACE_USB, "BusNumber", "bus_number"},
 	{CLI_IFACE_USB, "DeviceNumber", "device_number"},
 	{CLI_IFACE_USB, "UdevProperties", "udev_properties"},
+	{CLI_IFACE_GPU, "State", "state"},
+	{CLI_IFACE_GPU, "Detail", "detail"},
+	{CLI_IFACE_GPU, "Socket", "socket"},
+	{CLI_IFACE_GPU, "MemoryMax", "memory_max_bytes"},
+	{CLI_IFACE_GPU, "Memory", "memory_bytes"},
+	{CLI_IFACE_GPU, "Resources", "resources"},
+	{CLI_IFACE_GPU, "Scanouts", "scanouts"},
+	{CLI_IFACE_GPU, "Frames", "frames"},
+	{CLI_IFACE_GPU, "FramesMerged", "frames_merged"},
+	{CLI_IFACE_GPU, "Bytes", "bytes"},
+	{CLI_IFACE_GPU, "Commands", "commands"},
+	{CLI_IFACE_GPU, "Errors", "errors"},
+	{CLI_IFACE_GPU, "Renderers", "renderers"},
+	{CLI_IFACE_GPU, "Display", "display"},
 	{CLI_IFACE_VM, "Name", "name"},
 	{CLI_IFACE_VM, "Source", "source"},
 	{CLI_IFACE_VM, "State", "state"},
@@ -389,6 +403,31 @@ int cli_properties(
 	if (r < 0) {
 		json_decref(object);
 		return cli_fail_call(c, r, NULL);
+	}
+	*out = object;
+	return 0;
+}
+
+int cli_gpu(struct cli *c, const char *path, json_t **out)
+{
+	sd_bus_message *reply = NULL;
+	json_t *object;
+	int r = sd_bus_call_method(c->bus, NULL, path, CLI_IFACE_PROPERTIES, "GetAll", NULL, &reply,
+		"s", CLI_IFACE_GPU);
+
+	if (r < 0) {
+		return r;
+	}
+	object = json_object();
+	r = read_properties(reply, CLI_IFACE_GPU, object);
+	sd_bus_message_unref(reply);
+	/* A VM without a GPU answers with nothing, or an error, as the library likes. */
+	if (r >= 0 && json_object_size(object) == 0) {
+		r = -ENOENT;
+	}
+	if (r < 0) {
+		json_decref(object);
+		return r;
 	}
 	*out = object;
 	return 0;

@@ -146,6 +146,7 @@ static int setup(void **state)
 	close(fd);
 	make_program(f, "devbroker-qmp", script);
 	make_program(f, "devbroker-claim", script);
+	make_program(f, "devbroker-gpu", script);
 	start(f);
 	*state = f;
 	return 0;
@@ -154,7 +155,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	static const char *const names[] = {
-		"devbroker-usb", "devbroker-qmp", "devbroker-claim", "garbage"};
+		"devbroker-usb", "devbroker-qmp", "devbroker-claim", "devbroker-gpu", "garbage"};
 	struct fixture *f = *state;
 	char path[128];
 	pid_t last;

@@ -39,7 +39,17 @@ class Broker:
     def argv(self):
         return [str(self.build / "broker/devbrokerd"), "--config", str(self.config), "--run-dir", str(self.run_dir),
                 "--state-dir", str(self.work / "state"),
-                "--libexec", str(self.build / "usb"), "--log-level", self.log_level]
+                "--libexec", str(self.libexec()), "--log-level", self.log_level]
+
+    def libexec(self):
+        """The programs that the broker starts, in one folder as when installed."""
+        folder = self.work / "libexec"
+        folder.mkdir(exist_ok=True)
+        for p in [*(self.build / "usb").glob("devbroker-*"), self.build / "gpu/devbroker-gpu"]:
+            link = folder / p.name
+            if p.is_file() and not link.is_symlink():
+                link.symlink_to(p.resolve())
+        return folder
 
     def start(self, timeout=20):
         """Waits for READY=1, as systemd does."""

@@ -24,6 +24,7 @@ strace:strace
 /usr/include/seccomp.h:libseccomp-dev
 /usr/include/ini.h:libinih-dev
 /usr/include/jansson.h:libjansson-dev
+/usr/include/png.h:libpng-dev
 /usr/include/cmocka.h:libcmocka-dev
 scdoc:scdoc
 qemu-system-x86_64:qemu-system-x86

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "gpu/parent.h"
+#include "protocol/gpu-parent.h"
 
 #include <errno.h>
 #include <stdbool.h>

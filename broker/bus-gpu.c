@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT
+ * org.devbroker.Gpu1: the GPU of a VM, on the VM's object.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "broker/broker.h"
+#include "broker/bus-internal.h"
+#include "broker/gpu.h"
+#include "broker/vm.h"
+
+/* Objects have no connection; the message has. */
+static int bus_check_caller(sd_bus_message *m, struct broker *b, sd_bus_error *error)
+{
+	struct bus_connection *c;
+
+	list_for_each (c, &b->bus->connections, link) {
+		if (c->bus == sd_bus_message_get_bus(m)) {
+			return bus_check_admin(c, error);
+		}
+	}
+	return -EACCES;
+}
+
+int bus_gpu_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
+	void **found_out, sd_bus_error *error)
+{
+	void *vm;
+	int r = bus_vm_find(bus, path, interface, userdata, &vm, error);
+
+	if (r <= 0 || !((struct vm *)vm)->gpu) {
+		return r < 0 ? r : 0;
+	}
+	*found_out = vm;
+	return 1;
+}
+
+static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct vm *vm = userdata;
+	struct gpu_status s;
+
+	gpu_status(vm->gpu, &s);
+	return sd_bus_message_append(reply, "s",
+		strcmp(property, "State") == 0    ? gpu_state_name(s.state)
+		: strcmp(property, "Socket") == 0 ? s.socket
+						  : s.detail);
+}
+
+static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct vm *vm = userdata;
+	struct gpu_status s = {0};
+	const struct parent_msg *c = &s.counters;
+
+	gpu_status(vm->gpu, &s);
+	const struct {
+		const char *name;
+		uint64_t number;
+	} numbers[] = {
+		{"MemoryMax", s.memory_max},
+		{"Memory", c->memory},
+		{"Resources", c->resources},
+		{"Scanouts", c->scanouts},
+		{"Frames", c->frames},
+		{"FramesMerged", c->merged},
+		{"Bytes", c->bytes},
+		{"Commands", c->commands},
+		{"Errors", c->errors},
+		{"Renderers", c->renderers},
+		{"Display", c->display},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		if (strcmp(numbers[i].name, property) == 0) {
+			return sd_bus_message_append(reply, "t", numbers[i].number);
+		}
+	}
+	return -ENOENT;
+}
+
+static int on_set_display(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct vm *vm = userdata;
+	struct refusal_text text = {0};
+	uint32_t scanout, width, height;
+	int r = bus_check_caller(m, vm->broker, error);
+
+	if (r == 0) {
+		r = sd_bus_message_read(m, "uuu", &scanout, &width, &height);
+	}
+	if (r < 0) {
+		return r;
+	}
+	r = gpu_set_display(vm->gpu, scanout, width, height, &text);
+	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+}
+
+/* One that waits for its picture; the connection may be gone before it comes. */
+struct shot {
+	struct gpu_waiter waiter;
+	sd_bus_message *call;
+};
+
+static void on_picture(struct gpu_waiter *w, const struct gpu_picture *picture)
+{
+	struct shot *s = list_entry(w, struct shot, waiter);
+
+	if (picture->error == 0) {
+		sd_bus_reply_method_return(
+			s->call, "huu", picture->fd, picture->width, picture->height);
+	} else {
+		sd_bus_reply_method_errorf(s->call,
+			refusal_dbus_name(
+				picture->error == -ENOENT ? REFUSAL_NOT_FOUND : REFUSAL_VM_GONE),
+			"%s\n%s",
+			picture->error == -ENOENT ? "that scanout shows nothing"
+						  : "the GPU went away meanwhile",
+			"See what is shown: devbroker gpu show VM");
+	}
+	sd_bus_message_unref(s->call);
+	free(s);
+}
+
+static int on_screenshot(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct vm *vm = userdata;
+	struct refusal_text text = {0};
+	uint32_t scanout;
+	struct shot *s;
+	/* What a guest shows is nobody's business but an administrator's. */
+	int r = bus_check_caller(m, vm->broker, error);
+
+	if (r == 0) {
+		r = sd_bus_message_read(m, "u", &scanout);
+	}
+	if (r < 0) {
+		return r;
+	}
+	s = calloc(1, sizeof(*s));
+	if (!s) {
+		return -ENOMEM;
+	}
+	s->waiter.done = on_picture;
+	s->call = sd_bus_message_ref(m);
+	list_init(&s->waiter.link);
+	r = gpu_screenshot(vm->gpu, scanout, &s->waiter, &text);
+	if (r != 0) {
+		sd_bus_message_unref(s->call);
+		free(s);
+		return bus_fail(error, r, &text);
+	}
+	return 1;
+}
+
+#define CHANGES SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
+
+const sd_bus_vtable bus_gpu_vtable[] = {
+	SD_BUS_VTABLE_START(0),
+	SD_BUS_PROPERTY("State", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Detail", "s", get_text, 0, CHANGES),
+	SD_BUS_PROPERTY("Socket", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("MemoryMax", "t", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Memory", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Resources", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Scanouts", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Frames", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("FramesMerged", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Bytes", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Commands", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Errors", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Renderers", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Display", "t", get_number, 0, 0),
+	SD_BUS_METHOD_WITH_ARGS("SetDisplay", SD_BUS_ARGS("u", scanout, "u", width, "u", height),
+		SD_BUS_NO_RESULT, on_set_display, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Screenshot", SD_BUS_ARGS("u", scanout),
+		SD_BUS_RESULT("h", pixels, "u", width, "u", height), on_screenshot,
+		SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_VTABLE_END,
+};

@@ -1,0 +1,542 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A VMM connects once in its life: it does not come back to a backend that has gone. So the socket
+ * is there for good (systemd may hold it over our own restart), and whoever connects gets a front
+ * of its own, which the renderer may be replaced under. Both are gone when the VMM is.
+ *
+ * The front is hostile: its messages are checked by protocol/gpu-parent, its numbers only shown. It
+ * is pinged; one that does not answer is ended.
+ */
+#include "broker/gpu.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/bus.h"
+#include "broker/gpu-process.h"
+#include "broker/vm.h"
+
+#define PING_USEC      UINT64_C(500000)
+#define UNANSWERED_MAX 4
+#define SCANOUTS       16
+#define SIDE_MAX       16384
+#define WAITERS_MAX    16
+/* Renderers that end within RESTARTS_USEC are replaced so often, and then the whole pair ends. */
+#define RESTARTS_MAX      20
+#define RESTARTS_USEC     UINT64_C(10000000)
+#define MESSAGES_PER_TURN 16
+
+struct gpu {
+	struct vm *vm;
+	char path[108];
+	char name[80]; /* for the log: "vm win11: gpu" */
+	bool own_socket;
+	int listener;
+	sd_event_source *listen_source;
+	enum gpu_state state;
+	char detail[160];
+	uint64_t memory_max;
+	struct charge memory;         /* while there are processes */
+	struct gpu_process *front;    // may be NULL
+	struct gpu_process *renderer; // may be NULL
+	int control;
+	sd_event_source *control_source;
+	sd_event_source *timer;
+	bool ready;
+	unsigned int unanswered;
+	uint64_t seq;
+	struct parent_msg counters;
+	struct list waiters; // gpu_waiter::link
+	unsigned int n_waiters;
+	uint64_t ended[RESTARTS_MAX];
+	unsigned int n_ended;
+	struct {
+		uint32_t width, height;
+	} modes[SCANOUTS]; /* of set_display, for the next front too */
+};
+
+static const char *const state_names[] = {"waiting", "starting", "connected", "ending"};
+static_assert(ARRAY_SIZE(state_names) == GPU_STATE_COUNT_, "one per state");
+
+const char *gpu_state_name(enum gpu_state state)
+{
+	return state_names[state];
+}
+
+static void set_state(struct gpu *g, enum gpu_state state, const char *detail)
+{
+	if (g->state == state && strcmp(g->detail, detail) == 0) {
+		return;
+	}
+	g->state = state;
+	snprintf(g->detail, sizeof(g->detail), "%s", detail);
+	log_info("%s: %s%s%s", g->name, gpu_state_name(state), detail[0] ? ": " : "", detail);
+	vm_changed(g->vm);
+	bus_gpu_changed(g->vm->broker, g->vm);
+}
+
+static void answer(struct gpu_waiter *w, const struct gpu_picture *picture)
+{
+	list_remove(&w->link);
+	w->done(w, picture);
+}
+
+static void answer_all(struct gpu *g, int error)
+{
+	const struct gpu_picture none = {.error = error, .fd = -1};
+	struct gpu_waiter *w, *next;
+
+	list_for_each_safe (w, next, &g->waiters, link) {
+		g->n_waiters--;
+		answer(w, &none);
+	}
+}
+
+/* Ends both; what is left is seen to when they have ended. */
+static void end(struct gpu *g, const char *why)
+{
+	if (g->state != GPU_WAITING) {
+		set_state(g, GPU_ENDING, why);
+	}
+	g->timer = sd_event_source_disable_unref(g->timer);
+	g->control_source = sd_event_source_disable_unref(g->control_source);
+	g->control = safe_close(g->control);
+	gpu_process_kill(g->front);
+	gpu_process_kill(g->renderer);
+	answer_all(g, -ECONNRESET);
+}
+
+static void ended(struct gpu *g)
+{
+	char detail[sizeof(g->detail)];
+
+	if (g->front || g->renderer) {
+		return;
+	}
+	charge_return(&g->memory);
+	g->ready = false;
+	g->counters = (struct parent_msg){0};
+	memcpy(detail, g->detail, sizeof(detail));
+	set_state(g, GPU_WAITING, detail);
+	if (g->listen_source) {
+		sd_event_source_set_enabled(g->listen_source, SD_EVENT_ON);
+	}
+}
+
+static int say(struct gpu *g, const struct parent_msg *m, int fd)
+{
+	return fd_send(g->control, m, sizeof(*m), &fd, fd >= 0 ? 1 : 0);
+}
+
+static int start_renderer(struct gpu *g);
+
+static void on_renderer_ended(void *userdata, int status)
+{
+	struct gpu *g = userdata;
+	uint64_t now = now_usec(), *oldest = &g->ended[g->n_ended++ % RESTARTS_MAX];
+	bool often = g->n_ended > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
+
+	*oldest = now;
+	g->renderer = NULL;
+	if (g->state == GPU_ENDING || !g->front) {
+		ended(g);
+		return;
+	}
+	log_warn("%s: its renderer ended with status %d", g->name, status);
+	if (often) {
+		end(g, "its renderers end too often");
+	} else if (start_renderer(g) < 0) {
+		end(g, "no renderer could be started");
+	}
+}
+
+static void on_front_ended(void *userdata, int status)
+{
+	struct gpu *g = userdata;
+	char why[96];
+
+	g->front = NULL;
+	if (g->state != GPU_ENDING) {
+		snprintf(why, sizeof(why),
+			status == 0 ? "its VMM has gone"
+				    : "its front ended with status %d; see the log",
+			status);
+		end(g, why);
+	}
+	ended(g);
+}
+
+static int start_renderer(struct gpu *g)
+{
+	struct broker *b = g->vm->broker;
+	char sandbox[96], name[96], memory[48];
+	const char *args[] = {"--renderer", "--link-fd=3", sandbox, name, memory};
+	struct parent_msg m = {.type = PARENT_RENDERER};
+	int pair[2], r;
+
+	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
+	snprintf(name, sizeof(name), "--name=%s", g->vm->name);
+	snprintf(memory, sizeof(memory), "--max-memory=%" PRIu64, g->memory_max);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		return -errno;
+	}
+	r = gpu_process_start(b, g->name, args, ARRAY_SIZE(args), &pair[1], 1, on_renderer_ended, g,
+		&g->renderer);
+	if (r == 0) {
+		r = say(g, &m, pair[0]);
+	}
+	safe_close(pair[0]);
+	safe_close(pair[1]);
+	return r;
+}
+
+static void send_mode(struct gpu *g, uint32_t scanout)
+{
+	const struct parent_msg m = {.type = PARENT_DISPLAY,
+		.scanout = scanout,
+		.width = g->modes[scanout].width,
+		.height = g->modes[scanout].height};
+
+	_unused_ int r = say(g, &m, -1);
+}
+
+static void on_picture(struct gpu *g, const struct parent_msg *m, int fd)
+{
+	const struct gpu_picture picture = {
+		.error = m->error, .fd = fd, .width = m->width, .height = m->height};
+	struct gpu_waiter *w;
+
+	list_for_each (w, &g->waiters, link) {
+		if (w->seq == m->seq) {
+			g->n_waiters--;
+			answer(w, &picture);
+			return;
+		}
+	}
+}
+
+static void on_ready(struct gpu *g, const struct parent_msg *m)
+{
+	if (m->version != PARENT_VERSION ||
+		m->sandbox_stages != g->vm->broker->config.sandbox_stages) {
+		end(g, "the sandbox of its front is not as configured");
+		return;
+	}
+	g->ready = true;
+	for (uint32_t i = 0; i < SCANOUTS; i++) {
+		if (g->modes[i].width > 0) {
+			send_mode(g, i);
+		}
+	}
+	set_state(g, GPU_CONNECTED, "");
+}
+
+static void handle(struct gpu *g, const struct parent_msg *m, int fd)
+{
+	g->unanswered = 0;
+	switch (m->type) {
+	case PARENT_READY:
+		on_ready(g, m);
+		break;
+	case PARENT_RENDERER_LOST:
+		/* If it has not ended yet, it has broken the front's protocol. */
+		gpu_process_kill(g->renderer);
+		break;
+	case PARENT_PICTURE:
+		on_picture(g, m, fd);
+		break;
+	default:
+		g->counters = *m;
+	}
+}
+
+static int on_control(sd_event_source *source, int sock, uint32_t revents, void *userdata)
+{
+	struct gpu *g = userdata;
+
+	for (int i = 0; i < MESSAGES_PER_TURN && g->control >= 0; i++) {
+		struct parent_msg m, checked;
+		_cleanup_close_ int fd = -1;
+		size_t n_fds = 0;
+		ssize_t n = fd_recv(g->control, &m, sizeof(m), &fd, 1, &n_fds);
+
+		if (n == -EAGAIN) {
+			break;
+		}
+		if (n == 0 || n == -ECONNRESET) {
+			/* Its end says why. */
+			g->control_source = sd_event_source_disable_unref(g->control_source);
+			break;
+		}
+		if (n < 0 || parent_decode(FRONT_TO_PARENT, &m, (size_t)n, n_fds, &checked) < 0) {
+			end(g, "its front sent a malformed message");
+			break;
+		}
+		handle(g, &checked, fd);
+	}
+	return 0;
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct gpu *g = userdata;
+	struct parent_msg m = {.type = PARENT_PING, .seq = ++g->seq};
+
+	if (g->unanswered++ >= UNANSWERED_MAX) {
+		end(g, "its front does not answer");
+		return 0;
+	}
+	_unused_ int r = say(g, &m, -1);
+	sd_event_source_set_time_relative(source, PING_USEC);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static int start_front(struct gpu *g, int vhost_fd)
+{
+	struct broker *b = g->vm->broker;
+	char sandbox[96], name[96];
+	const char *args[] = {"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
+	int pair[2], r;
+
+	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
+	snprintf(name, sizeof(name), "--name=vm %s: gpu", g->vm->name);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		return -errno;
+	}
+	g->control = pair[0];
+	r = sd_event_add_io(b->event, &g->control_source, g->control, EPOLLIN, on_control, g);
+	if (r >= 0) {
+		r = sd_event_add_time_relative(
+			b->event, &g->timer, CLOCK_MONOTONIC, PING_USEC, 10000, on_timer, g);
+	}
+	if (r >= 0) {
+		r = gpu_process_start(b, g->name, args, ARRAY_SIZE(args),
+			(const int[]){pair[1], vhost_fd}, 2, on_front_ended, g, &g->front);
+	}
+	safe_close(pair[1]);
+	return r;
+}
+
+static void start(struct gpu *g, int vhost_fd)
+{
+	struct refusal_text text = {0};
+	int r = charge_take(&g->memory, &g->vm->gpu_memory, g->memory_max, g->vm->name, &text);
+
+	g->unanswered = 0;
+	g->n_ended = 0;
+	set_state(g, GPU_STARTING, "");
+	if (r == 0) {
+		r = start_front(g, vhost_fd);
+	}
+	if (r == 0) {
+		r = start_renderer(g);
+	}
+	if (r != 0) {
+		end(g, r < 0 ? strerror(-r) : text.sentence);
+		ended(g);
+	}
+}
+
+static int on_connection(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+{
+	struct gpu *g = userdata;
+	_cleanup_close_ int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (sock < 0) {
+		return 0;
+	}
+	/* The next one waits until this one is gone. */
+	sd_event_source_set_enabled(source, SD_EVENT_OFF);
+	start(g, sock);
+	return 0;
+}
+
+/* The socket that systemd listens on for us, or -1. */
+static int find_activated(const char *vm)
+{
+	char **names = NULL;
+	char wanted[96];
+	int n = sd_listen_fds_with_names(0, &names), found = -1;
+
+	snprintf(wanted, sizeof(wanted), "gpu-%s", vm);
+	for (int i = 0; i < n; i++) {
+		if (strcmp(names[i], wanted) == 0) {
+			found = SD_LISTEN_FDS_START + i;
+		}
+		free(names[i]);
+	}
+	free(names);
+	return found;
+}
+
+static int make_directory(const char *path)
+{
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* Before it listens nobody connects. */
+static int share(const char *path, const char *group)
+{
+	const struct group *entry = group ? getgrnam(group) : NULL;
+
+	if (group && !entry) {
+		return -ESRCH;
+	}
+	if (entry && chown(path, (uid_t)-1, entry->gr_gid) < 0) {
+		return -errno;
+	}
+	return chmod(path, group ? 0660 : 0600) < 0 ? -errno : 0;
+}
+
+static int listen_on(struct gpu *g, const char *group)
+{
+	const char *run_dir = g->vm->broker->run_dir;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	char dir[sizeof(addr.sun_path)];
+	int n, r;
+
+	n = snprintf(dir, sizeof(dir), "%s/vm", run_dir);
+	r = n < (int)sizeof(dir) ? make_directory(dir) : -ENAMETOOLONG;
+	n = snprintf(dir, sizeof(dir), "%s/vm/%s", run_dir, g->vm->name);
+	if (r == 0) {
+		r = n < (int)sizeof(dir) ? make_directory(dir) : -ENAMETOOLONG;
+	}
+	n = snprintf(g->path, sizeof(g->path), "%s/vm/%s/gpu.sock", run_dir, g->vm->name);
+	if (r < 0 || n >= (int)sizeof(g->path)) {
+		return r < 0 ? r : -ENAMETOOLONG;
+	}
+	memcpy(addr.sun_path, g->path, (size_t)n + 1);
+	g->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (g->listener < 0) {
+		return -errno;
+	}
+	/* What a broker that was killed left. */
+	unlink(g->path);
+	if (bind(g->listener, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
+		return -errno;
+	}
+	g->own_socket = true;
+	r = share(g->path, group);
+	return r == 0 && listen(g->listener, 4) < 0 ? -errno : r;
+}
+
+int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **out)
+{
+	struct gpu *g = calloc(1, sizeof(*g));
+	int r = 0;
+
+	if (!g) {
+		return -ENOMEM;
+	}
+	g->vm = vm;
+	g->memory_max = memory;
+	g->control = -1;
+	list_init(&g->waiters);
+	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
+	g->listener = find_activated(vm->name);
+	if (g->listener >= 0) {
+		snprintf(g->path, sizeof(g->path), "systemd's");
+	} else {
+		r = listen_on(g, group);
+	}
+	if (r >= 0) {
+		r = sd_event_add_io(vm->broker->event, &g->listen_source, g->listener, EPOLLIN,
+			on_connection, g);
+	}
+	if (r < 0) {
+		gpu_destroy(g);
+		return r;
+	}
+	*out = g;
+	return 0;
+}
+
+void gpu_destroy(struct gpu *g)
+{
+	if (!g) {
+		return;
+	}
+	g->listen_source = sd_event_source_disable_unref(g->listen_source);
+	end(g, "");
+	gpu_process_forget(g->front);
+	gpu_process_forget(g->renderer);
+	charge_return(&g->memory);
+	if (g->own_socket) {
+		unlink(g->path);
+	}
+	safe_close(g->listener);
+	free(g);
+}
+
+void gpu_status(const struct gpu *g, struct gpu_status *out)
+{
+	*out = (struct gpu_status){
+		.state = g->state,
+		.socket = g->path,
+		.detail = g->detail,
+		.memory_max = g->memory_max,
+		.counters = g->counters,
+	};
+}
+
+static int check_connected(const struct gpu *g, uint32_t scanout, struct refusal_text *text)
+{
+	if (scanout >= SCANOUTS) {
+		return refuse_with(text, REFUSAL_INVALID, "Use 0 to 15.",
+			"vm %s: there is no scanout %u", g->vm->name, scanout);
+	}
+	return g->ready && g->state == GPU_CONNECTED
+		       ? 0
+		       : refuse_with(text, REFUSAL_VM_GONE,
+				 "Start the VM with its GPU's socket; see devbroker gpu show.",
+				 "vm %s: its VMM is not connected", g->vm->name);
+}
+
+int gpu_set_display(
+	struct gpu *g, uint32_t scanout, uint32_t width, uint32_t height, struct refusal_text *text)
+{
+	if (scanout >= SCANOUTS || width > SIDE_MAX || height > SIDE_MAX ||
+		(width == 0) != (height == 0)) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Use a scanout from 0 to 15, and up to 16384 pixels.",
+			"vm %s: that is no mode of a display", g->vm->name);
+	}
+	g->modes[scanout].width = width;
+	g->modes[scanout].height = height;
+	if (g->ready && g->control >= 0) {
+		send_mode(g, scanout);
+	}
+	return 0;
+}
+
+int gpu_screenshot(struct gpu *g, uint32_t scanout, struct gpu_waiter *w, struct refusal_text *text)
+{
+	struct parent_msg m = {.type = PARENT_SCREENSHOT, .scanout = scanout, .seq = ++g->seq};
+	int r = check_connected(g, scanout, text);
+
+	if (r != 0) {
+		return r;
+	}
+	if (g->n_waiters == WAITERS_MAX || say(g, &m, -1) < 0) {
+		return refuse(
+			text, REFUSAL_BUSY, "vm %s: too many screenshots at once", g->vm->name);
+	}
+	w->seq = m.seq;
+	g->n_waiters++;
+	list_append(&g->waiters, &w->link);
+	return 0;
+}

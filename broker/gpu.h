@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT
+ * The GPU of one VM: a socket on which its VMM connects, and while it is connected a front and a
+ * renderer (devbroker-gpu), which come and go with it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "broker/quota.h"
+#include "protocol/gpu-parent.h"
+#include "protocol/refusal.h"
+
+struct gpu;
+struct vm;
+
+enum gpu_state {
+	GPU_WAITING,  /* for the VMM */
+	GPU_STARTING, /* its processes */
+	GPU_CONNECTED,
+	GPU_ENDING,
+	GPU_STATE_COUNT_,
+};
+
+/* Of a screenshot that was asked for. error: 0 with fd (borrowed), a memfd of width by height
+ * pixels, B8G8R8X8, rows without gaps; -errno (-ENOENT: that scanout shows nothing). */
+struct gpu_picture {
+	int error;
+	int fd;
+	uint32_t width, height;
+};
+
+struct gpu_waiter {
+	struct list link; // gpu::waiters
+	uint64_t seq;
+	void (*done)(struct gpu_waiter *w, const struct gpu_picture *picture);
+	void *userdata;
+};
+
+struct gpu_status {
+	enum gpu_state state;
+	const char *socket;
+	const char *detail; /* why it is not connected any more; "" */
+	uint64_t memory_max;
+	struct parent_msg counters; /* as the front said last; zero without one */
+};
+
+/* Makes the socket RUN-DIR/vm/NAME/gpu.sock, or takes over the one that systemd holds under the
+ * name gpu-NAME. memory: bytes that the guest's images may take; group (may be NULL): whose members
+ * may connect to it. 0 or -errno. */
+int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **out) _must_check_;
+/* Ends its processes without waiting for them. NULL is fine. */
+void gpu_destroy(struct gpu *g);
+
+void gpu_status(const struct gpu *g, struct gpu_status *out);
+/* What the guest is told of scanout (below 16) when it asks the next time; 0 by 0: the VMM's own
+ * word. 0; REFUSAL_INVALID, REFUSAL_VM_GONE with text. */
+int gpu_set_display(struct gpu *g, uint32_t scanout, uint32_t width, uint32_t height,
+	struct refusal_text *text) _must_check_;
+/* w->done is called once, from the loop, also when the GPU goes. 0;
+ * REFUSAL_INVALID, REFUSAL_VM_GONE, REFUSAL_BUSY with text. */
+int gpu_screenshot(struct gpu *g, uint32_t scanout, struct gpu_waiter *w,
+	struct refusal_text *text) _must_check_;
+
+const char *gpu_state_name(enum gpu_state state);

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The broker's side of a VM's GPU: its socket, its two processes, what clients see and are refused; VMMs that are no VMMs."""
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import time
+import unittest
+from pathlib import Path
+
+from broker_case import BrokerCase, wait_until
+
+GET_FEATURES = struct.pack("<III", 1, 1, 0)
+
+
+class GpuCase(BrokerCase):
+    files = {"vms.d/one.conf": "[vm]\nqmp=/nonexistent/one.qmp\n[gpu]\nmemory=64M\n",
+             "vms.d/two.conf": "[vm]\nqmp=/nonexistent/two.qmp\n[gpu]\nmemory=32M\n",
+             "vms.d/bare.conf": "[vm]\nqmp=/nonexistent/bare.qmp\n"}
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+
+    def gpu(self, vm="one"):
+        return self.broker.cli("gpu", "show", vm)["gpu"]
+
+    def path(self, vm="one"):
+        return self.broker.run_dir / "vm" / vm / "gpu.sock"
+
+    def connect(self, vm="one"):
+        """A VMM that has said its first word, and the answer to it."""
+        s = socket.socket(socket.AF_UNIX)
+        self.addCleanup(s.close)
+        s.settimeout(10)
+        s.connect(str(self.path(vm)))
+        s.sendall(GET_FEATURES)
+        answer = s.recv(20)
+        self.assertEqual(len(answer), 20)
+        return s, struct.unpack_from("<Q", answer, 12)[0]
+
+    def wait_gpu(self, state, vm="one", timeout=10):
+        wait_until(lambda: self.gpu(vm)["state"] == state, timeout)
+
+    def processes(self, role):
+        out = []
+        for pid in self.broker.children():
+            try:
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if role in words:
+                out.append(pid)
+        return out
+
+    def test_socket_is_the_vms_own(self):
+        mode = os.stat(self.path()).st_mode
+        self.assertTrue(stat.S_ISSOCK(mode))
+        self.assertEqual(mode & 0o077, 0, oct(mode))
+        self.assertEqual({g["vm"]: g["memory_max_bytes"] for g in self.broker.cli("gpu", "list")["gpus"]},
+                         {"one": 64 << 20, "two": 32 << 20})
+        self.assertEqual(self.processes(b"--front"), [], "nothing runs for a VM that isn't there")
+
+    def test_comes_and_goes_with_its_vmm(self):
+        vmm, features = self.connect()
+        self.assertTrue(features >> 32 & 1, hex(features))
+        self.wait_gpu("connected")
+        self.assertEqual(len(self.processes(b"--front")), 1)
+        self.assertEqual(len(self.processes(b"--renderer")), 1)
+        self.assertEqual(self.gpu("two")["state"], "waiting")
+        vmm.close()
+        self.wait_gpu("waiting")
+        wait_until(lambda: not self.processes(b"--front") and not self.processes(b"--renderer"), 10)
+        self.connect()
+        self.wait_gpu("connected")
+
+    def test_two_vms(self):
+        a, _ = self.connect("one")
+        self.connect("two")
+        self.wait_gpu("connected", "one")
+        self.wait_gpu("connected", "two")
+        self.assertEqual(len(set(self.processes(b"--renderer"))), 2)
+        a.close()
+        self.wait_gpu("waiting", "one")
+        self.assertEqual(self.gpu("two")["state"], "connected")
+
+    def test_second_vmm_waits_for_its_turn(self):
+        first, _ = self.connect()
+        self.wait_gpu("connected")
+        second = socket.socket(socket.AF_UNIX)
+        self.addCleanup(second.close)
+        second.settimeout(0.3)
+        second.connect(str(self.path()))
+        second.sendall(GET_FEATURES)
+        with self.assertRaises(TimeoutError):
+            second.recv(20)
+        self.assertEqual(len(self.processes(b"--front")), 1)
+        first.close()
+        second.settimeout(10)
+        self.assertEqual(len(second.recv(20)), 20)
+
+    def test_renderer_killed(self):
+        vmm, _ = self.connect()
+        self.wait_gpu("connected")
+        wait_until(lambda: len(self.processes(b"--renderer")) == 1, 10)
+        for n in range(3):
+            old = self.processes(b"--renderer")
+            os.kill(old[0], signal.SIGKILL)
+            wait_until(lambda: self.processes(b"--renderer") not in ([], old), 10)
+        vmm.sendall(GET_FEATURES)
+        self.assertEqual(len(vmm.recv(20)), 20, "the VMM notices nothing")
+        wait_until(lambda: self.gpu()["renderers"] == 4, 10)
+
+    def test_front_killed(self):
+        vmm, _ = self.connect()
+        self.wait_gpu("connected")
+        os.kill(self.processes(b"--front")[0], signal.SIGKILL)
+        self.assertEqual(vmm.recv(1), b"")
+        self.wait_gpu("waiting")
+        wait_until(lambda: not self.processes(b"--renderer"), 10)
+        self.connect()
+        self.wait_gpu("connected")
+
+    def test_front_stopped(self):
+        """A front that says nothing is ended: nobody waits for it for ever."""
+        self.connect()
+        self.wait_gpu("connected")
+        os.kill(self.processes(b"--front")[0], signal.SIGSTOP)
+        start = time.monotonic()
+        self.wait_gpu("waiting", timeout=15)
+        self.assertLess(time.monotonic() - start, 12)
+
+    def test_garbage(self):
+        for data in (b"GET / HTTP/1.0\r\n\r\n" * 10, struct.pack("<III", 1, 1, 0xffffffff), bytes(12), os.urandom(4096)):
+            s = socket.socket(socket.AF_UNIX)
+            s.settimeout(10)
+            s.connect(str(self.path()))
+            try:
+                s.sendall(data)
+                while s.recv(4096):
+                    pass
+            except ConnectionError:
+                pass
+            s.close()
+            self.wait_gpu("waiting")
+            self.assertNotEqual(self.gpu()["detail"], "")
+        self.connect()
+        self.wait_gpu("connected")
+
+    def test_refusals(self):
+        self.assertIn("no GPU", self.refused(5, "gpu", "show", "bare")["message"])
+        self.refused(14, "gpu", "screenshot", "one", "--output", self.work / "a.png")
+        self.assertFalse((self.work / "a.png").exists())
+        self.connect()
+        self.wait_gpu("connected")
+        self.refused(0, "gpu", "screenshot", "one", "--output", self.work / "a.png")
+        self.assertFalse((self.work / "a.png").exists(), "nothing is shown, so nothing is written")
+        for mode in ("0x0x0", "70000x1", "800", "-1x5"):
+            self.refused(0, "gpu", "set-display", "one", mode)
+        self.refused(0, "gpu", "set-display", "one", "800x600", "--scanout", 16)
+        self.broker.cli("gpu", "set-display", "one", "800x600")
+
+    def test_charged(self):
+        quota = self.broker.vm("one")["quota"]["gpu-memory"]
+        self.assertEqual(quota, {"used": 0, "limit": 64 << 20})
+        json.dumps(quota)
+
+    def test_broker_ends(self):
+        vmm, _ = self.connect()
+        self.wait_gpu("connected")
+        pids = self.processes(b"--front") + self.processes(b"--renderer")
+        self.broker.stop()
+        self.assertEqual(vmm.recv(1), b"")
+        wait_until(lambda: not any(os.path.exists(f"/proc/{p}") for p in pids), 10)
+        self.assertFalse(self.path().exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
