@@ -53,6 +53,9 @@ struct gpu {
 	struct charge memory;         /* while there are processes */
 	struct gpu_process *front;    // may be NULL
 	struct gpu_process *renderer; // may be NULL
+	/* The front has lost its renderer: there is another one as soon as that one has ended. Its
+	 * word is waited for: it is how it is known which renderer it means. */
+	bool wanted;
 	int control;
 	sd_event_source *control_source;
 	sd_event_source *timer;
@@ -128,7 +131,7 @@ static void ended(struct gpu *g)
 		return;
 	}
 	charge_return(&g->memory);
-	g->ready = false;
+	g->ready = g->wanted = false;
 	g->counters = (struct parent_msg){0};
 	memcpy(detail, g->detail, sizeof(detail));
 	set_state(g, GPU_WAITING, detail);
@@ -144,23 +147,32 @@ static int say(struct gpu *g, const struct parent_msg *m, int fd)
 
 static int start_renderer(struct gpu *g);
 
-static void on_renderer_ended(void *userdata, int status)
+static void replace_renderer(struct gpu *g)
 {
-	struct gpu *g = userdata;
 	uint64_t now = now_usec(), *oldest = &g->ended[g->n_ended++ % RESTARTS_MAX];
 	bool often = g->n_ended > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
 
 	*oldest = now;
+	g->wanted = false;
+	if (often) {
+		end(g, "its renderers end too often");
+	} else if (start_renderer(g) < 0) {
+		end(g, "no renderer could be started");
+	}
+}
+
+static void on_renderer_ended(void *userdata, int status)
+{
+	struct gpu *g = userdata;
+
 	g->renderer = NULL;
 	if (g->state == GPU_ENDING || !g->front) {
 		ended(g);
 		return;
 	}
 	log_warn("%s: its renderer ended with status %d", g->name, status);
-	if (often) {
-		end(g, "its renderers end too often");
-	} else if (start_renderer(g) < 0) {
-		end(g, "no renderer could be started");
+	if (g->wanted) {
+		replace_renderer(g);
 	}
 }
 
@@ -253,8 +265,14 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		on_ready(g, m);
 		break;
 	case PARENT_RENDERER_LOST:
-		/* If it has not ended yet, it has broken the front's protocol. */
-		gpu_process_kill(g->renderer);
+		g->wanted = true;
+		if (g->renderer) {
+			/* It has broken the front's protocol, or its end is still to be heard of.
+			 */
+			gpu_process_kill(g->renderer);
+		} else {
+			replace_renderer(g);
+		}
 		break;
 	case PARENT_PICTURE:
 		on_picture(g, m, fd);

@@ -554,7 +554,7 @@ def test_unprivileged(lab):
     from broker import Broker
     # A copy: the build folder may lie in a home that nobody can't enter.
     build = lab.work / "build"
-    for name in ("broker/devbrokerd", "broker/devbroker", "usb/devbroker-usb", "usb/devbroker-qmp"):
+    for name in ("broker/devbrokerd", "broker/devbroker", "usb/devbroker-usb", "usb/devbroker-qmp", "usb/devbroker-claim"):
         (build / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(runner.build_dir() / name, build / name)
     b = lab.broker = Broker(build, lab.work)

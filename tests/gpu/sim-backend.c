@@ -29,7 +29,7 @@ static void become(const char *const *argv, int cpu, bool quiet, int fd)
 	cpu_set_t set;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	while (argv[n] && n < ARGS_MAX) {
+	while (n < ARGS_MAX && argv[n]) {
 		args[n] = argv[n];
 		n++;
 	}

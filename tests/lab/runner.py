@@ -47,7 +47,7 @@ class Lab:
         return self.broker
 
     def guest(self, name="guest", start=True, **kw):
-        extra = guest.TCP_QMP if self.machine else []
+        extra = [*kw.pop("extra", ()), *(guest.TCP_QMP if self.machine else [])]
         g = Guest(self.images, self.work / name, name, extra=extra, **kw)
         self.guests.append(g)
         return g.start() if start else g
