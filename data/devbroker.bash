@@ -20,16 +20,25 @@ _devbroker() {
 	case $cur in
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
-			--remember --keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial" -- "$cur")
+			--remember --keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial
+			--gpu-memory --output --scanout" -- "$cur")
 		return
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach remembered forget explain policy watch vm disk help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach remembered forget explain policy watch vm disk gpu help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
 		show | remove) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
+		esac
+		;;
+	gpu)
+		case ${words[1]-} in
+		"") mapfile -t COMPREPLY < <(compgen -W "list show screenshot set-display" -- "$cur") ;;
+		show | screenshot | set-display)
+			[ -n "${words[2]-}" ] || mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur")
+			;;
 		esac
 		;;
 	policy) [ -n "${words[1]-}" ] || mapfile -t COMPREPLY < <(compgen -W "check test reload" -- "$cur") ;;
