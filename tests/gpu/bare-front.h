@@ -9,7 +9,7 @@
 
 #include "gpu/journal.h"
 #include "gpu/link.h"
-#include "gpu/parent.h"
+#include "protocol/gpu-parent.h"
 #include "tests/gpu/sim-screen.h"
 #include "tests/gpu/sim-vmm.h"
 
