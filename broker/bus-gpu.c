@@ -86,7 +86,7 @@ static int on_set_display(sd_bus_message *m, void *userdata, sd_bus_error *error
 {
 	struct vm *vm = userdata;
 	struct refusal_text text = {0};
-	uint32_t scanout, width, height;
+	uint32_t scanout = 0, width = 0, height = 0;
 	int r = bus_check_caller(m, vm->broker, error);
 
 	if (r == 0) {
@@ -129,7 +129,7 @@ static int on_screenshot(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct vm *vm = userdata;
 	struct refusal_text text = {0};
-	uint32_t scanout;
+	uint32_t scanout = 0;
 	struct shot *s;
 	/* What a guest shows is nobody's business but an administrator's. */
 	int r = bus_check_caller(m, vm->broker, error);
