@@ -304,8 +304,20 @@ static void handle_modes(struct renderer *r, const union link_msg *m, int fds[])
 	renderer_ask_modes(r);
 }
 
+static void hide_cursors(struct renderer *r)
+{
+	for (uint32_t i = 0; i < r->gpu->n_scanouts; i++) {
+		const struct gpu_cursor hidden = {.scanout = i};
+
+		if (r->gpu->cursors[i].resource_id) {
+			renderer_listener.cursor(r, &hidden, NULL);
+		}
+	}
+}
+
 static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
 {
+	hide_cursors(r);
 	gpu_reset(r->gpu);
 	record_reset(&r->record);
 	memset(r->images, 0, sizeof(r->images));

@@ -148,6 +148,7 @@ static void cursor(void **state)
 	struct journal_cursor got;
 	bool fresh = false;
 	uint32_t written;
+	union link_msg m;
 
 	paint(f, 8 << 20, JOURNAL_CURSOR_BYTES, 9);
 	assert_int_equal(create(f, 3, BGRA, 64, 64), OK);
@@ -160,6 +161,12 @@ static void cursor(void **state)
 	assert_true(journal_take_cursor(f->journal, &f->reader, 0, &got, &fresh));
 	assert_true(fresh && got.x == 5 && got.y == 6 && got.hot_y == 2);
 	assert_memory_equal(got.pixels, f->guest + (8 << 20), JOURNAL_CURSOR_BYTES);
+	/* The next guest has none. */
+	link_init(&m, LINK_RESET);
+	fake_front_send(f, &m, NULL, 0);
+	assert_true(fake_front_wait(f, LINK_DONE, &m, 5000));
+	assert_true(journal_take_cursor(f->journal, &f->reader, 0, &got, &fresh));
+	assert_int_equal(got.resource_id, 0);
 }
 
 static void display_queries_wait(void **state)
