@@ -4,11 +4,21 @@
  * is their parent, with the options that VMMs and libvirt give to vhost-user-gpu (QEMU,
  * docs/interop/vhost-user.rst, "Backend program conventions").
  */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "gpu/options.h"
+
+static bool is_stream(int fd)
+{
+	int type = 0;
+	socklen_t size = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
 
 static int run_standalone(struct options *o)
 {
@@ -23,6 +33,11 @@ static int run_standalone(struct options *o)
 				o->socket_path, strerror(-o->standalone.vhost_fd));
 			return EXIT_FAILURE;
 		}
+	}
+	if (!is_stream(o->standalone.vhost_fd)) {
+		fprintf(stderr, "devbroker-gpu: fd %d is no stream socket\n",
+			o->standalone.vhost_fd);
+		return EXIT_FAILURE;
 	}
 	return standalone_run(&o->standalone);
 }
