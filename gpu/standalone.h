@@ -20,6 +20,6 @@ struct standalone_options {
 /* Serves one VMM until it goes away. Returns the exit code. */
 int standalone_run(const struct standalone_options *o) _must_check_;
 
-/* Waits for one VMM on a new socket at path, which is removed when it came; so is one there on which
- * nobody listens any more. The fd, or -errno. */
+/* Waits for one VMM on a new socket at path, which is removed when it came; so is one there on
+ * which nobody listens any more. The fd, or -errno. */
 int standalone_accept(const char *path) _must_check_;
