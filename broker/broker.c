@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "broker/device-disk.h"
 #include "broker/gpu.h"
@@ -21,24 +22,6 @@
 #define CANDIDATES_MAX 8
 /* µs that the heartbeat may be late; sd-event's own choice is 250 ms. */
 #define TIMER_SLACK 20000
-
-static uint64_t clock_usec(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
-uint64_t now_usec(void)
-{
-	return clock_usec(CLOCK_MONOTONIC);
-}
-
-uint64_t wall_usec(void)
-{
-	return clock_usec(CLOCK_REALTIME);
-}
 
 static int on_heartbeat(sd_event_source *source, uint64_t usec, void *userdata)
 {

@@ -85,7 +85,3 @@ struct vm *broker_vm_named(struct broker *b, const char *name);
  * always slot 0. */
 int broker_take_uid(struct broker *b, uint32_t *slot_out) _must_check_;
 void broker_return_uid(struct broker *b, uint32_t slot);
-
-/* CLOCK_MONOTONIC and CLOCK_REALTIME, µs. */
-uint64_t now_usec(void);
-uint64_t wall_usec(void);

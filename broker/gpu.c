@@ -23,21 +23,20 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/restarts.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/gpu-process.h"
 #include "broker/vm.h"
 
-#define PING_USEC      UINT64_C(500000)
-#define UNANSWERED_MAX 4
-#define SCANOUTS       16
-#define SIDE_MAX       16384
-#define WAITERS_MAX    16
-/* Renderers that end within RESTARTS_USEC are replaced so often, and then the whole pair ends. */
-#define RESTARTS_MAX      20
-#define RESTARTS_USEC     UINT64_C(10000000)
+#define PING_USEC         UINT64_C(500000)
+#define UNANSWERED_MAX    4
+#define SCANOUTS          16
+#define SIDE_MAX          16384
+#define WAITERS_MAX       16
 #define MESSAGES_PER_TURN 16
 
 struct gpu {
@@ -65,8 +64,7 @@ struct gpu {
 	struct parent_msg counters;
 	struct list waiters; // gpu_waiter::link
 	unsigned int n_waiters;
-	uint64_t ended[RESTARTS_MAX];
-	unsigned int n_ended;
+	struct restarts restarts; // of renderers
 	struct {
 		uint32_t width, height;
 	} modes[SCANOUTS]; /* of set_display, for the next front too */
@@ -149,12 +147,8 @@ static int start_renderer(struct gpu *g);
 
 static void replace_renderer(struct gpu *g)
 {
-	uint64_t now = now_usec(), *oldest = &g->ended[g->n_ended++ % RESTARTS_MAX];
-	bool often = g->n_ended > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
-
-	*oldest = now;
 	g->wanted = false;
-	if (often) {
+	if (restarts_too_often(&g->restarts, now_usec())) {
 		end(g, "its renderers end too often");
 	} else if (start_renderer(g) < 0) {
 		end(g, "no renderer could be started");
@@ -355,7 +349,7 @@ static void start(struct gpu *g, int vhost_fd)
 	int r = charge_take(&g->memory, &g->vm->gpu_memory, g->memory_max, g->vm->name, &text);
 
 	g->unanswered = 0;
-	g->n_ended = 0;
+	g->restarts = (struct restarts){0};
 	set_state(g, GPU_STARTING, "");
 	if (r == 0) {
 		r = start_front(g, vhost_fd);

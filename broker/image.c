@@ -21,9 +21,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 
@@ -191,16 +191,8 @@ static DIR *open_dir(int at, const char *name)
 	return d;
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
 /* Whether the process at /proc/PID (an fd) holds such locks on the file. */
-static bool process_holds(int proc_pid, const struct stat *want, int64_t deadline)
+static bool process_holds(int proc_pid, const struct stat *want, uint64_t deadline)
 {
 	_cleanup_(closedirp) DIR *fds = open_dir(proc_pid, "fd");
 	_cleanup_close_ int fdinfo = openat(proc_pid, "fdinfo", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -236,7 +228,7 @@ static void read_comm(int proc_pid, char *out, size_t size)
 static void find_holder(int image, struct holder *out)
 {
 	_cleanup_(closedirp) DIR *proc = opendir("/proc");
-	int64_t deadline = now_ns() + HOLDER_SEARCH_NS;
+	uint64_t deadline = now_ns() + HOLDER_SEARCH_NS;
 	struct dirent *d;
 	struct stat st;
 

@@ -25,6 +25,7 @@
 #include <sys/random.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"

@@ -19,18 +19,15 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/restarts.h"
 #include "base/sandbox.h"
 #include "base/spawn.h"
 #include "protocol/gpu-parent.h"
-
-/* Renderers that ended within RESTARTS_USEC of each other before it is given up. */
-#define RESTARTS_MAX  20
-#define RESTARTS_USEC UINT64_C(10000000)
 
 struct child {
 	pid_t pid;
@@ -46,17 +43,8 @@ struct standalone {
 	/* The front has lost its renderer: there is another one as soon as that one is reaped. Its
 	 * word is waited for, because it is also how it is known which renderer it means. */
 	bool wanted;
-	uint64_t ended[RESTARTS_MAX];
-	unsigned int n_ended;
+	struct restarts restarts; // of renderers
 };
-
-static uint64_t now_usec(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
 
 static int start(const struct standalone *s, const char *const *argv, const int *fds, size_t n_fds,
 	struct child *out)
@@ -145,16 +133,6 @@ static int start_front(struct standalone *s)
 	return r;
 }
 
-/* Whether renderers end faster than is good for anybody. */
-static bool too_often(struct standalone *s)
-{
-	uint64_t now = now_usec(), *oldest = &s->ended[s->n_ended++ % RESTARTS_MAX];
-	bool often = s->n_ended > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
-
-	*oldest = now;
-	return often;
-}
-
 /* 0, or the exit code to end with. */
 static int replace_renderer(struct standalone *s)
 {
@@ -162,7 +140,7 @@ static int replace_renderer(struct standalone *s)
 		return 0;
 	}
 	s->wanted = false;
-	if (too_often(s)) {
+	if (restarts_too_often(&s->restarts, now_usec())) {
 		log_error("%s: renderers end too often; giving up", s->o->name);
 		return EXIT_FAILURE;
 	}

@@ -11,24 +11,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "broker/cli/cli.h"
 
 #define USEC_PER_SEC UINT64_C(1000000)
 #define WAIT_SECONDS "30"
 /* A flush may take a minute. */
 #define DETACH_SECONDS "90"
-
-static uint64_t now_usec(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * USEC_PER_SEC + (uint64_t)ts.tv_nsec / 1000;
-}
 
 /* One device that is waited for. */
 struct wait {

@@ -15,6 +15,7 @@
  * one JSON object a line: what attaching took and the memory then, the cells, the memory's peak.
  */
 #include "engine-bench.h"
+#include "base/clock.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -41,14 +42,6 @@ void die(const char *what)
 {
 	fprintf(stderr, "engine-bench: %s: %s\n", what, strerror(errno));
 	exit(1);
-}
-
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 double cpu_seconds(pid_t pid)

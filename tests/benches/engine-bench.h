@@ -37,7 +37,6 @@ struct run {
 };
 
 _Noreturn void die(const char *what);
-uint64_t now_ns(void);
 /* All threads of pid. */
 double cpu_seconds(pid_t pid);
 

@@ -5,6 +5,7 @@
  * vectored send for all requests that are due, one large receive for all replies that are there,
  * payloads are looked over and not kept.
  */
+#include "base/clock.h"
 #include "engine-bench.h"
 
 #include <errno.h>

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 
 #define COMMANDS     20000
 #define BATCH        32
@@ -50,21 +51,21 @@ static void one_command(struct sim *s, const char *name, const void *command, si
 	struct bench_samples samples = {0};
 	uint64_t begin, calls, cpu = sim_backend_cpu_ns(&s->backend);
 
-	begin = bench_now_ns();
+	begin = now_ns();
 	for (int i = 0; i < count; i++) {
-		uint64_t at = bench_now_ns();
+		uint64_t at = now_ns();
 
 		must(sim_command(s, command, size), wanted);
-		bench_add(&samples, bench_now_ns() - at);
+		bench_add(&samples, now_ns() - at);
 	}
-	printf(", \"%s_per_s\": %.1f", name, count * 1e9 / (double)(bench_now_ns() - begin));
+	printf(", \"%s_per_s\": %.1f", name, count * 1e9 / (double)(now_ns() - begin));
 	printf(", \"%s_cpu_us\": %.3f", name,
 		(double)(sim_backend_cpu_ns(&s->backend) - cpu) / count / 1e3);
 	printf(", \"%s_p50_us\": %.2f", name, bench_percentile(&samples, 50));
 	printf(", \"%s_p99_us\": %.2f", name, bench_percentile(&samples, 99));
 	bench_forget(&samples);
 	calls = s->rings[SIM_CONTROL].n_calls;
-	begin = bench_now_ns();
+	begin = now_ns();
 	for (int i = 0; i < batches; i++) {
 		for (int k = 0; k < BATCH; k++) {
 			if (sim_offer(s, SIM_CONTROL, command, size, ROOM) < 0) {
@@ -77,7 +78,7 @@ static void one_command(struct sim *s, const char *name, const void *command, si
 		}
 	}
 	printf(", \"%s_batched_per_s\": %.1f", name,
-		batches * BATCH * 1e9 / (double)(bench_now_ns() - begin));
+		batches * BATCH * 1e9 / (double)(now_ns() - begin));
 	printf(", \"%s_interrupts_per_batch\": %.2f", name,
 		(double)(s->rings[SIM_CONTROL].n_calls - calls) / batches);
 }
@@ -178,9 +179,9 @@ static void end(struct drawing *d)
 
 static void draw_for(struct drawing *d, uint64_t for_ns)
 {
-	uint64_t until = bench_now_ns() + for_ns;
+	uint64_t until = now_ns() + for_ns;
 
-	while (bench_now_ns() < until) {
+	while (now_ns() < until) {
 		go_on(d);
 		if (!sim_wait(d->s, 1000) && d->s->dead) {
 			bench_fail("the backend died");
@@ -196,11 +197,11 @@ static void measure(struct drawing *d, const char *name, uint64_t for_ns)
 	draw_for(d, for_ns / 5);
 	cpu = sim_backend_cpu_ns(&s->backend);
 	frames = s->screen.scanouts[0].n_updates;
-	begin = bench_now_ns();
+	begin = now_ns();
 	draw_for(d, for_ns);
 	frames = MAX(s->screen.scanouts[0].n_updates - frames, (uint64_t)1);
 	printf(", \"%s_per_s\": %.2f, \"%s_cpu_ms\": %.4f", name,
-		(double)frames * 1e9 / (double)(bench_now_ns() - begin), name,
+		(double)frames * 1e9 / (double)(now_ns() - begin), name,
 		(double)(sim_backend_cpu_ns(&s->backend) - cpu) / (double)frames / 1e6);
 }
 
@@ -235,7 +236,7 @@ static void move_cursor(struct sim *s, struct cursor *c)
 
 	m.pos.x = c->x = c->x % 1000 + 1;
 	c->answered = c->shown = false;
-	c->began = bench_now_ns();
+	c->began = now_ns();
 	if (sim_offer(s, SIM_CURSOR, &m, sizeof(m), 0) < 0) {
 		bench_fail("the cursor's ring is full");
 	}
@@ -244,7 +245,7 @@ static void move_cursor(struct sim *s, struct cursor *c)
 
 static void look_at_cursor(struct sim *s, struct cursor *c)
 {
-	uint64_t now = bench_now_ns();
+	uint64_t now = now_ns();
 	uint32_t written;
 
 	if (!c->answered && sim_take(s, SIM_CURSOR, 0, &written) >= 0) {
@@ -264,14 +265,14 @@ static void look_at_cursor(struct sim *s, struct cursor *c)
 static void cursor_cell(struct sim *s, const char *name, struct drawing *d, uint64_t for_ns)
 {
 	struct cursor c = {.answered = true, .shown = true};
-	uint64_t until = bench_now_ns() + for_ns;
+	uint64_t until = now_ns() + for_ns;
 
-	while (bench_now_ns() < until || !c.answered || !c.shown) {
-		if (d && bench_now_ns() < until) {
+	while (now_ns() < until || !c.answered || !c.shown) {
+		if (d && now_ns() < until) {
 			go_on(d);
 		}
 		look_at_cursor(s, &c);
-		if (!sim_wait(s, 1) && (s->dead || bench_now_ns() > until + UINT64_C(5000000000))) {
+		if (!sim_wait(s, 1) && (s->dead || now_ns() > until + UINT64_C(5000000000))) {
 			bench_fail("the cursor was not moved");
 		}
 	}

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 
 #define PINGS 20000
@@ -126,12 +127,12 @@ static void socket_limit(const struct bench_size *size, void *pixels, struct tal
 		send_frames(fd, size, pixels, t);
 	}
 	close(fd);
-	begin = bench_now_ns();
+	begin = now_ns();
 	until = begin + for_ns / 5;
 	before = *t;
 	frames = 0;
 	for (int part = 0; part < 2; part++) {
-		while (bench_now_ns() < until) {
+		while (now_ns() < until) {
 			struct pollfd p = {.fd = s.fd, .events = POLLIN};
 
 			if (poll(&p, 1, 1000) != 1 || !sim_screen_read(&s)) {
@@ -141,12 +142,11 @@ static void socket_limit(const struct bench_size *size, void *pixels, struct tal
 		if (part == 0) {
 			before = *t;
 			frames = s.scanouts[0].n_updates;
-			begin = bench_now_ns();
+			begin = now_ns();
 			until = begin + for_ns;
 		}
 	}
-	*per_s =
-		(double)(s.scanouts[0].n_updates - frames) * 1e9 / (double)(bench_now_ns() - begin);
+	*per_s = (double)(s.scanouts[0].n_updates - frames) * 1e9 / (double)(now_ns() - begin);
 	*cpu_ms = (double)(t->cpu - before.cpu) / (double)MAX(t->frames - before.frames, 1U) / 1e6;
 	sim_screen_finish(&s);
 	kill(pid, SIGKILL);
@@ -190,17 +190,17 @@ static void ping_limit(void)
 		}
 		_exit(0);
 	}
-	begin = bench_now_ns();
+	begin = now_ns();
 	for (int i = 0; i < PINGS; i++) {
-		uint64_t at = bench_now_ns();
+		uint64_t at = now_ns();
 
 		if (write(there, &one, sizeof(one)) < 0 || read(back, &one, sizeof(one)) < 0) {
 			bench_fail("no eventfd");
 		}
 		one = 1;
-		bench_add(&samples, bench_now_ns() - at);
+		bench_add(&samples, now_ns() - at);
 	}
-	printf("{\"ping_per_s\": %.1f", PINGS * 1e9 / (double)(bench_now_ns() - begin));
+	printf("{\"ping_per_s\": %.1f", PINGS * 1e9 / (double)(now_ns() - begin));
 	printf(", \"ping_p50_us\": %.2f", bench_percentile(&samples, 50));
 	printf(", \"ping_p99_us\": %.2f", bench_percentile(&samples, 99));
 	bench_forget(&samples);

@@ -3,23 +3,15 @@
  * long each cell takes. Prints a JSON object.
  */
 #include "tests/benches/gpu-bench.h"
+#include "base/clock.h"
 
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define MEMORY (256U << 20)
 
 const struct bench_size bench_sizes[4] = {{640, 480}, {1280, 800}, {1920, 1080}, {3840, 2160}};
-
-uint64_t bench_now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 void bench_pin(int cpu)
 {
@@ -86,20 +78,20 @@ static void bench_backend(const char *const *argv, uint64_t for_ns)
 		.width = 1920,
 		.height = 1080,
 	};
-	uint64_t begin = bench_now_ns(), replied;
+	uint64_t begin = now_ns(), replied;
 	struct sim s;
 
 	if (sim_connect(&s, &o) < 0) {
 		bench_fail("no backend");
 	}
-	replied = bench_now_ns();
+	replied = now_ns();
 	s.screen.drop_pixels = true;
 	if (sim_driver_ok(&s, SIM_FEATURES) < 0 ||
 		sim_command(&s, &info, sizeof(info)) != VIRTIO_GPU_RESP_OK_DISPLAY_INFO) {
 		bench_fail("the backend doesn't start");
 	}
 	printf("{\"start_reply_ms\": %.3f, \"start_command_ms\": %.3f",
-		(double)(replied - begin) / 1e6, (double)(bench_now_ns() - begin) / 1e6);
+		(double)(replied - begin) / 1e6, (double)(now_ns() - begin) / 1e6);
 	printf(", \"rss_idle_mib\": %.2f", (double)sim_backend_rss(&s.backend) / (1 << 20));
 	bench_commands(&s);
 	bench_info(&s);

@@ -17,7 +17,6 @@ struct bench_size {
 
 extern const struct bench_size bench_sizes[4];
 
-uint64_t bench_now_ns(void);
 /* This process, on one CPU. */
 void bench_pin(int cpu);
 /* Ends the program. */

@@ -8,18 +8,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "tests/unit/test.h"
 
 const struct virtio_gpu_rect case_all = {0, 0, CASE_WIDTH, CASE_HEIGHT};
-
-int64_t case_now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static void nap(void)
 {
@@ -28,9 +21,9 @@ static void nap(void)
 
 pid_t case_renderer(struct gpu_case *c, pid_t not )
 {
-	int64_t end = case_now_ms() + 5000;
+	int64_t end = now_ms() + 5000;
 
-	while (case_now_ms() < end) {
+	while (now_ms() < end) {
 		pid_t pid = sim_backend_find(&c->sim.backend, "--renderer");
 
 		if (pid > 0 && pid != not ) {
@@ -126,9 +119,9 @@ const uint32_t *case_paint(struct gpu_case *c, uint64_t at, uint32_t seed)
 void case_check_picture(struct gpu_case *c, uint32_t scanout, const uint32_t *pixels)
 {
 	const struct sim_scanout *o = &c->sim.screen.scanouts[scanout];
-	int64_t end = case_now_ms() + 1000;
+	int64_t end = now_ms() + 1000;
 
-	while (case_now_ms() < end &&
+	while (now_ms() < end &&
 		!(o->pixels && o->width == CASE_WIDTH && o->height == CASE_HEIGHT &&
 			memcmp(o->pixels, pixels, CASE_BYTES) == 0)) {
 		sim_wait(&c->sim, 10);

@@ -53,6 +53,5 @@ void case_check_serves(struct gpu_case *c, uint32_t id);
 const uint32_t *case_paint(struct gpu_case *c, uint64_t at, uint32_t seed);
 /* That this is on a scanout, within 1 s. */
 void case_check_picture(struct gpu_case *c, uint32_t scanout, const uint32_t *pixels);
-int64_t case_now_ms(void);
 
 extern const struct virtio_gpu_rect case_all;

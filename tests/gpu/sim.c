@@ -4,23 +4,15 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #define CONTROL_SIZE 256
 #define CURSOR_SIZE  16
 #define ANSWER_ROOM  (SIM_SLOT - SIM_ANSWER_AT)
 #define ANSWER_MS    5000
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 int sim_connect(struct sim *s, const struct sim_options *o)
 {

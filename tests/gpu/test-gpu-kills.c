@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "tests/gpu/gpu-case.h"
 #include "tests/unit/test.h"
 
@@ -130,7 +131,7 @@ static int64_t kill_in_flight(
 	sim_ring_kick(ring);
 	nap_us(after_us);
 	kill_renderer(c, *renderer);
-	start = case_now_ms();
+	start = now_ms();
 	f->cut += (uint16_t)(ring->used->idx - ring->last_used) < f->n;
 	while (f->n > 0) {
 		if (!take(c, f, 5000)) {
@@ -141,7 +142,7 @@ static int64_t kill_in_flight(
 	assert_false(take(c, f, 10));
 	*renderer = case_renderer(c, *renderer);
 	assert_true(*renderer > 0);
-	return case_now_ms() - start;
+	return now_ms() - start;
 }
 
 static void kill_often(struct gpu_case *c, uint32_t side, uint64_t at, uint32_t max_us)
@@ -298,7 +299,7 @@ static void come_and_go(struct gpu_case *c, int rounds)
 		}
 		assert_int_equal(sim_reboot(&c->sim), 0);
 	}
-	for (int64_t end = case_now_ms() + SETTLE_MS; case_now_ms() < end;) {
+	for (int64_t end = now_ms() + SETTLE_MS; now_ms() < end;) {
 		sim_wait(&c->sim, 20);
 	}
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/fd.h"
 #include "tests/gpu/gpu-case.h"
 #include "tests/unit/test.h"
@@ -19,22 +20,22 @@ static const struct virtio_gpu_ctrl_hdr info = {.type = VIRTIO_GPU_CMD_GET_DISPL
 /* How long until display information is there, in ms; -1: it never was. */
 static int64_t ask_info(struct gpu_case *c)
 {
-	int64_t start = case_now_ms();
+	int64_t start = now_ms();
 	uint32_t r = sim_command(&c->sim, &info, sizeof(info));
 
-	return r == VIRTIO_GPU_RESP_OK_DISPLAY_INFO ? case_now_ms() - start : -1;
+	return r == VIRTIO_GPU_RESP_OK_DISPLAY_INFO ? now_ms() - start : -1;
 }
 
 /* The guest draws, whatever the display does. */
 static void check_draws(struct gpu_case *c)
 {
-	int64_t start = case_now_ms();
+	int64_t start = now_ms();
 
 	for (int i = 0; i < FRAMES; i++) {
 		assert_int_equal(sim_transfer(&c->sim, 1, &case_all, 0), CASE_OK);
 		assert_int_equal(sim_flush(&c->sim, 1, &case_all), CASE_OK);
 	}
-	assert_true(case_now_ms() - start < 5000);
+	assert_true(now_ms() - start < 5000);
 }
 
 static void check_idle(struct gpu_case *c)

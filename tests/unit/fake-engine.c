@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/unit/test.h"
 
+#include "base/clock.h"
 #include "tests/unit/fake-engine.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 static struct fake_transfer *of(struct transfer *t)
@@ -166,17 +166,9 @@ again:
 	}
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 void fake_engine_settle(struct fake_engine *e, unsigned int n_answers)
 {
-	uint64_t end = now_ms() + 10000;
+	int64_t end = now_ms() + 10000;
 
 	while (e->n_out > 0 || e->n_answers < n_answers) {
 		assert_true(sd_event_run(e->event, 100000) >= 0);
@@ -187,7 +179,7 @@ void fake_engine_settle(struct fake_engine *e, unsigned int n_answers)
 
 void fake_engine_run(struct fake_engine *e, unsigned int ms)
 {
-	for (uint64_t end = now_ms() + ms; now_ms() < end;) {
+	for (int64_t end = now_ms() + ms; now_ms() < end;) {
 		assert_true(sd_event_run(e->event, 1000) >= 0);
 	}
 }

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ * Whether what is started again whenever it ends does so faster than is good for anybody.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define RESTARTS_MAX  20
+#define RESTARTS_USEC UINT64_C(10000000)
+
+/* All zero: none yet. */
+struct restarts {
+	uint64_t ended[RESTARTS_MAX]; // µs, the last ones
+	unsigned int n;
+};
+
+/* Notes an end at now (µs, CLOCK_MONOTONIC). True: it is the one after RESTARTS_MAX within
+ * RESTARTS_USEC. */
+static inline bool restarts_too_often(struct restarts *r, uint64_t now)
+{
+	uint64_t *oldest = &r->ended[r->n++ % RESTARTS_MAX];
+	bool often = r->n > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
+
+	*oldest = now;
+	return often;
+}
