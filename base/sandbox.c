@@ -34,6 +34,7 @@
 
 #include "base/checked.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "base/sandbox-internal.h"
 
 struct kind_limits {
@@ -319,14 +320,15 @@ static int close_stage(
 	}
 }
 
-int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep,
-	uint32_t *failed_out)
+int sandbox_enter(
+	const char *name, enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep)
 {
 	for (uint32_t stage = SANDBOX_FDS; stage < SANDBOX_SECCOMP; stage <<= 1) {
 		int r = stages & stage ? close_stage(kind, stage, stages, keep, n_keep) : 0;
 
 		if (r < 0) {
-			*failed_out = stage;
+			log_error("%s: can't close the sandbox, stage %s: %s", name,
+				sandbox_stage_name(stage), strerror(-r));
 			return r;
 		}
 	}

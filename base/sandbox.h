@@ -50,9 +50,9 @@ const char *sandbox_stage_name(uint32_t stage);
  * keep are the fds >= 3 that stay open (0, 1, 2 stay): call it before an event loop is made. What
  * reads files must have done so: sd_id128_get_boot (its result is cached, and sd-event's timers
  * ask for it), getpwuid, iconv, locales. Only the first thread may exist. stages 0 does nothing.
- * 0, or -errno with *failed_out the stage that failed: the caller must exit then. */
-int sandbox_enter(enum sandbox_kind kind, uint32_t stages, const int *keep, size_t n_keep,
-	uint32_t *failed_out) _must_check_;
+ * 0; or -errno, with the stage that failed in the log behind name: the caller must exit then. */
+int sandbox_enter(const char *name, enum sandbox_kind kind, uint32_t stages, const int *keep,
+	size_t n_keep) _must_check_;
 
 /* Closes SECCOMP on all threads, if it is in stages. Last; nothing but serving comes after it: an
  * open or a stat of a path fails with ENOENT, most other calls that serving does not need kill the

@@ -307,18 +307,11 @@ static int set_up(struct front *f)
 static int enter_sandbox(const struct front_options *o)
 {
 	const int keep[] = {o->control_fd, o->vhost_fd};
-	uint32_t failed = 0;
 	sd_id128_t boot;
-	int r;
 
 	/* sd-event's timers ask for it; cached from now on. */
 	sd_id128_get_boot(&boot);
-	r = sandbox_enter(SANDBOX_GPU_FRONT, o->stages, keep, ARRAY_SIZE(keep), &failed);
-	if (r < 0) {
-		log_error("%s: can't close the sandbox, stage %s: %s", o->name,
-			sandbox_stage_name(failed), strerror(-r));
-	}
-	return r;
+	return sandbox_enter(o->name, SANDBOX_GPU_FRONT, o->stages, keep, ARRAY_SIZE(keep));
 }
 
 /* Turn by turn, so that what came of all that was ready is shown once. */

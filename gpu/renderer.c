@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -20,14 +21,10 @@
 
 static int enter_sandbox(const struct renderer_options *o)
 {
-	uint32_t failed = 0;
-	int err = sandbox_enter(SANDBOX_GPU_RENDERER, o->stages, &o->link_fd, 1, &failed);
+	char name[96];
 
-	if (err < 0) {
-		log_error("vm %s: can't close the sandbox, stage %s: %s", o->name,
-			sandbox_stage_name(failed), strerror(-err));
-	}
-	return err;
+	snprintf(name, sizeof(name), "vm %s", o->name);
+	return sandbox_enter(name, SANDBOX_GPU_RENDERER, o->stages, &o->link_fd, 1);
 }
 
 static int watch_link(struct renderer *r, int operation)

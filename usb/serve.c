@@ -344,21 +344,14 @@ static int enter_sandbox(const struct serve_options *o)
 {
 	int keep[3] = {o->stream_fd, is_host_device(o) ? o->device_fd : o->disk_fd};
 	size_t n = 2;
-	uint32_t failed = 0;
 	sd_id128_t boot;
-	int r;
 
 	if (o->control_fd >= 0) {
 		keep[n++] = o->control_fd;
 	}
 	/* sd-event's timers ask for it; cached from now on. */
 	sd_id128_get_boot(&boot);
-	r = sandbox_enter(kind_of(o), o->stages, keep, n, &failed);
-	if (r < 0) {
-		log_error("%s: can't close the sandbox, stage %s: %s", o->name,
-			sandbox_stage_name(failed), strerror(-r));
-	}
-	return r;
+	return sandbox_enter(o->name, kind_of(o), o->stages, keep, n);
 }
 
 static void say_ready(struct server *s)

@@ -94,16 +94,14 @@ static void child_close(enum sandbox_kind kind, uint32_t stages)
 {
 	static const int keep[] = {ACT_FD_RESULT, ACT_FD_IMAGE, ACT_FD_PROGRAM, ACT_FD_NETNS};
 	static int work;
-	uint32_t failed_stage = 0;
 	sd_event *event = NULL;
 	sd_id128_t boot;
 	pthread_t thread;
 	int r;
 
 	_unused_ int ignored = sd_id128_get_boot(&boot);
-	r = sandbox_enter(kind, stages, keep, ARRAY_SIZE(keep), &failed_stage);
+	r = sandbox_enter("probe", kind, stages, keep, ARRAY_SIZE(keep));
 	if (r < 0) {
-		log_error("probe: stage %s: %s", sandbox_stage_name(failed_stage), strerror(-r));
 		child_say(false, -r);
 	}
 	r = sd_event_default(&event);

@@ -153,8 +153,9 @@ static int interface_ioctl(int fd, unsigned int interface, unsigned int code)
 	return ioctl(fd, USBDEVFS_IOCTL, &command) < 0 ? -errno : 0;
 }
 
-/* 1 if a driver was
- * taken off, 0 if there is none, -EBUSY if another program has claimed it; -errno. */
+/* 1 if a driver was taken off, 0 if there is none, -EBUSY if another program has claimed it;
+ * -errno.
+ */
 static int disconnect(int fd, unsigned int interface)
 {
 	struct usbdevfs_getdriver driver = {.interface = interface};
@@ -270,16 +271,16 @@ static int run(const struct options *o, uint32_t *interfaces)
 static int enter_sandbox(const struct options *o)
 {
 	const int keep[] = {o->control_fd, o->device_fd, o->authorized_fd};
-	uint32_t failed = SANDBOX_SECCOMP;
 	int r = sandbox_enter(
-		SANDBOX_CLAIM, o->stages, keep, o->authorized_fd >= 0 ? 3 : 2, &failed);
+		"devbroker-claim", SANDBOX_CLAIM, o->stages, keep, o->authorized_fd >= 0 ? 3 : 2);
 
-	if (r == 0) {
-		r = sandbox_lock(SANDBOX_CLAIM, o->stages);
+	if (r < 0) {
+		return r;
 	}
+	r = sandbox_lock(SANDBOX_CLAIM, o->stages);
 	if (r < 0) {
 		log_error("devbroker-claim: can't close the sandbox, stage %s: %s",
-			sandbox_stage_name(failed), strerror(-r));
+			sandbox_stage_name(SANDBOX_SECCOMP), strerror(-r));
 	}
 	return r;
 }

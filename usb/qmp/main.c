@@ -348,18 +348,12 @@ static int set_up(struct helper *h, const struct options *o)
 static int enter_sandbox(const struct options *o)
 {
 	const int keep[] = {o->control_fd, o->qmp_fd, o->stream_fd};
-	uint32_t failed = 0;
 	sd_id128_t boot;
-	int r;
 
 	/* sd-event's timers ask for it; cached from now on. */
 	sd_id128_get_boot(&boot);
-	r = sandbox_enter(SANDBOX_QMP, o->stages, keep, o->stream_fd >= 0 ? 3 : 2, &failed);
-	if (r < 0) {
-		log_error("devbroker-qmp: can't close the sandbox, stage %s: %s",
-			sandbox_stage_name(failed), strerror(-r));
-	}
-	return r;
+	return sandbox_enter(
+		"devbroker-qmp", SANDBOX_QMP, o->stages, keep, o->stream_fd >= 0 ? 3 : 2);
 }
 
 int main(int argc, char **argv)
