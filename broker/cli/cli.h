@@ -52,11 +52,11 @@ int cli_fail_lease(const struct cli *c, const json_t *device);
  * said before it. */
 int cli_objects(
 	struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out) _must_check_;
+/* The VMs, and the GPUs of those that have one, sorted by "vm", in the same way. */
+int cli_gpus(struct cli *c, json_t **gpus_out, json_t **vms_out) _must_check_;
 /* All properties of one interface of one object, in the same way. */
 int cli_properties(struct cli *c, const char *path, const char *interface, json_t **out,
 	uint64_t *serial_out) _must_check_;
-/* The same of the GPU of the VM at path; quiet: 0, or anything else if there is none. */
-int cli_gpu(struct cli *c, const char *path, json_t **out) _must_check_;
 /* What a PropertiesChanged message says, behind its interface, under documented names. 0 or
  * -errno. */
 int cli_changed(sd_bus_message *m, const char *interface, json_t **out) _must_check_;

@@ -17,51 +17,38 @@
 #define SCANOUTS_MAX 16
 #define SIDE_MAX     16384
 
-/* The GPU of the VM that the first argument names, with the VM's name, and its object's path. 0 or
- * the exit code. */
+/* The GPU of the VM that the first argument names, and its object's path. 0 or the exit code. */
 static int find_gpu(struct cli *c, json_t **out, char **path_out)
 {
-	json_t *devices, *vms, *vm;
-	int r = cli_objects(c, &devices, &vms, NULL);
+	json_t *gpus, *vms, *vm, *gpu;
+	size_t i;
+	int r = cli_gpus(c, &gpus, &vms);
 
 	if (r != 0) {
 		return r;
 	}
-	json_decref(devices);
 	vm = cli_find(c, vms, "VM", c->o.args[0], &r);
 	if (vm) {
 		const char *name = cli_text(vm, "name");
 
-		r = sd_bus_path_encode(CLI_PATH_VM, name, path_out) < 0 ? CLI_EXIT_FAILED : 0;
-		if (r == 0 && cli_gpu(c, *path_out, out) != 0) {
+		json_array_foreach(gpus, i, gpu)
+		{
+			if (strcmp(cli_text(gpu, "vm"), name) == 0) {
+				*out = json_incref(gpu);
+			}
+		}
+		if (!*out) {
 			r = cli_fail(c, refusal_exit_code(REFUSAL_NOT_FOUND), "not-found",
 				"Give it one: [gpu] memory= in its file; see devbroker-vm.conf(5).",
 				"vm %s has no GPU", name);
-		}
-		if (r == 0) {
-			json_object_set(*out, "vm", json_object_get(vm, "name"));
+		} else {
+			r = sd_bus_path_encode(CLI_PATH_VM, name, path_out) < 0 ? CLI_EXIT_FAILED
+										: 0;
 		}
 	}
 	json_decref(vms);
+	json_decref(gpus);
 	return r;
-}
-
-static json_t *all_gpus(struct cli *c, const json_t *vms)
-{
-	json_t *list = json_array(), *vm, *gpu;
-	size_t i;
-
-	json_array_foreach(vms, i, vm)
-	{
-		_cleanup_free_ char *path = NULL;
-
-		if (sd_bus_path_encode(CLI_PATH_VM, cli_text(vm, "name"), &path) >= 0 &&
-			cli_gpu(c, path, &gpu) == 0) {
-			json_object_set(gpu, "vm", json_object_get(vm, "name"));
-			json_array_append_new(list, gpu);
-		}
-	}
-	return list;
 }
 
 static int print_list(struct cli *c, const json_t *gpus)
@@ -100,14 +87,12 @@ static int print_list(struct cli *c, const json_t *gpus)
 
 int cmd_gpu_list(struct cli *c)
 {
-	json_t *devices, *vms, *gpus;
-	int r = cli_objects(c, &devices, &vms, NULL);
+	json_t *vms, *gpus;
+	int r = cli_gpus(c, &gpus, &vms);
 
 	if (r != 0) {
 		return r;
 	}
-	gpus = all_gpus(c, vms);
-	json_decref(devices);
 	json_decref(vms);
 	if (c->o.json) {
 		return cli_print_json(json_pack("{s:o}", "gpus", gpus), "devbroker.gpu-list/1");

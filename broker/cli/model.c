@@ -262,8 +262,31 @@ static int read_properties(sd_bus_message *m, const char *interface, json_t *out
 	return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
+/* Where the objects of an interface go; NULL: nowhere. */
+struct lists {
+	json_t *devices, *vms, *gpus;
+};
+
+static json_t *list_of(const struct lists *lists, const char *interface)
+{
+	return strcmp(interface, CLI_IFACE_DEVICE) == 0 ? lists->devices
+	       : strcmp(interface, CLI_IFACE_VM) == 0   ? lists->vms
+	       : strcmp(interface, CLI_IFACE_GPU) == 0  ? lists->gpus
+							: NULL;
+}
+
+/* A GPU's object is its VM's. */
+static void name_vm(json_t *gpu, const char *path)
+{
+	_cleanup_free_ char *name = NULL;
+
+	if (sd_bus_path_decode(path, CLI_PATH_VM, &name) > 0) {
+		json_object_set_new(gpu, "vm", json_string(name));
+	}
+}
+
 /* a{sa{sv}} of one object. */
-static int read_interfaces(sd_bus_message *m, json_t *devices, json_t *vms)
+static int read_interfaces(sd_bus_message *m, const char *path, const struct lists *lists)
 {
 	int r = sd_bus_message_enter_container(m, 'a', "{sa{sv}}");
 
@@ -275,15 +298,16 @@ static int read_interfaces(sd_bus_message *m, json_t *devices, json_t *vms)
 		if (r < 0) {
 			return r;
 		}
-		list = strcmp(interface, CLI_IFACE_DEVICE) == 0 ? devices
-		       : strcmp(interface, CLI_IFACE_VM) == 0   ? vms
-								: NULL;
+		list = list_of(lists, interface);
 		if (!list) {
 			r = sd_bus_message_skip(m, "a{sv}");
 		} else {
 			object = json_object();
 			json_array_append_new(list, object);
 			r = read_properties(m, interface, object);
+			if (r >= 0 && list == lists->gpus) {
+				name_vm(object, path);
+			}
 		}
 		if (r >= 0) {
 			r = sd_bus_message_exit_container(m);
@@ -292,7 +316,7 @@ static int read_interfaces(sd_bus_message *m, json_t *devices, json_t *vms)
 	return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-static int read_objects(sd_bus_message *m, json_t *devices, json_t *vms)
+static int read_objects(sd_bus_message *m, const struct lists *lists)
 {
 	int r = sd_bus_message_enter_container(m, 'a', "{oa{sa{sv}}}");
 
@@ -301,7 +325,7 @@ static int read_objects(sd_bus_message *m, json_t *devices, json_t *vms)
 
 		r = sd_bus_message_read_basic(m, 'o', &path);
 		if (r >= 0) {
-			r = read_interfaces(m, devices, vms);
+			r = read_interfaces(m, path, lists);
 		}
 		if (r >= 0) {
 			r = sd_bus_message_exit_container(m);
@@ -310,12 +334,12 @@ static int read_objects(sd_bus_message *m, json_t *devices, json_t *vms)
 	return r < 0 ? r : sd_bus_message_exit_container(m);
 }
 
-static int by_name(const void *a, const void *b)
+static int by_text(const void *a, const void *b, void *key)
 {
-	return strcmp(cli_text(*(json_t *const *)a, "name"), cli_text(*(json_t *const *)b, "name"));
+	return strcmp(cli_text(*(json_t *const *)a, key), cli_text(*(json_t *const *)b, key));
 }
 
-static json_t *sorted(json_t *list)
+static json_t *sorted(json_t *list, const char *key)
 {
 	size_t n = json_array_size(list);
 	json_t **items = calloc(n + 1, sizeof(*items));
@@ -325,7 +349,7 @@ static json_t *sorted(json_t *list)
 		items[i] = json_array_get(list, i);
 	}
 	if (items) {
-		qsort(items, n, sizeof(*items), by_name);
+		qsort_r(items, n, sizeof(*items), by_text, (void *)(uintptr_t)key);
 	}
 	for (size_t i = 0; items && i < n; i++) {
 		json_array_append(out, items[i]);
@@ -363,9 +387,8 @@ static int ask(struct cli *c, const char *path, const char *interface, const cha
 	return r;
 }
 
-int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out)
+static int ask_objects(struct cli *c, struct lists *lists, uint64_t *serial_out)
 {
-	json_t *devices = NULL, *vms = NULL;
 	sd_bus_message *reply = NULL;
 	int r = ask(c, CLI_PATH_BROKER, CLI_IFACE_MANAGER, "GetManagedObjects", NULL, &reply,
 		serial_out);
@@ -373,18 +396,45 @@ int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t 
 	if (r != 0) {
 		return r;
 	}
-	devices = json_array();
-	vms = json_array();
-	r = read_objects(reply, devices, vms);
+	*lists = (struct lists){json_array(), json_array(), json_array()};
+	r = read_objects(reply, lists);
 	sd_bus_message_unref(reply);
 	if (r < 0) {
-		json_decref(devices);
-		json_decref(vms);
+		json_decref(lists->devices);
+		json_decref(lists->vms);
+		json_decref(lists->gpus);
 		return cli_fail_call(c, r, NULL);
 	}
-	*devices_out = sorted(devices);
-	*vms_out = sorted(vms);
+	lists->devices = sorted(lists->devices, "name");
+	lists->vms = sorted(lists->vms, "name");
+	lists->gpus = sorted(lists->gpus, "vm");
 	return 0;
+}
+
+int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out)
+{
+	struct lists lists;
+	int r = ask_objects(c, &lists, serial_out);
+
+	if (r == 0) {
+		*devices_out = lists.devices;
+		*vms_out = lists.vms;
+		json_decref(lists.gpus);
+	}
+	return r;
+}
+
+int cli_gpus(struct cli *c, json_t **gpus_out, json_t **vms_out)
+{
+	struct lists lists;
+	int r = ask_objects(c, &lists, NULL);
+
+	if (r == 0) {
+		*gpus_out = lists.gpus;
+		*vms_out = lists.vms;
+		json_decref(lists.devices);
+	}
+	return r;
 }
 
 int cli_properties(
@@ -408,31 +458,6 @@ int cli_properties(
 	return 0;
 }
 
-int cli_gpu(struct cli *c, const char *path, json_t **out)
-{
-	sd_bus_message *reply = NULL;
-	json_t *object;
-	int r = sd_bus_call_method(c->bus, NULL, path, CLI_IFACE_PROPERTIES, "GetAll", NULL, &reply,
-		"s", CLI_IFACE_GPU);
-
-	if (r < 0) {
-		return r;
-	}
-	object = json_object();
-	r = read_properties(reply, CLI_IFACE_GPU, object);
-	sd_bus_message_unref(reply);
-	/* A VM without a GPU answers with nothing, or an error, as the library likes. */
-	if (r >= 0 && json_object_size(object) == 0) {
-		r = -ENOENT;
-	}
-	if (r < 0) {
-		json_decref(object);
-		return r;
-	}
-	*out = object;
-	return 0;
-}
-
 int cli_changed(sd_bus_message *m, const char *interface, json_t **out)
 {
 	json_t *object = json_object();
@@ -448,18 +473,19 @@ int cli_changed(sd_bus_message *m, const char *interface, json_t **out)
 
 int cli_added(sd_bus_message *m, const char *interface, json_t **out)
 {
-	json_t *devices = json_array(), *vms = json_array(), *found;
-	int r = read_interfaces(m, devices, vms);
+	json_t *list = json_array(), *found;
+	bool vm = strcmp(interface, CLI_IFACE_VM) == 0;
+	const struct lists lists = {.devices = vm ? NULL : list, .vms = vm ? list : NULL};
+	int r = read_interfaces(m, "", &lists);
 
-	found = json_array_get(strcmp(interface, CLI_IFACE_VM) == 0 ? vms : devices, 0);
+	found = json_array_get(list, 0);
 	if (r >= 0) {
 		r = found ? 0 : -ENOENT;
 	}
 	if (r == 0) {
 		*out = json_incref(found);
 	}
-	json_decref(devices);
-	json_decref(vms);
+	json_decref(list);
 	return r;
 }
 
