@@ -18,7 +18,6 @@
  * sandbox as every worker does. See linux/drivers/usb/core/devio.c for the ioctls.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <linux/usbdevice_fs.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -32,8 +31,8 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sandbox.h"
-#include "build-config.h"
 #include "protocol/worker.h"
+#include "usb/helper-options.h"
 
 #define EXIT_USAGE       2
 #define INTERFACES_MAX   32
@@ -75,8 +74,9 @@ static int take_number(uint32_t max, uint32_t *out)
 	return r;
 }
 
-static int take_option(struct options *o, int c)
+static int take_option(void *options, int c)
 {
+	struct options *o = options;
 	uint32_t flag = 0;
 	int r;
 
@@ -120,24 +120,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"disconnect", required_argument, NULL, 'x'},
 		{"connect", required_argument, NULL, 'b'},
 		{"sandbox", required_argument, NULL, 's'},
-		{"version", no_argument, NULL, 'V'},
+		HELPER_VERSION,
 		{0},
 	};
-	char what[128];
-	int c, index = 0;
+	static const struct helper_options helper = {
+		.program = "devbroker-claim", .known = known, .take = take_option, .usage = usage};
+	int r = helper_options_parse(&helper, argc, argv, o);
 
-	while ((c = getopt_long(argc, argv, "", known, &index)) >= 0) {
-		if (c == 'V') {
-			printf("devbroker-claim %s\n", DEVBROKER_VERSION);
-			return 0;
-		}
-		if (c == '?') {
-			return usage("unknown option, or one without its value");
-		}
-		if (take_option(o, c) < 0) {
-			snprintf(what, sizeof(what), "bad value of --%s", known[index].name);
-			return usage(what);
-		}
+	if (r >= 0) {
+		return r;
 	}
 	if (optind < argc || o->control_fd < 0 || o->device_fd < 0) {
 		return usage("--control-fd and --device-fd are needed, and no arguments");

@@ -4,7 +4,6 @@
  * to the broker, and ends. It reads JSON of a VMM, so it does it in the sandbox.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +16,9 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sandbox.h"
-#include "build-config.h"
 #include "protocol/worker.h"
 #include "usb/control-channel.h"
+#include "usb/helper-options.h"
 #include "usb/qmp/session.h"
 
 #define EXIT_USAGE    2
@@ -91,8 +90,9 @@ static int parse_op(const char *text, enum qmp_session_op *out)
 }
 
 /* 0 or -EINVAL. */
-static int take_option(struct options *o, int c)
+static int take_option(void *options, int c)
 {
+	struct options *o = options;
 	enum log_level level;
 
 	switch (c) {
@@ -136,24 +136,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"bus", required_argument, NULL, 'b'},
 		{"sandbox", required_argument, NULL, 'x'},
 		{"log-level", required_argument, NULL, 'g'},
-		{"version", no_argument, NULL, 'V'},
+		HELPER_VERSION,
 		{0},
 	};
-	char what[128];
-	int c, index = 0;
+	static const struct helper_options helper = {
+		.program = "devbroker-qmp", .known = known, .take = take_option, .usage = usage};
+	int r = helper_options_parse(&helper, argc, argv, o);
 
-	while ((c = getopt_long(argc, argv, "", known, &index)) >= 0) {
-		if (c == 'V') {
-			printf("devbroker-qmp %s\n", DEVBROKER_VERSION);
-			return 0;
-		}
-		if (c == '?') {
-			return usage("unknown option, or one without its value");
-		}
-		if (take_option(o, c) < 0) {
-			snprintf(what, sizeof(what), "bad value of --%s", known[index].name);
-			return usage(what);
-		}
+	if (r >= 0) {
+		return r;
 	}
 	if (optind < argc || o->control_fd < 0 || o->qmp_fd < 0 || !o->have_op || !o->session.id) {
 		return usage("--control-fd, --qmp-fd, --op and --id are needed, and nothing else");
