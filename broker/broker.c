@@ -191,7 +191,7 @@ void broker_check_stopped(struct broker *b)
 {
 	struct device *d;
 
-	if (!b->stopping || b->n_workers > 0 || b->n_gpu_processes > 0) {
+	if (!b->stopping || b->n_processes > 0) {
 		return;
 	}
 	list_for_each (d, &b->devices, link) {

@@ -46,7 +46,7 @@ struct broker {
 	uint32_t n_vms;
 	uint32_t n_devices;
 	uint32_t n_workers;
-	uint32_t n_gpu_processes;
+	uint32_t n_processes;       /* the workers among them */
 	sd_event_source *heartbeat; // enabled while there are workers
 	uint64_t ping_seq;
 	uid_t uid_base;

@@ -267,7 +267,7 @@ static int get_worker_pid(sd_bus *bus, const char *path, const char *interface,
 	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
 	const struct device *d = userdata;
-	pid_t pid = d->lease && d->lease->worker ? d->lease->worker->pid : 0;
+	pid_t pid = d->lease && d->lease->worker ? worker_pid(d->lease->worker) : 0;
 
 	return sd_bus_message_append(reply, "u", (uint32_t)pid);
 }

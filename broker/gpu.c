@@ -29,7 +29,7 @@
 #include "base/restarts.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
-#include "broker/gpu-process.h"
+#include "broker/process.h"
 #include "broker/vm.h"
 
 #define PING_USEC         UINT64_C(500000)
@@ -49,9 +49,9 @@ struct gpu {
 	enum gpu_state state;
 	char detail[160];
 	uint64_t memory_max;
-	struct charge memory;         /* while there are processes */
-	struct gpu_process *front;    // may be NULL
-	struct gpu_process *renderer; // may be NULL
+	struct charge memory;     /* while there are processes */
+	struct process *front;    // may be NULL
+	struct process *renderer; // may be NULL
 	/* The front has lost its renderer: there is another one as soon as that one has ended. Its
 	 * word is waited for: it is how it is known which renderer it means. */
 	bool wanted;
@@ -116,8 +116,8 @@ static void end(struct gpu *g, const char *why)
 	g->timer = sd_event_source_disable_unref(g->timer);
 	g->control_source = sd_event_source_disable_unref(g->control_source);
 	g->control = safe_close(g->control);
-	gpu_process_kill(g->front);
-	gpu_process_kill(g->renderer);
+	process_kill(g->front);
+	process_kill(g->renderer);
 	answer_all(g, -ECONNRESET);
 }
 
@@ -155,7 +155,13 @@ static void replace_renderer(struct gpu *g)
 	}
 }
 
-static void on_renderer_ended(void *userdata, int status)
+/* As a shell shows it; -errno: it could not be started. */
+static int status_of(int error, int status)
+{
+	return error < 0 ? error : status < 0 ? 128 - status : status;
+}
+
+static void on_renderer_ended(void *userdata, int error, int status)
 {
 	struct gpu *g = userdata;
 
@@ -164,23 +170,24 @@ static void on_renderer_ended(void *userdata, int status)
 		ended(g);
 		return;
 	}
-	log_warn("%s: its renderer ended with status %d", g->name, status);
+	log_warn("%s: its renderer ended with status %d", g->name, status_of(error, status));
 	if (g->wanted) {
 		replace_renderer(g);
 	}
 }
 
-static void on_front_ended(void *userdata, int status)
+static void on_front_ended(void *userdata, int error, int status)
 {
 	struct gpu *g = userdata;
+	int shown = status_of(error, status);
 	char why[96];
 
 	g->front = NULL;
 	if (g->state != GPU_ENDING) {
 		snprintf(why, sizeof(why),
-			status == 0 ? "its VMM has gone"
-				    : "its front ended with status %d; see the log",
-			status);
+			shown == 0 ? "its VMM has gone"
+				   : "its front ended with status %d; see the log",
+			shown);
 		end(g, why);
 	}
 	ended(g);
@@ -200,8 +207,8 @@ static int start_renderer(struct gpu *g)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
-	r = gpu_process_start(b, g->name, args, ARRAY_SIZE(args), &pair[1], 1, on_renderer_ended, g,
-		&g->renderer);
+	r = process_start(b, SPAWNER_GPU, g->name, args, ARRAY_SIZE(args), &pair[1], 1,
+		on_renderer_ended, g, &g->renderer);
 	if (r == 0) {
 		r = say(g, &m, pair[0]);
 	}
@@ -263,7 +270,7 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		if (g->renderer) {
 			/* It has broken the front's protocol, or its end is still to be heard of.
 			 */
-			gpu_process_kill(g->renderer);
+			process_kill(g->renderer);
 		} else {
 			replace_renderer(g);
 		}
@@ -336,7 +343,7 @@ static int start_front(struct gpu *g, int vhost_fd)
 			b->event, &g->timer, CLOCK_MONOTONIC, PING_USEC, 10000, on_timer, g);
 	}
 	if (r >= 0) {
-		r = gpu_process_start(b, g->name, args, ARRAY_SIZE(args),
+		r = process_start(b, SPAWNER_GPU, g->name, args, ARRAY_SIZE(args),
 			(const int[]){pair[1], vhost_fd}, 2, on_front_ended, g, &g->front);
 	}
 	safe_close(pair[1]);
@@ -484,8 +491,8 @@ void gpu_destroy(struct gpu *g)
 	}
 	g->listen_source = sd_event_source_disable_unref(g->listen_source);
 	end(g, "");
-	gpu_process_forget(g->front);
-	gpu_process_forget(g->renderer);
+	process_forget(g->front);
+	process_forget(g->renderer);
 	charge_return(&g->memory);
 	if (g->own_socket) {
 		unlink(g->path);

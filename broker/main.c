@@ -153,12 +153,12 @@ static int on_stop_signal(
 	struct broker *b = userdata;
 
 	if (b->stopping) {
-		log_info("devbrokerd: still stopping: %u worker%s to end", b->n_workers,
-			b->n_workers == 1 ? "" : "s");
+		log_info("devbrokerd: still stopping: %u worker%s to end", b->n_processes,
+			b->n_processes == 1 ? "" : "s");
 		return 0;
 	}
-	log_info("devbrokerd: stopping; %u worker%s to end", b->n_workers,
-		b->n_workers == 1 ? "" : "s");
+	log_info("devbrokerd: stopping; %u worker%s to end", b->n_processes,
+		b->n_processes == 1 ? "" : "s");
 	sd_notify(false, "STOPPING=1");
 	broker_stop(b);
 	return 0;

@@ -12,12 +12,9 @@
 #include "broker/worker.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -45,9 +42,7 @@
 static void worker_free(struct worker *w)
 {
 	sd_event_source_disable_unref(w->control_source);
-	sd_event_source_disable_unref(w->pidfd_source);
 	safe_close(w->control);
-	safe_close(w->pidfd);
 	free(w->name);
 	free(w);
 }
@@ -60,30 +55,19 @@ static void worker_forget_process(struct worker *w)
 	w->reaped = true;
 	list_remove(&w->link);
 	b->n_workers--;
-	broker_return_uid(b, w->uid_slot);
 	if (b->n_workers == 0) {
 		sd_event_source_set_enabled(b->heartbeat, SD_EVENT_OFF);
 	}
 }
 
-static void worker_signal(struct worker *w, int sig)
-{
-	if (w->pidfd >= 0 && !w->reaped) {
-		syscall(SYS_pidfd_send_signal, w->pidfd, sig, NULL, 0);
-	}
-}
-
 static void worker_report_end(struct worker *w, enum worker_end end, int status)
 {
-	struct broker *b = w->broker;
-
 	worker_forget_process(w);
 	if (w->destroyed) {
 		worker_free(w);
 	} else {
 		w->ops->ended(w->userdata, end, status);
 	}
-	broker_check_stopped(b);
 }
 
 static bool worker_take_message(struct worker *w, const union worker_msg *m)
@@ -149,9 +133,10 @@ static int worker_read(struct worker *w)
 	if (n < 0 || ++w->messages > MESSAGES_PER_HEARTBEAT ||
 		worker_msg_decode(WORKER_TO_BROKER, buffer, (size_t)n, &m) < 0 ||
 		!worker_take_message(w, &m)) {
-		log_warn("%s: worker %d sent a malformed message; ending it", w->name, (int)w->pid);
+		log_warn("%s: worker %d sent a malformed message; ending it", w->name,
+			(int)worker_pid(w));
 		w->killed_bad = true;
-		worker_signal(w, SIGKILL);
+		process_kill(w->process);
 		return -EPIPE;
 	}
 	return 1;
@@ -172,59 +157,27 @@ static int worker_on_control(sd_event_source *source, int fd, uint32_t revents, 
 	return 0;
 }
 
-static int worker_on_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
+static void worker_on_ended(void *userdata, int error, int status)
 {
 	struct worker *w = userdata;
-	siginfo_t info = {0};
 	enum worker_end end;
 
-	if (waitid(P_PIDFD, (id_t)w->pidfd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) {
-		return 0;
-	}
 	/* Its last words may lie unread in the socket. */
-	while (w->control_source && !w->killed_bad && worker_read(w) > 0) {
+	while (error == 0 && w->control_source && !w->killed_bad && worker_read(w) > 0) {
 	}
-	if (w->killed_bad) {
+	if (error < 0) {
+		end = WORKER_END_SPAWN;
+		status = -error;
+	} else if (w->killed_bad) {
 		end = WORKER_END_BAD;
 	} else if (w->killed_hung) {
 		end = WORKER_END_HUNG;
 	} else {
 		end = w->done_seen ? WORKER_END_DONE : WORKER_END_EXITED;
 	}
+	w->process = NULL;
 	w->control_source = sd_event_source_disable_unref(w->control_source);
-	w->pidfd_source = sd_event_source_disable_unref(w->pidfd_source);
-	worker_report_end(w, end, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
-	return 0;
-}
-
-static void worker_on_spawned(void *userdata, int result, pid_t pid, int pidfd)
-{
-	struct worker *w = userdata;
-	int r;
-
-	w->spawning = false;
-	if (result < 0) {
-		log_error("%s: can't start %s: %s", w->name, spawner_program_name(w->program),
-			strerror(-result));
-		worker_report_end(w, WORKER_END_SPAWN, -result);
-		return;
-	}
-	w->pid = pid;
-	w->pidfd = pidfd;
-	r = sd_event_add_io(w->broker->event, &w->pidfd_source, pidfd, EPOLLIN, worker_on_exit, w);
-	if (r < 0) {
-		/* Without a source it could never be reaped: end it here, it is hardly born. */
-		siginfo_t info;
-
-		worker_signal(w, SIGKILL);
-		while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) {
-		}
-		worker_report_end(w, WORKER_END_SPAWN, -r);
-		return;
-	}
-	if (w->destroyed || w->kill_spawned) {
-		worker_signal(w, SIGKILL);
-	}
+	worker_report_end(w, end, status);
 }
 
 static int worker_connect(struct worker *w, int *peer_out)
@@ -243,7 +196,6 @@ static int worker_connect(struct worker *w, int *peer_out)
 static int worker_spawn(struct worker *w, const char *const *args, size_t n_args, int control_peer,
 	const int *fds, size_t n_fds)
 {
-	struct broker *b = w->broker;
 	const char *all_args[WORKER_ARGS_MAX] = {WORKER_CONTROL_ARG};
 	int all_fds[SPAWN_FDS_MAX] = {control_peer};
 
@@ -256,8 +208,8 @@ static int worker_spawn(struct worker *w, const char *const *args, size_t n_args
 	for (size_t i = 0; i < n_fds; i++) {
 		all_fds[i + 1] = fds[i];
 	}
-	return spawner_spawn(b->spawner, w->program, all_args, n_args + 1, all_fds, n_fds + 1,
-		w->uid_slot, worker_on_spawned, w, &w->spawn_id);
+	return process_start(w->broker, w->program, w->name, all_args, n_args + 1, all_fds,
+		n_fds + 1, worker_on_ended, w, &w->process);
 }
 
 int worker_start(struct broker *b, enum spawner_program program, const char *name,
@@ -266,19 +218,13 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 {
 	_cleanup_close_ int peer = -1;
 	struct worker *w;
-	uint32_t slot;
 	int r;
 
 	if (b->n_workers >= BROKER_WORKERS_MAX) {
 		return -EAGAIN;
 	}
-	r = broker_take_uid(b, &slot);
-	if (r < 0) {
-		return r;
-	}
 	w = calloc(1, sizeof(*w));
 	if (!w) {
-		broker_return_uid(b, slot);
 		return -ENOMEM;
 	}
 	*w = (struct worker){.broker = b,
@@ -286,9 +232,6 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 		.ops = ops,
 		.userdata = userdata,
 		.control = -1,
-		.pidfd = -1,
-		.uid_slot = slot,
-		.spawning = true,
 		.end_deadline = now_usec() + READY_WITHIN};
 	list_init(&w->link);
 	w->name = strdup(name);
@@ -297,7 +240,6 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 		r = worker_spawn(w, args, n_args, peer, fds, n_fds);
 	}
 	if (r < 0) {
-		broker_return_uid(b, slot);
 		worker_free(w);
 		return r;
 	}
@@ -353,8 +295,7 @@ void worker_detach(struct worker *w)
 
 void worker_kill(struct worker *w)
 {
-	worker_signal(w, SIGKILL);
-	w->kill_spawned = w->spawning;
+	process_kill(w->process);
 }
 
 void worker_destroy(struct worker *w)
@@ -368,7 +309,12 @@ void worker_destroy(struct worker *w)
 		worker_free(w);
 		return;
 	}
-	worker_signal(w, SIGKILL);
+	process_kill(w->process);
+}
+
+pid_t worker_pid(const struct worker *w)
+{
+	return process_pid(w->process);
 }
 
 /* Whether it has to be ended, and why. NULL: no. */
@@ -385,14 +331,14 @@ static void worker_check(struct worker *w, uint64_t now)
 	const char *complaint = worker_complaint(w, now);
 	union worker_msg m;
 
-	if (w->spawning || w->killed_hung || w->killed_bad || w->pidfd < 0) {
+	if (w->killed_hung || w->killed_bad || worker_pid(w) == 0) {
 		return;
 	}
 	w->messages = 0;
 	if (complaint) {
-		log_warn("%s: worker %d %s; ending it", w->name, (int)w->pid, complaint);
+		log_warn("%s: worker %d %s; ending it", w->name, (int)worker_pid(w), complaint);
 		w->killed_hung = true;
-		worker_signal(w, SIGKILL);
+		process_kill(w->process);
 		return;
 	}
 	if (w->program != SPAWNER_CLAIM) {

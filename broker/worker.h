@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
-#include "broker/spawner.h"
+#include "broker/process.h"
 #include "protocol/worker.h"
 
 struct broker;
@@ -39,21 +39,15 @@ struct worker {
 	char *name;                   /* for the log: "disk:stick" */
 	const struct worker_ops *ops; // NULL once destroyed
 	void *userdata;
-	uint64_t spawn_id;
+	struct process *process; // NULL: reaped
 	int control;
-	int pidfd;
-	pid_t pid;
-	uint32_t uid_slot;
 	sd_event_source *control_source;
-	sd_event_source *pidfd_source;
 	uint32_t unanswered;   /* pings since its last message */
 	uint32_t messages;     /* since the last ping */
 	uint64_t end_deadline; /* µs; 0: none. After it, it is killed */
 	bool ready;
-	bool spawning;     /* the spawner has not answered yet */
-	bool flushing;     /* said so: the deadline of DETACH does not hold */
-	bool done_seen;    /* done holds its last words */
-	bool kill_spawned; /* killed before there was a process */
+	bool flushing;  /* said so: the deadline of DETACH does not hold */
+	bool done_seen; /* done holds its last words */
 	bool killed_hung;
 	bool killed_bad;
 	bool destroyed; /* nobody cares any more; freed when reaped */
@@ -77,6 +71,8 @@ void worker_configured(struct worker *w, int error);
 void worker_unplugged(struct worker *w);
 /* Ends it now. ops->ended follows. */
 void worker_kill(struct worker *w);
+/* 0: there is no process yet, or no more. */
+pid_t worker_pid(const struct worker *w);
 /* No more calls from it. If it still runs it is killed; memory and uid last until it is reaped.
  * NULL is fine. */
 void worker_destroy(struct worker *w);

@@ -205,7 +205,7 @@ static void test_last_words_behind_a_ping(void **state)
 		assert_true(sd_event_run(t->broker.event, 50000) >= 0);
 	}
 	/* Before anything is read of it. */
-	waitid(P_PIDFD, (id_t)t->worker->pidfd, &info, WEXITED | WNOWAIT);
+	waitid(P_PID, (id_t)worker_pid(t->worker), &info, WEXITED | WNOWAIT);
 	run_until(t, has_ended, 5);
 	assert_int_equal(t->end, WORKER_END_DONE);
 	assert_int_equal(t->worker->done.reason, WORKER_DONE_PEER_CLOSED);

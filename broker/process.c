@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "broker/gpu-process.h"
+#include "broker/process.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -12,34 +12,33 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
-#include "broker/spawner.h"
 
-struct gpu_process {
+struct process {
 	struct broker *broker;
+	enum spawner_program program;
 	char *name;
-	gpu_process_ended ended; // NULL: nobody wants to know
+	process_ended ended; // NULL: nobody wants to know
 	void *userdata;
+	pid_t pid;
 	int pidfd; /* -1: the spawner has not answered yet */
 	sd_event_source *source;
 	uint32_t uid_slot;
 	bool kill;
 };
 
-static void finish(struct gpu_process *p, int status)
+static void finish(struct process *p, int error, int status)
 {
 	struct broker *b = p->broker;
-	gpu_process_ended ended = p->ended;
-	void *userdata = p->userdata;
 
-	sd_event_source_disable_unref(p->source);
-	safe_close(p->pidfd);
+	p->source = sd_event_source_disable_unref(p->source);
 	broker_return_uid(b, p->uid_slot);
-	b->n_gpu_processes--;
+	b->n_processes--;
+	if (p->ended) {
+		p->ended(p->userdata, error, status);
+	}
+	safe_close(p->pidfd);
 	free(p->name);
 	free(p);
-	if (ended) {
-		ended(userdata, status);
-	}
 	broker_check_stopped(b);
 }
 
@@ -50,11 +49,16 @@ static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, vo
 	if (waitid(P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) {
 		return 0;
 	}
-	finish(userdata, info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status);
+	finish(userdata, 0, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
 	return 0;
 }
 
-void gpu_process_kill(struct gpu_process *p)
+pid_t process_pid(const struct process *p)
+{
+	return p ? p->pid : 0;
+}
+
+void process_kill(struct process *p)
 {
 	if (p) {
 		p->kill = true;
@@ -64,46 +68,48 @@ void gpu_process_kill(struct gpu_process *p)
 	}
 }
 
-void gpu_process_forget(struct gpu_process *p)
+void process_forget(struct process *p)
 {
 	if (p) {
 		p->ended = NULL;
-		gpu_process_kill(p);
+		process_kill(p);
 	}
 }
 
 static void on_spawned(void *userdata, int result, pid_t pid, int pidfd)
 {
-	struct gpu_process *p = userdata;
+	struct process *p = userdata;
 	int r;
 
 	if (result < 0) {
-		log_error("%s: can't start devbroker-gpu: %s", p->name, strerror(-result));
-		finish(p, result);
+		log_error("%s: can't start %s: %s", p->name, spawner_program_name(p->program),
+			strerror(-result));
+		finish(p, result, 0);
 		return;
 	}
+	p->pid = pid;
 	p->pidfd = pidfd;
 	r = sd_event_add_io(p->broker->event, &p->source, pidfd, EPOLLIN, on_process_exit, p);
 	if (r < 0) {
 		siginfo_t info;
 
 		/* Without a source it could never be reaped: it is hardly born. */
-		gpu_process_kill(p);
+		process_kill(p);
 		while (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0 && errno == EINTR) {
 		}
-		finish(p, r);
+		finish(p, r, 0);
 		return;
 	}
 	if (p->kill) {
-		gpu_process_kill(p);
+		process_kill(p);
 	}
 }
 
-int gpu_process_start(struct broker *b, const char *name, const char *const *args, size_t n_args,
-	const int *fds, size_t n_fds, gpu_process_ended ended, void *userdata,
-	struct gpu_process **out)
+int process_start(struct broker *b, enum spawner_program program, const char *name,
+	const char *const *args, size_t n_args, const int *fds, size_t n_fds, process_ended ended,
+	void *userdata, struct process **out)
 {
-	struct gpu_process *p;
+	struct process *p;
 	uint32_t slot;
 	uint64_t id;
 	int r = broker_take_uid(b, &slot);
@@ -116,11 +122,15 @@ int gpu_process_start(struct broker *b, const char *name, const char *const *arg
 		broker_return_uid(b, slot);
 		return -ENOMEM;
 	}
-	*p = (struct gpu_process){
-		.broker = b, .ended = ended, .userdata = userdata, .pidfd = -1, .uid_slot = slot};
+	*p = (struct process){.broker = b,
+		.program = program,
+		.ended = ended,
+		.userdata = userdata,
+		.pidfd = -1,
+		.uid_slot = slot};
 	p->name = strdup(name);
-	r = p->name ? spawner_spawn(b->spawner, SPAWNER_GPU, args, n_args, fds, n_fds, slot,
-			      on_spawned, p, &id)
+	r = p->name ? spawner_spawn(b->spawner, program, args, n_args, fds, n_fds, slot, on_spawned,
+			      p, &id)
 		    : -ENOMEM;
 	if (r < 0) {
 		broker_return_uid(b, slot);
@@ -128,7 +138,7 @@ int gpu_process_start(struct broker *b, const char *name, const char *const *arg
 		free(p);
 		return r;
 	}
-	b->n_gpu_processes++;
+	b->n_processes++;
 	*out = p;
 	return 0;
 }

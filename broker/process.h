@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT
+ * One process in a sandbox as the broker sees it: asked of the spawner, watched by its pidfd,
+ * reaped. What is said to it, and for how long, is its owner's (worker, gpu).
+ */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "broker/spawner.h"
+
+struct broker;
+struct process;
+
+/* It is reaped, or could not be started or watched (error: -errno, else 0). status: its exit
+ * status, or -signal. From the loop; p is gone when this returns. */
+typedef void (*process_ended)(void *userdata, int error, int status);
+
+/* Starts program with these arguments; fds follow as 3, 4, … (borrowed). name is for the log. 0; or
+ * -errno with nothing started. Failures after that come through ended. */
+int process_start(struct broker *b, enum spawner_program program, const char *name,
+	const char *const *args, size_t n_args, const int *fds, size_t n_fds, process_ended ended,
+	void *userdata, struct process **out) _must_check_;
+/* 0: there is none yet, or p is NULL. */
+pid_t process_pid(const struct process *p);
+/* SIGKILL, now or as soon as it is there; ended follows. NULL is fine. */
+void process_kill(struct process *p);
+/* Kills it; nobody is told of its end. NULL is fine. */
+void process_forget(struct process *p);
