@@ -17,10 +17,6 @@ struct claim_run {
 	struct worker_claim result;
 };
 
-static void on_ready(void *userdata, uint32_t stages)
-{
-}
-
 static void on_message(void *userdata, const union worker_msg *m)
 {
 	struct claim_run *c = userdata;
@@ -50,7 +46,6 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 }
 
 static const struct worker_ops ops = {
-	.ready = on_ready,
 	.message = on_message,
 	.ended = on_ended,
 };

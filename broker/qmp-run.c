@@ -64,10 +64,6 @@ static enum qmp_outcome outcome_of(uint32_t status)
 	return outcomes[status];
 }
 
-static void on_ready(void *userdata, uint32_t stages)
-{
-}
-
 static void on_message(void *userdata, const union worker_msg *m)
 {
 	struct qmp_request *q = userdata;
@@ -91,7 +87,6 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 }
 
 static const struct worker_ops ops = {
-	.ready = on_ready,
 	.message = on_message,
 	.ended = on_ended,
 };

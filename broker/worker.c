@@ -85,7 +85,7 @@ static bool worker_take_message(struct worker *w, const union worker_msg *m)
 		} else if (w->program == SPAWNER_CLAIM) {
 			w->end_deadline = now_usec() + CLAIM_WITHIN;
 		}
-		if (!w->destroyed) {
+		if (!w->destroyed && w->ops->ready) {
 			w->ops->ready(w->userdata, m->ready.sandbox_stages);
 		}
 		return true;

@@ -24,7 +24,7 @@ enum worker_end {
 };
 
 struct worker_ops {
-	/* The sandbox is closed, with these stages. */
+	/* May be NULL. The sandbox is closed, with these stages. */
 	void (*ready)(void *userdata, uint32_t stages);
 	/* STATE, QMP, SET_CONFIGURATION or CLAIM. */
 	void (*message)(void *userdata, const union worker_msg *msg);

@@ -10,7 +10,6 @@ A frame counts when the display has it; the guest is at most one frame ahead of 
 The limits: the same frames through the same kind of socket to the same display (send), the same bytes copied once (copy),
 two processes that wake each other through eventfds (ping). CPU time is that of all of the backend's processes.
 """
-import argparse
 import json
 import os
 import statistics
@@ -20,7 +19,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__file__).resolve().parent)]
 import runner
-from measure import Goals, host, number, show_spread, table, write_json
+from measure import Goals, arguments, finish, host, number, show_spread, table
 
 STOCK = "/usr/lib/qemu/vhost-user-gpu"
 SIZES = ("640x480", "1280x800", "1920x1080", "3840x2160")
@@ -119,14 +118,7 @@ def check_goals(n):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/bench gpu-2d")
-    parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cell-ms", type=int, default=700, help="how long each cell is measured")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
-    o = parser.parse_args()
-    if o.rounds < 1 or o.cell_ms < 1:
-        parser.error("--rounds and --cell-ms must be at least 1")
+    o = arguments("gpu-2d", cell_ms=(700, "how long each cell is measured"))
     if os.cpu_count() < 2:
         sys.exit("gpu_2d: it takes two CPUs")
     data = {"schema": "devbroker.bench-gpu-2d/1", "host": host("none"), "cell_ms": o.cell_ms, "rounds": []}
@@ -143,11 +135,7 @@ def main():
                 ("cursor p99 µs", "cursor_loaded_p99_us"))))
     n = Numbers(data["rounds"])
     report(n)
-    goals = check_goals(n)
-    data["goals"] = goals.all
-    if o.json:
-        write_json(o.json, data)
-    sys.exit(0 if goals.held() or not o.check else 1)
+    finish(o, data, check_goals(n))
 
 
 if __name__ == "__main__":

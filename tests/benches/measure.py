@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What benches share: medians with their spread, CPU time of processes, goals, a table, the raw JSON."""
+import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -84,3 +86,25 @@ def write_json(path, data):
         json.dump(data, f, indent=1)
         f.write("\n")
     print(f"\nRaw numbers: {path}", flush=True)
+
+
+def arguments(bench, **numbers):
+    """What every bench takes, and its own numbers: name=(default, help)."""
+    parser = argparse.ArgumentParser(prog=f"tests/bench {bench}")
+    parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
+    numbers = {"rounds": (7, None), **numbers}
+    for name, (default, text) in numbers.items():
+        parser.add_argument("--" + name.replace("_", "-"), type=int, default=default, help=text)
+    o = parser.parse_args()
+    if any(getattr(o, name) < 1 for name in numbers):
+        parser.error(" and ".join("--" + name.replace("_", "-") for name in numbers) + " must be at least 1")
+    return o
+
+
+def finish(o, data, goals):
+    """Keeps the numbers where that was asked for, and ends as --check wants it."""
+    data["goals"] = goals.all
+    if o.json:
+        write_json(o.json, data)
+    sys.exit(0 if goals.held() or not o.check else 1)

@@ -18,7 +18,6 @@ two processes pass messages of the same sizes over the same kind of socket: the 
 Start: from the start of `devbroker attach` to device_connect written, 50 times, and from device_connect to the guest's
 SET_CONFIGURATION, with the same step of usb-storage beside it (QEMU's trace events give its times).
 """
-import argparse
 import json
 import os
 import re
@@ -33,7 +32,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__fil
 import images
 import runner
 from guest import LabError, accelerator
-from measure import Goals, cpu_seconds, host, number, percentile, show_spread, spread, table, write_json
+from measure import Goals, arguments, cpu_seconds, finish, host, number, percentile, show_spread, spread, table
 
 MIB = 1 << 20
 IMAGE_MIB = 256
@@ -233,13 +232,7 @@ def check_goals(data):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/bench usb-disk")
-    parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
-    o = parser.parse_args()
-    if o.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    o = arguments("usb-disk")
     all_images = images.Images(runner.SOURCE / "build/lab", runner.SOURCE, say=say)
     accel = accelerator(all_images)
     lab = runner.Lab("bench", all_images)
@@ -268,11 +261,7 @@ def main():
     report_guest(data["rounds"])
     report_bare(data["bare"]["cells"])
     report_start(data["starts"], data["peer_starts"])
-    goals = check_goals(data)
-    data["goals"] = goals.all
-    if o.json:
-        write_json(o.json, data)
-    sys.exit(0 if goals.held() or not o.check else 1)
+    finish(o, data, check_goals(data))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ second is the fair one: usbredirect never sleeps, which costs its guest nothing 
 Limit: a process that answers messages of the same sizes over the same kind of socket and does nothing else. Floor: it
 makes the system calls, too, that an event loop has to make between a socket and the stub libusb.
 """
-import argparse
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tests/benches"))
-from measure import Goals, host, number, show_spread, spread, table, write_json  # noqa: E402
+from measure import Goals, arguments, finish, host, number, show_spread, spread, table  # noqa: E402
 
 BUILD = Path(os.environ.get("DEVBROKER_BUILD", SOURCE / "build"))
 STUB = BUILD / "tests/benches/libusb-1.0.so.0"
@@ -280,14 +279,7 @@ def check_goals(data):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/bench usb-engine")
-    parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--ms", type=int, default=60, help="of each cell and target")
-    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
-    o = parser.parse_args()
-    if o.rounds < 1 or o.ms < 1:
-        parser.error("--rounds and --ms must be at least 1")
+    o = arguments("usb-engine", ms=(60, "of each cell and target"))
     data = {"schema": "devbroker.bench-usb-engine/1", "host": host("none"), "ms": o.ms}
     data.update(measure(o.rounds, o.ms))
     for place in PLACES:
@@ -295,11 +287,7 @@ def main():
         report_rates(n, place)
         report_costs(n, place)
     report_process(data)
-    goals = check_goals(data)
-    data["goals"] = goals.all
-    if o.json:
-        write_json(o.json, data)
-    sys.exit(0 if goals.held() or not o.check else 1)
+    finish(o, data, check_goals(data))
 
 
 if __name__ == "__main__":

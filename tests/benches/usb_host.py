@@ -11,7 +11,6 @@ only the ratios say something: most of the time goes by in emulation that is the
 CPU time is that of the program alone, in the host VM's kernel's ticks (10 ms); attach time is from starting the program to the
 guest's disk.
 """
-import argparse
 import json
 import sys
 import time
@@ -21,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__fil
 import images
 import runner
 from guest import accelerator
-from measure import Goals, host, number, show_spread, spread, table, write_json
+from measure import Goals, arguments, finish, host, number, show_spread, spread, table
 
 MIB = 1 << 20
 IMAGE_MIB = 64
@@ -116,13 +115,7 @@ def check_goals(rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="tests/bench usb-host")
-    parser.add_argument("--json", metavar="FILE", help="write the raw numbers there")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--check", action="store_true", help="exit 1 where a goal is missed")
-    o = parser.parse_args()
-    if o.rounds < 1:
-        parser.error("--rounds must be at least 1")
+    o = arguments("usb-host")
     all_images = images.Images(runner.SOURCE / "build/lab", runner.SOURCE, say=say)
     accel = accelerator(all_images)
     lab = runner.Lab("bench", all_images)
@@ -137,11 +130,7 @@ def main():
     finally:
         lab.close(keep=False)
     report(data["rounds"])
-    goals = check_goals(data["rounds"])
-    data["goals"] = goals.all
-    if o.json:
-        write_json(o.json, data)
-    sys.exit(0 if goals.held() or not o.check else 1)
+    finish(o, data, check_goals(data["rounds"]))
 
 
 if __name__ == "__main__":

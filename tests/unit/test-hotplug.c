@@ -63,6 +63,13 @@ static void plug(const char *path, const char *speed)
 		.path = path, .ids = "951:1666:110", .class = "000000", .speed = speed});
 }
 
+/* The same, and udev has seen to it. */
+static void plug_known(const char *path, const char *speed)
+{
+	plug(path, speed);
+	fake_initialized(path, "");
+}
+
 static int set_up(void **state)
 {
 	struct told *t = calloc(1, sizeof(*t));
@@ -124,8 +131,7 @@ static void test_present_at_start(void **state)
 {
 	struct told *t = *state;
 
-	plug(HS "/1-1", NULL);
-	fake_initialized(HS "/1-1", "");
+	plug_known(HS "/1-1", NULL);
 	/* udev has not come to this one. */
 	plug(HS "/1-2", NULL);
 	start(t, "+0 +1 +ss0");
@@ -141,8 +147,7 @@ static void test_no_gap_at_start(void **state)
 {
 	struct told *t = *state;
 
-	plug(HS "/1-1", NULL);
-	fake_initialized(HS "/1-1", "");
+	plug_known(HS "/1-1", NULL);
 	event("add", HS "/1-1");
 	start(t, "+0 +1 +ss0");
 	event("bind", HS "/1-1");
@@ -182,8 +187,7 @@ static void test_replugged(void **state)
 {
 	struct told *t = *state;
 
-	plug(HS "/1-1", NULL);
-	fake_initialized(HS "/1-1", "");
+	plug_known(HS "/1-1", NULL);
 	start(t, "+0 +1 +ss0");
 	fake_remove(HS "/1-1");
 	plug(HS "/1-1", NULL);
@@ -194,8 +198,7 @@ static void test_replugged(void **state)
 	event("add", HS "/1-1");
 	expect(t, "+1");
 	fake_remove(HS "/1-1");
-	plug(HS "/1-1", NULL);
-	fake_initialized(HS "/1-1", "");
+	plug_known(HS "/1-1", NULL);
 	event("remove", HS "/1-1");
 	event("add", HS "/1-1");
 	expect(t, "-1 +1");
@@ -205,13 +208,11 @@ static void test_other_half(void **state)
 {
 	struct told *t = *state;
 
-	plug(HS "/1-5", NULL);
-	fake_initialized(HS "/1-5", "");
+	plug_known(HS "/1-5", NULL);
 	start(t, "+0 +5 +ss0");
 	/* Comes again at its full speed; the events in an order that udev does not promise. */
 	fake_remove(HS "/1-5");
-	plug(SS "/2-2", "5000");
-	fake_initialized(SS "/2-2", "");
+	plug_known(SS "/2-2", "5000");
 	event("add", SS "/2-2");
 	event("remove", HS "/1-5");
 	expect(t, "-5 +5");
@@ -227,18 +228,15 @@ static void test_two_at_one_place(void **state)
 {
 	struct told *t = *state;
 
-	plug(HS "/1-5", NULL);
-	fake_initialized(HS "/1-5", "");
+	plug_known(HS "/1-5", NULL);
 	start(t, "+0 +5 +ss0");
-	plug(SS "/2-2", "5000");
-	fake_initialized(SS "/2-2", "");
+	plug_known(SS "/2-2", "5000");
 	event("add", SS "/2-2");
 	expect(t, "+ss2");
 	fake_remove(HS "/1-5");
 	event("remove", HS "/1-5");
 	expect(t, "-5");
-	plug(HS "/1-5", NULL);
-	fake_initialized(HS "/1-5", "");
+	plug_known(HS "/1-5", NULL);
 	event("add", HS "/1-5");
 	event("change", SS "/2-2");
 	expect(t, "+5");
@@ -255,8 +253,7 @@ static void test_coalesced(void **state)
 	struct told *t = *state;
 
 	start(t, "+0 +ss0");
-	plug(HS "/1-1", NULL);
-	fake_initialized(HS "/1-1", "");
+	plug_known(HS "/1-1", NULL);
 	for (int i = 0; i < 1000; i++) {
 		event("change", HS "/1-1");
 		event("change", HS "/1-9");
@@ -279,8 +276,7 @@ static void test_overflow(void **state)
 	fake_remove(HS "/1-1");
 	for (int i = 3; i < 6; i++) {
 		snprintf(path, sizeof(path), HS "/1-%d", i);
-		plug(path, NULL);
-		fake_initialized(path, "");
+		plug_known(path, NULL);
 	}
 	for (int i = 0; i < 1000; i++) {
 		event("change", HS "/1-2");
@@ -319,8 +315,7 @@ static void test_too_many(void **state)
 
 	for (int i = 1; i < HOTPLUG_DEVICES_MAX + 1; i++) {
 		snprintf(path, sizeof(path), HS "/1-%d", i);
-		plug(path, NULL);
-		fake_initialized(path, "");
+		plug_known(path, NULL);
 	}
 	assert_int_equal(hotplug_start(t->hotplug), 0);
 	assert_int_equal(t->n, HOTPLUG_DEVICES_MAX);
