@@ -222,7 +222,7 @@ void fake_ring_start(struct fake_front *f, uint32_t queue)
 	m.start.avail = USER + RING_AT(queue) + AVAIL_AT;
 	m.start.used = USER + RING_AT(queue) + USED_AT;
 	m.start.run = r->run;
-	m.start.next_avail = r->offered;
+	m.start.next_avail = r->base;
 	m.start.fds = LINK_HAS_KICK | LINK_HAS_CALL | LINK_HAS_ERR;
 	m.start.enabled = 1;
 	fake_front_send(f, &m, fds, 3);
@@ -237,7 +237,8 @@ uint16_t fake_ring_stop(struct fake_front *f, uint32_t queue)
 	fake_front_send(f, &m, NULL, 0);
 	assert_true(fake_front_wait(f, LINK_STOPPED, &m, 5000));
 	assert_int_equal(m.stopped.queue, queue);
-	return (uint16_t)m.stopped.next_avail;
+	f->rings[queue].base = (uint16_t)m.stopped.next_avail;
+	return f->rings[queue].base;
 }
 
 void fake_ring_reset(struct fake_front *f, uint32_t queue)
@@ -246,7 +247,7 @@ void fake_ring_reset(struct fake_front *f, uint32_t queue)
 
 	memset(f->guest + RING_AT(queue), 0, 0x10000);
 	memset(r->in_flight, 0, sizeof(r->in_flight));
-	r->offered = r->seen = 0;
+	r->base = r->offered = r->seen = 0;
 	r->run++;
 	f->broken[queue] = (struct link_broken){0};
 	fake_ring_start(f, queue);

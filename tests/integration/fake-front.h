@@ -24,6 +24,7 @@ enum { CONTROL, CURSOR };
 struct fake_ring {
 	int kick, call, err;
 	uint64_t run;
+	uint16_t base;    /* available index where this run began, or was stopped */
 	uint16_t offered; /* available index */
 	uint16_t seen;    /* used index up to which answers were taken */
 	bool in_flight[RING_SIZE];
