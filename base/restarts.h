@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Of processes that end. */
 #define RESTARTS_MAX  20
 #define RESTARTS_USEC UINT64_C(10000000)
 
@@ -15,12 +16,13 @@ struct restarts {
 	unsigned int n;
 };
 
-/* Notes an end at now (µs, CLOCK_MONOTONIC). True: it is the one after RESTARTS_MAX within
- * RESTARTS_USEC. */
-static inline bool restarts_too_often(struct restarts *r, uint64_t now)
+/* Notes an end at now (µs, CLOCK_MONOTONIC). True: it is the one after max (up to RESTARTS_MAX,
+ * always the same for one r) within usec. */
+static inline bool restarts_too_often(
+	struct restarts *r, unsigned int max, uint64_t usec, uint64_t now)
 {
-	uint64_t *oldest = &r->ended[r->n++ % RESTARTS_MAX];
-	bool often = r->n > RESTARTS_MAX && now - *oldest < RESTARTS_USEC;
+	uint64_t *oldest = &r->ended[r->n++ % max];
+	bool often = r->n > max && now - *oldest < usec;
 
 	*oldest = now;
 	return often;

@@ -148,7 +148,7 @@ static int start_renderer(struct gpu *g);
 static void replace_renderer(struct gpu *g)
 {
 	g->wanted = false;
-	if (restarts_too_often(&g->restarts, now_usec())) {
+	if (restarts_too_often(&g->restarts, RESTARTS_MAX, RESTARTS_USEC, now_usec())) {
 		end(g, "its renderers end too often");
 	} else if (start_renderer(g) < 0) {
 		end(g, "no renderer could be started");

@@ -159,7 +159,7 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 }
 
 /* In slices, and between them others have their turn. */
-static void copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset)
+void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset)
 {
 	const uint64_t row = (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
 	const uint32_t rows = (uint32_t)(GPU_SLICE_BYTES / row + 1);
@@ -193,7 +193,7 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 	if (!rect_within(&rect, r->width, r->height) || !resource_has(r, &rect, c->offset)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	copy(g, r, &rect, c->offset);
+	gpu_copy(g, r, &rect, c->offset);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
  * What the front's files share: front.c (life, the VMM's messages), front-memory.c (its memory
- * table), front-vring.c (its queues), front-renderer.c (the link), front-parent.c.
+ * table), front-vring.c (its queues), front-renderer.c (the link), front-watch.c (whether there is
+ * still somebody at its other end), front-parent.c.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <systemd/sd-event.h>
 
+#include "base/restarts.h"
 #include "gpu/display.h"
 #include "gpu/front.h"
 #include "gpu/journal.h"
@@ -47,6 +49,21 @@ enum front_wait {
 	FRONT_WAIT_MEMORY,  /* the renderer's DONE */
 	FRONT_WAIT_STOPPED, /* of wait_queue */
 	FRONT_WAIT_RESET,
+};
+
+/* Whether the renderer still answers. */
+struct front_watch {
+	int kicks; /* an epoll set of the rings' kicks, which keeps them until it is looked at */
+	sd_event_source *kicks_io; /* while not on */
+	sd_event_source *timer;    /* while on */
+	bool on;                   /* it owes an answer, or has more to do */
+	bool asked;                /* it owes an answer, to this PING */
+	uint64_t seq;
+	bool more;      /* there is more to do than that answer is about */
+	bool kicked;    /* by the guest, since the last look */
+	uint32_t beats; /* as of the last look */
+	unsigned int misses;
+	struct restarts hangs;
 };
 
 struct front {
@@ -91,6 +108,7 @@ struct front {
 	bool resetting; /* the renderer has not yet forgotten the guest before this one */
 	uint32_t renderers;
 	struct link_pong pong; /* its last counters; only shown */
+	struct front_watch watch;
 	uint8_t uuid_seed[8];
 
 	/* the parent */
@@ -157,6 +175,21 @@ void front_renderer_send_reset(struct front *f);
 void front_renderer_send_modes(struct front *f, const struct display_mode *modes);
 /* Takes what is new on the screens; true if the front may sleep now. */
 bool front_renderer_collect(struct front *f);
+
+/* front-watch.c */
+int front_watch_init(struct front *f) _must_check_;
+void front_watch_finish(struct front *f);
+/* A new renderer is there; there is none. */
+void front_watch_start(struct front *f);
+void front_watch_stop(struct front *f);
+/* It has something to do: it has to show soon that it does it. */
+void front_watch_ask(struct front *f);
+void front_watch_answered(struct front *f, uint64_t seq, bool busy);
+/* It does not answer: it is given up, and so is everything if that was not the first time. */
+void front_watch_hung(struct front *f);
+/* A ring's kick (borrowed), from its start to its end. */
+void front_watch_add(struct front *f, int kick);
+void front_watch_remove(struct front *f, int kick);
 
 /* front-parent.c */
 int front_parent_init(struct front *f) _must_check_;

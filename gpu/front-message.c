@@ -93,6 +93,7 @@ static enum front_done change_memory(
 		return FRONT_DONE;
 	}
 	front_wait_for(f, FRONT_WAIT_MEMORY, m);
+	front_watch_ask(f);
 	return FRONT_LATER;
 }
 
@@ -166,6 +167,7 @@ static enum front_done get_vring_base(struct front *f, const struct vhost_user_m
 	link_init(&stop, LINK_STOP);
 	stop.queue.queue = queue;
 	front_renderer_send(f, &stop, NULL, 0);
+	front_watch_ask(f);
 	return FRONT_LATER;
 }
 
@@ -195,6 +197,7 @@ static enum front_done reset_device(struct front *f, const struct vhost_user_msg
 	}
 	front_wait_for(f, FRONT_WAIT_RESET, m);
 	front_renderer_send_reset(f);
+	front_watch_ask(f);
 	return FRONT_LATER;
 }
 

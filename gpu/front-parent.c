@@ -75,7 +75,6 @@ static void handle_ping(struct front *f, const struct parent_msg *ask)
 		.renderers = f->renderers};
 	struct display_counters shown;
 	struct display_rect rect;
-	union link_msg ping;
 
 	display_count(f->display, &shown);
 	m.frames = shown.frames;
@@ -86,9 +85,7 @@ static void handle_ping(struct front *f, const struct parent_msg *ask)
 		m.scanouts |= display_shown(f->display, i, &rect) ? 1u << i : 0;
 	}
 	front_parent_say(f, &m, -1);
-	link_init(&ping, LINK_PING);
-	ping.ping.seq = ask->seq;
-	front_renderer_send(f, &ping, NULL, 0);
+	front_watch_ask(f);
 }
 
 static void handle(struct front *f, const struct parent_msg *m, int *fd)

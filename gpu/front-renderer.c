@@ -30,6 +30,7 @@ void front_renderer_lost(struct front *f, const char *why)
 	f->link_io = sd_event_source_disable_unref(f->link_io);
 	f->link = safe_close(f->link);
 	f->link_ready = false;
+	front_watch_stop(f);
 	for (size_t i = 0; i < FRONT_QUEUES; i++) {
 		f->vrings[i].told = false;
 	}
@@ -123,6 +124,7 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 		m.queue.queue = f->wait_queue;
 		front_renderer_send(f, &m, NULL, 0);
 	}
+	front_watch_ask(f);
 }
 
 static void handle_done(struct front *f, const struct link_done *done)
@@ -216,6 +218,7 @@ static const char *handle_message(struct front *f, const union link_msg *m, int 
 		break;
 	case LINK_PONG:
 		f->pong = m->pong;
+		front_watch_answered(f, m->pong.seq, m->pong.busy);
 		break;
 	default:
 		break;
@@ -351,5 +354,6 @@ void front_renderer_set(struct front *f, int fd)
 	}
 	f->link = fd;
 	f->renderers++;
+	front_watch_start(f);
 	front_restart_waiting(f);
 }

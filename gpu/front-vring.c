@@ -18,6 +18,7 @@ void front_vrings_init(struct front *f)
 void front_vrings_finish(struct front *f)
 {
 	for (size_t i = 0; i < FRONT_QUEUES; i++) {
+		front_watch_remove(f, f->vrings[i].kick);
 		safe_close(f->vrings[i].kick);
 		safe_close(f->vrings[i].call);
 		safe_close(f->vrings[i].err);
@@ -70,6 +71,7 @@ static void start(struct front *f, uint32_t queue)
 	q->told = true;
 	q->broken = false;
 	front_renderer_send(f, &m, fds, n);
+	front_watch_ask(f);
 }
 
 void front_vrings_start(struct front *f)
@@ -106,6 +108,7 @@ const char *front_vring_kick(struct front *f, uint32_t queue, int *fd)
 		front_renderer_send_reset(f);
 	}
 	take_fd(&q->kick, fd);
+	front_watch_add(f, q->kick);
 	q->started = true;
 	q->stopped_at = 0;
 	q->run = ++f->runs;
@@ -147,6 +150,7 @@ void front_vring_stopped(struct front *f, uint32_t queue, uint32_t next_avail)
 	q->base = q->stopped_at = next_avail;
 	q->started = q->told = q->broken = false;
 	/* QEMU gives new ones when it starts the ring again. */
+	front_watch_remove(f, q->kick);
 	q->kick = safe_close(q->kick);
 }
 

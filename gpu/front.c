@@ -115,7 +115,7 @@ static int on_late(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct front *f = userdata;
 
-	front_renderer_lost(f, "it does not answer");
+	front_watch_hung(f);
 	front_restart_waiting(f);
 	return 0;
 }
@@ -289,6 +289,9 @@ static int set_up(struct front *f)
 		r = front_renderer_init(f);
 	}
 	if (r >= 0) {
+		r = front_watch_init(f);
+	}
+	if (r >= 0) {
 		r = front_parent_init(f);
 	}
 	if (r >= 0) {
@@ -335,6 +338,7 @@ static void finish(struct front *f)
 	front_renderer_finish(f);
 	front_vrings_finish(f);
 	front_memory_finish(f);
+	front_watch_finish(f);
 	front_parent_finish(f);
 	sd_event_source_disable_unref(f->late);
 	sd_event_source_disable_unref(f->vhost_io);
@@ -356,7 +360,7 @@ int front_run(const struct front_options *o)
 	f->o = o;
 	f->vhost_fd = o->vhost_fd;
 	f->control = o->control_fd;
-	f->link = f->bell = f->journal_fd = -1;
+	f->link = f->bell = f->journal_fd = f->watch.kicks = -1;
 	front_vrings_init(f);
 	r = set_up(f);
 	if (r >= 0) {

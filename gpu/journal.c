@@ -83,6 +83,16 @@ void journal_unmap(struct journal *j)
 	}
 }
 
+void journal_beat(struct journal *j)
+{
+	store(&j->beats, j->beats + 1);
+}
+
+uint32_t journal_beats(const struct journal *j)
+{
+	return load(&j->beats);
+}
+
 /* Whoever writes looks whether the other sleeps; whoever goes to sleep says so and looks again. */
 static bool wakes(struct journal *j)
 {

@@ -127,7 +127,7 @@ struct journal {
 	/* ... the renderer the rest of the whole journal. */
 	uint32_t damage_put;  /* counts; damage n is in damages[n % JOURNAL_DAMAGES] */
 	uint32_t damage_lost; /* counts: there was no room, everything on all scanouts is damaged */
-	uint32_t pad;
+	uint32_t beats;       /* counts: turns, and steps of what takes long */
 	struct journal_damage damages[JOURNAL_DAMAGES];
 	struct journal_cursor cursors[JOURNAL_SCANOUTS];
 
@@ -146,6 +146,10 @@ int journal_create(int *fd_out, struct journal **out) _must_check_;
 int journal_map(int fd, struct journal **out) _must_check_;
 void journal_unmap(struct journal *j);
 DEFINE_CLEANUP(struct journal *, journal_unmap)
+
+/* The renderer says that it works; the front asks. */
+void journal_beat(struct journal *j);
+uint32_t journal_beats(const struct journal *j);
 
 /* The renderer's side of what is shown. Each returns whether the doorbell has to be rung. */
 bool journal_put_damage(struct journal *j, const struct journal_damage *d) _must_check_;

@@ -99,7 +99,7 @@ static bool check_image_gone(const union link_msg *m, size_t n_fds)
 
 static bool check_pong(const union link_msg *m, size_t n_fds)
 {
-	return m->pong.pad == 0;
+	return m->pong.busy <= 1;
 }
 
 static const struct shape shapes[] = {

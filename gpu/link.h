@@ -207,7 +207,7 @@ struct link_pong {
 	uint64_t bytes;  /* charged now */
 	uint64_t bytes_max;
 	uint32_t resources;
-	uint32_t pad;
+	uint32_t busy; /* 1: there is more in the rings; 0: not when the PING came */
 };
 static_assert(sizeof(struct link_pong) == 64, "wire size");
 

@@ -94,7 +94,7 @@ static bool back(struct record *r, struct gpu *g, uint32_t slot, const struct jo
 	/* As it was, if the guest's memory is as it was. A backing that is too small for all of the
 	 * image never filled it at once. */
 	if (resource_has(res, &all, 0)) {
-		resource_transfer(res, &all, 0);
+		gpu_copy(g, res, &all, 0);
 	}
 	return true;
 }
@@ -114,6 +114,7 @@ static bool recover_resource(struct record *r, struct gpu *g, uint32_t slot)
 {
 	struct journal_resource j;
 
+	journal_beat(r->journal);
 	memcpy(&j, &r->journal->resources[slot], sizeof(j));
 	__asm__ volatile("" ::"r"(&j) : "memory");
 	if (!is_there(&j)) {

@@ -52,6 +52,7 @@ struct renderer {
 	struct record record;
 	struct gpu *gpu; // may be NULL: before SETUP
 	bool recover;    /* the journal is to be read when there is memory */
+	bool busy;       /* the rings have more */
 	/* The table that holds, and one that is being told. */
 	struct memory memories[2];
 	int memory; /* which one holds */

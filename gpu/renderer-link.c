@@ -495,6 +495,7 @@ static bool post_pong(struct renderer *r)
 	m.pong.bytes_max = r->options->bytes_max;
 	m.pong.commands = r->counters.commands;
 	m.pong.cursor_commands = r->counters.cursor_commands;
+	m.pong.busy = r->busy;
 	if (r->gpu) {
 		m.pong.errors = r->gpu->errors;
 		m.pong.bytes = r->gpu->budget.used;

@@ -88,6 +88,7 @@ void renderer_pause(struct renderer *r)
 	uint64_t order = r->record.order;
 	uint16_t next;
 
+	journal_beat(r->journal);
 	if (!r->queues[QUEUE_CURSOR].enabled ||
 		vring_peek(&r->queues[QUEUE_CURSOR].ring, &next) <= 0) {
 		return;

@@ -79,11 +79,9 @@ static void handle_link(struct renderer *r, uint32_t events)
 
 static int loop(struct renderer *r)
 {
-	bool more = false;
-
 	while (!r->link_lost) {
 		struct epoll_event events[LINK_QUEUES + 1];
-		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), more ? 0 : -1);
+		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), r->busy ? 0 : -1);
 
 		if (n < 0 && errno != EINTR) {
 			return -errno;
@@ -94,7 +92,10 @@ static int loop(struct renderer *r)
 				handle_link(r, events[i].events);
 			}
 		}
-		more = renderer_run_rings(r);
+		if (r->journal) {
+			journal_beat(r->journal);
+		}
+		r->busy = renderer_run_rings(r);
 		renderer_send(r);
 		renderer_ring_bell(r);
 	}

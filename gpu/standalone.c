@@ -140,7 +140,7 @@ static int replace_renderer(struct standalone *s)
 		return 0;
 	}
 	s->wanted = false;
-	if (restarts_too_often(&s->restarts, now_usec())) {
+	if (restarts_too_often(&s->restarts, RESTARTS_MAX, RESTARTS_USEC, now_usec())) {
 		log_error("%s: renderers end too often; giving up", s->o->name);
 		return EXIT_FAILURE;
 	}

@@ -43,10 +43,14 @@ void bare_plug(struct bare_front *b);
 /* The same, that is ready and takes what it is told up to its memory. */
 void bare_renderer(struct bare_front *b);
 void bare_send(struct bare_front *b, const union link_msg *m, int fd);
-/* The next message for the renderer, of this type; fds are closed, their number is returned. */
+/* The next message for the renderer, of this type, behind PINGs, which are answered; fds are
+ * closed, their number is returned. */
 size_t bare_expect(struct bare_front *b, enum link_type type, union link_msg *out);
-/* Nothing comes for ms. */
+/* Nothing comes for ms but PINGs, which are answered. */
 void bare_expect_nothing(struct bare_front *b, int ms);
+/* A PING is the next message, and is answered by bare_answer. */
+uint64_t bare_expect_ping(struct bare_front *b);
+void bare_answer(struct bare_front *b, uint64_t seq, bool busy);
 /* The front has closed the link and wants another renderer. */
 void bare_expect_lost(struct bare_front *b);
 /* Whether it still serves its VMM. */
@@ -67,6 +71,8 @@ int bare_image(uint32_t side, uint32_t **map_out);
 /* Shows image (fd or -1: it has it) on scanout 0. */
 void bare_show(struct bare_front *b, uint32_t image, uint32_t side, int fd);
 unsigned int bare_fds(const struct bare_front *b);
+/* How often it went to sleep. */
+unsigned long bare_switches(const struct bare_front *b);
 /* CPU time that it has used. */
 uint64_t bare_cpu_ms(const struct bare_front *b);
 /* How it ended, within 5 s. */

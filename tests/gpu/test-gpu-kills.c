@@ -260,6 +260,53 @@ static void test_stopped(void **state)
 	case_check_serves(c, 2);
 }
 
+/* Stopped for good, while it works and while it has nothing to do, and no VMM waits for anything:
+ * another one does what is to be done. */
+static void test_hangs(void **state)
+{
+	struct gpu_case *c = *state;
+	struct sim_ring *ring = &c->sim.rings[SIM_CONTROL];
+	pid_t renderer = c->renderer;
+	struct flight f = {0};
+	int64_t best = INT64_MAX;
+
+	c->renderer = -1;
+	assert_int_equal(sim_show(&c->sim, 1, 0, LARGE_SIDE, LARGE_SIDE, LARGE_AT), 0);
+	for (int i = 0; i < 3; i++) {
+		pid_t stopped = renderer;
+		int64_t start;
+
+		if (i == 0) {
+			/* Longer than the front looks after it. */
+			sim_wait(&c->sim, 1000);
+			assert_int_equal(kill(stopped, SIGSTOP), 0);
+		}
+		offer_batch(c, &f, LARGE_SIDE, 1);
+		sim_ring_kick(ring);
+		if (i > 0) {
+			nap_us(random_below(10000));
+			assert_int_equal(kill(stopped, SIGSTOP), 0);
+		}
+		start = now_ms();
+		f.cut += (uint16_t)(ring->used->idx - ring->last_used) < f.n;
+		while (f.n > 0) {
+			assert_true(take(c, &f, 10000));
+		}
+		if (kill(stopped, 0) < 0) {
+			best = MIN(best, now_ms() - start);
+			renderer = case_renderer(c, stopped);
+		} else {
+			assert_int_equal(kill(stopped, SIGCONT), 0);
+		}
+	}
+	print_message(
+		"%u hung with something on its way; back after %d ms at best\n", f.cut, (int)best);
+	assert_true(f.cut >= 1);
+	/* 2 s until it is noticed, 1 s as for any that ended. */
+	assert_in_range(best, 0, 3000);
+	case_check_serves(c, 2);
+}
+
 /* Killed again and again before it is up. */
 static void test_in_a_row(void **state)
 {
@@ -335,6 +382,7 @@ int main(void)
 		TEST(test_idle),
 		TEST(test_broken_queue),
 		TEST(test_stopped),
+		TEST(test_hangs),
 		TEST(test_in_a_row),
 		TEST(test_nothing_grows),
 	};

@@ -114,6 +114,22 @@ class GpuCase(BrokerCase):
         self.assertEqual(len(vmm.recv(20)), 20, "the VMM notices nothing")
         wait_until(lambda: self.gpu()["renderers"] == 4, 10)
 
+    def test_renderer_hangs(self):
+        """One that says nothing is replaced although nobody has asked it for anything."""
+        self.connect()
+        self.wait_gpu("connected")
+        wait_until(lambda: len(self.processes(b"--renderer")) == 1, 10)
+        time.sleep(1)  # it is up, and the front has stopped looking after it
+        best = 60
+        for n in range(2):
+            old = self.processes(b"--renderer")
+            os.kill(old[0], signal.SIGSTOP)
+            start = time.monotonic()
+            wait_until(lambda: self.processes(b"--renderer") not in ([], old), 20)
+            best = min(best, time.monotonic() - start)
+        self.assertLess(best, 3, "2 s until it is noticed, 1 s as for any that ended")
+        self.assertEqual(self.gpu()["state"], "connected")
+
     def test_front_killed(self):
         vmm, _ = self.connect()
         self.wait_gpu("connected")
