@@ -3,7 +3,8 @@
  * Transfers in flight. One is charged (by count and by bytes) when its packet's header is read, and
  * settled when the backend has completed it; until its reply is written its memory counts as unread
  * (usb/redir-write.c), so that the two bounds add up to the worker's memory. What is over a bound
- * is answered at once and never queued. Ids are found in a table of fixed size, at most half full.
+ * is refused and never queued. When a reply goes out says usb/engine-order.c. Ids are found in a
+ * table of fixed size, at most half full.
  */
 #include "usb/engine-internal.h"
 
@@ -48,6 +49,14 @@ static void remove_id(struct engine *e, const struct transfer *t)
 			e->by_id[i] = NULL;
 			gap = i;
 		}
+	}
+}
+
+void engine_data_forget_id(struct engine *e, struct transfer *t)
+{
+	if (t->listed) {
+		t->listed = false;
+		remove_id(e, t);
 	}
 }
 
@@ -100,10 +109,13 @@ struct transfer *engine_data_get(struct engine *e, uint32_t length)
 
 void engine_data_settle(struct engine *e, struct transfer *t)
 {
-	if (t->owner == TRANSFER_OF_GUEST) {
-		remove_id(e, t);
-	}
+	engine_data_forget_id(e, t);
+	list_remove(&t->line);
 	list_remove(&t->link);
+	if (t->refused) {
+		e->n_refused--;
+		return;
+	}
 	e->count.in_flight--;
 	e->count.in_flight_bytes -= t->charge;
 }
@@ -165,15 +177,17 @@ struct transfer *engine_data_begin(
 	}
 	if (!t) {
 		e->count.refused++;
-		redir_refuse(e->redir, r, status);
+		engine_order_refuse(e, r, status);
 		return NULL;
 	}
 	t->id = r->id;
+	t->listed = true;
 	t->type = r->type;
 	t->endpoint = r->endpoint;
 	t->stream_id = r->stream_id;
 	t->setup = r->setup;
 	e->by_id[slot] = t;
+	engine_order_enter(e, t);
 	*payload_out = t->data;
 	return t;
 }
@@ -237,7 +251,7 @@ void engine_data_cancel(void *userdata, uint64_t id)
 	struct transfer *t = e->by_id[find_slot(e, id)];
 
 	if (t) {
-		engine_data_cancel_one(e, t);
+		engine_order_cancel(e, t);
 	}
 }
 
@@ -305,14 +319,16 @@ void engine_data_completed(void *userdata, struct transfer *t)
 		iso_completed(e, t); /* it stays in flight */
 		return;
 	}
+	if (t->owner == TRANSFER_OF_GUEST && e->phase == ENGINE_RUNNING && !t->answered) {
+		engine_order_completed(e, t);
+		return;
+	}
 	engine_data_settle(e, t);
-	if (e->phase != ENGINE_RUNNING) {
+	if (e->phase != ENGINE_RUNNING || t->answered) {
 		transfer_put(e->pool, t);
 	} else if (t->owner == TRANSFER_OF_RECEIVING) {
 		receiving_completed(e, t);
-	} else if (t->owner == TRANSFER_OF_CLEARING) {
-		receiving_cleared(e, t);
 	} else {
-		redir_send_transfer(e->redir, t);
+		receiving_cleared(e, t);
 	}
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * What the engine's files share: engine.c (life), engine-data.c (transfers), engine-control.c
- * (requests to the device), engine-watch.c (what never comes back), receiving.c (interrupt and
- * buffered bulk receiving), iso.c (isochronous streams), streams.c (bulk streams).
+ * What the engine's files share: engine.c (life), engine-data.c (transfers), engine-order.c (whose
+ * reply comes when), engine-control.c (requests to the device), engine-watch.c (what never comes
+ * back), receiving.c (interrupt and buffered bulk receiving), iso.c (isochronous streams),
+ * streams.c (bulk streams).
  */
 #pragma once
 
@@ -84,6 +85,10 @@ struct engine {
 	struct transfer **by_id;
 	uint32_t by_id_mask;
 
+	/* engine-order.c */
+	struct list lines[USB_ENDPOINTS_MAX]; // transfer::line, at descriptors_slot(address)
+	uint32_t n_refused;
+
 	/* engine-control.c */
 	enum engine_request request;
 	uint64_t request_id;
@@ -129,7 +134,9 @@ void engine_data_cancel(void *userdata, uint64_t id);
 void engine_data_completed(void *userdata, struct transfer *t);
 /* Charges, takes and lists a transfer. NULL if a bound forbids it: nothing is charged then. */
 struct transfer *engine_data_get(struct engine *e, uint32_t length);
-/* Takes t out of flight: list, ids and charges. */
+/* t's id may be used again. */
+void engine_data_forget_id(struct engine *e, struct transfer *t);
+/* Takes t out of flight: lists, id and charges. */
 void engine_data_settle(struct engine *e, struct transfer *t);
 /* Gives it to the backend. */
 void engine_data_submit(struct engine *e, struct transfer *t);
@@ -139,6 +146,20 @@ void engine_data_cancel_all(struct engine *e, int interface, int address);
 
 /* Cancels t if it is submitted and wasn't yet; may complete it. */
 void engine_data_cancel_one(struct engine *e, struct transfer *t);
+
+/* engine-order.c */
+void engine_order_init(struct engine *e);
+/* t is to be answered: it gets its place among the replies of its endpoint. */
+void engine_order_enter(struct engine *e, struct transfer *t);
+/* t is complete: answers it, and what waited for it, as soon as it is its turn. */
+void engine_order_completed(struct engine *e, struct transfer *t);
+/* Answers a packet that gets no transfer, at its turn. */
+void engine_order_refuse(
+	struct engine *e, const struct redir_request *r, enum transfer_status status);
+/* Answers t now, as cancelled by the guest, whatever becomes of it. */
+void engine_order_cancel(struct engine *e, struct transfer *t);
+/* Lets the replies go that wait for their turn: nobody wants them any more. */
+void engine_order_drop(struct engine *e);
 
 /* engine-watch.c */
 int engine_watch_create(struct engine *e) _must_check_;

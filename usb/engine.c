@@ -229,6 +229,7 @@ int engine_create(const struct engine_options *o, struct engine **out)
 		return -ENOMEM;
 	}
 	list_init(&e->in_flight);
+	engine_order_init(e);
 	e->event = sd_event_ref(o->event);
 	e->backend = o->backend;
 	e->listener = o->listener;
@@ -295,6 +296,7 @@ void engine_stop(struct engine *e, enum worker_done_reason reason, int error, co
 	receiving_forget(e, -1);
 	iso_forget(e, -1);
 	tell_guest(e, was);
+	engine_order_drop(e);
 	engine_data_cancel_all(e, -1, -1);
 }
 

@@ -168,6 +168,7 @@ struct transfer *transfer_get(struct transfer_pool *pool, size_t length)
 	t->length = (uint32_t)length;
 	list_init(&t->link);
 	list_init(&t->backend);
+	list_init(&t->line);
 	pool->used++;
 	return t;
 }

@@ -58,6 +58,7 @@ struct iso_packet {
 struct transfer {
 	struct list link;    // engine::in_flight, or its outgoing queue, or the pool
 	struct list backend; // for the backend's own queues while submitted
+	struct list line;    // engine::lines, if its reply has a place in one
 	uint64_t id;         /* the guest's packet id */
 	uint32_t stream_id;
 	uint8_t type;           /* enum transfer_type */
@@ -65,6 +66,10 @@ struct transfer {
 	uint8_t status;         /* enum transfer_status; set by the backend on completion */
 	bool cancelled;         /* the guest cancelled it */
 	bool submitted;         /* the backend has it */
+	bool listed;            /* its id is in use by it */
+	bool answered;          /* the guest has had its reply: it cancelled it */
+	bool done;              /* its reply waits for its turn */
+	bool refused;           /* was never more than a reply */
 	uint8_t owner;          /* enum transfer_owner */
 	bool released;          /* its isochronous stream is gone */
 	uint16_t pieces;        /* of it that the connection to the guest uses; isochronous */
