@@ -50,6 +50,8 @@ static const struct call calls[] = {
 	{SCMP_SYS(sendto), ON_ALL},
 	{SCMP_SYS(shutdown), ON_ALL}, /* tells the peer that no more comes */
 	{SCMP_SYS(close), ON_ALL},
+	/* The next broker, on the socket that the one before it bound. */
+	{SCMP_SYS(accept4), ON_DISK | ON_USB},
 
 	/* The loop: sd-event, and plain poll. Timers and signalfds are made when first used. */
 	{SCMP_SYS(epoll_ctl), ON_ALL},

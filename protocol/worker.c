@@ -62,6 +62,11 @@ static bool check_configured(const union worker_msg *m)
 	return m->configured.error <= 0 && m->configured.pad == 0;
 }
 
+static bool check_held(const union worker_msg *m)
+{
+	return m->held.state < WORKER_STATE_COUNT_ && m->held.pad == 0;
+}
+
 static const struct shape shapes[] = {
 	{WORKER_MSG_READY, WORKER_TO_BROKER, sizeof(struct worker_ready), NULL},
 	{WORKER_MSG_STATE, WORKER_TO_BROKER, sizeof(struct worker_state_msg), check_state},
@@ -76,6 +81,9 @@ static const struct shape shapes[] = {
 	{WORKER_MSG_CONFIGURED, BROKER_TO_WORKER, sizeof(struct worker_configured),
 		check_configured},
 	{WORKER_MSG_UNPLUGGED, BROKER_TO_WORKER, sizeof(struct worker_unplugged), NULL},
+	{WORKER_MSG_KEEP, BROKER_TO_WORKER, sizeof(struct worker_keep), NULL},
+	{WORKER_MSG_ADOPT, BROKER_TO_WORKER, sizeof(struct worker_adopt), NULL},
+	{WORKER_MSG_HELD, WORKER_TO_BROKER, sizeof(struct worker_held), check_held},
 };
 
 static const struct shape *shape_of(uint32_t type)

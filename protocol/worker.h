@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Messages between the broker and its workers: fixed size, one per SOCK_SEQPACKET datagram, no fds.
+ * Messages between the broker and its workers: fixed size, one per SOCK_SEQPACKET datagram, no fds
+ * (but HELD's).
  *
  * The broker treats every worker as hostile: worker_msg_decode checks size, type, direction, enum
  * ranges and text before a handler sees a message. Host byte order: both ends are one build on one
@@ -13,7 +14,10 @@
 
 #include "base/cleanup.h"
 
-#define WORKER_PROTOCOL_VERSION 2
+#define WORKER_PROTOCOL_VERSION 3
+
+/* What a worker and the record of its lease share, and nobody else. */
+#define WORKER_COOKIE_SIZE 16
 
 enum worker_msg_type {
 	/* worker to broker */
@@ -26,11 +30,19 @@ enum worker_msg_type {
 	 * for CONFIGURED. At most one is outstanding. */
 	WORKER_MSG_SET_CONFIGURATION = 6,
 	WORKER_MSG_CLAIM = 7, /* devbroker-claim's result; follows READY, precedes its exit */
+	/* Answers ADOPT, and brings the fd of its image, if it has one: the only message with one.
+	 */
+	WORKER_MSG_HELD = 8,
 	/* broker to worker */
 	WORKER_MSG_PING = 16,
 	WORKER_MSG_DETACH = 17,     /* tell the guest, flush, send DONE, exit */
 	WORKER_MSG_CONFIGURED = 18, /* answers SET_CONFIGURATION; interfaces may be claimed again */
 	WORKER_MSG_UNPLUGGED = 19,  /* the device is gone: tell the guest, send DONE, exit */
+	/* From now on it goes on serving when the broker is gone, and waits for the next one. */
+	WORKER_MSG_KEEP = 20,
+	/* The first message of a broker that came after: answered with HELD if the cookie is that
+	 * of KEEP, else the connection is closed. */
+	WORKER_MSG_ADOPT = 21,
 };
 
 /* State of a USB worker. */
@@ -164,6 +176,30 @@ struct worker_unplugged {
 };
 static_assert(sizeof(struct worker_unplugged) == 8, "wire size");
 
+struct worker_keep {
+	struct worker_header header;
+	uint8_t cookie[WORKER_COOKIE_SIZE];
+	uint64_t orphan_usec; /* how long it waits for the next broker */
+};
+static_assert(sizeof(struct worker_keep) == 32, "wire size");
+
+struct worker_adopt {
+	struct worker_header header;
+	uint8_t cookie[WORKER_COOKIE_SIZE];
+};
+static_assert(sizeof(struct worker_adopt) == 24, "wire size");
+
+struct worker_held {
+	struct worker_header header;
+	uint32_t version;        /* WORKER_PROTOCOL_VERSION */
+	uint32_t sandbox_stages; /* as in READY */
+	uint32_t state;          /* enum worker_state */
+	uint32_t pad;
+	uint64_t connect_ns; /* as in STATE */
+	uint8_t cookie[WORKER_COOKIE_SIZE];
+};
+static_assert(sizeof(struct worker_held) == 48, "wire size");
+
 union worker_msg {
 	struct worker_header header;
 	struct worker_ready ready;
@@ -177,6 +213,9 @@ union worker_msg {
 	struct worker_claim claim;
 	struct worker_configured configured;
 	struct worker_unplugged unplugged;
+	struct worker_keep keep;
+	struct worker_adopt adopt;
+	struct worker_held held;
 };
 
 enum worker_direction { WORKER_TO_BROKER, BROKER_TO_WORKER };

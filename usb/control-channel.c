@@ -17,7 +17,9 @@ static const uint32_t order[] = {
 };
 
 struct control_channel {
+	sd_event *event; /* borrowed */
 	int fd;
+	bool outlive; /* another broker may come */
 	sd_event_source *io;
 	const struct control_channel_ops *ops;
 	void *userdata;
@@ -35,6 +37,10 @@ static void lost(struct control_channel *c, int error)
 {
 	if (c->fd >= 0) {
 		shut(c);
+		for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+			/* Nobody but that broker asked. */
+			c->kept[i] = c->kept[i] && c->outlive && order[i] != WORKER_MSG_PONG;
+		}
 		c->ops->closed(c->userdata, error);
 	}
 }
@@ -67,7 +73,7 @@ static void send_kept(struct control_channel *c)
 
 void control_channel_send(struct control_channel *c, const union worker_msg *msg)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(order) && c->fd >= 0; i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(order) && (c->fd >= 0 || c->outlive); i++) {
 		if (order[i] == msg->header.type) {
 			c->msgs[i] = *msg;
 			c->kept[i] = true;
@@ -80,11 +86,16 @@ void control_channel_send(struct control_channel *c, const union worker_msg *msg
 bool control_channel_pending(const struct control_channel *c)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
-		if (c->kept[i] && c->fd >= 0) {
+		if (c->kept[i] && (c->fd >= 0 || c->outlive)) {
 			return true;
 		}
 	}
 	return false;
+}
+
+void control_channel_outlive(struct control_channel *c, bool outlive)
+{
+	c->outlive = outlive;
 }
 
 static void receive(struct control_channel *c)
@@ -110,6 +121,8 @@ static void receive(struct control_channel *c)
 		c->ops->configured(c->userdata, msg.configured.error);
 	} else if (msg.header.type == WORKER_MSG_UNPLUGGED && c->ops->unplugged) {
 		c->ops->unplugged(c->userdata);
+	} else if (msg.header.type == WORKER_MSG_KEEP && c->ops->keep) {
+		c->ops->keep(c->userdata, &msg.keep);
 	}
 }
 
@@ -128,6 +141,30 @@ static int handle_io(sd_event_source *source, int fd, uint32_t revents, void *us
 	return 0;
 }
 
+static int watch(struct control_channel *c, int fd)
+{
+	int r = fd_set_nonblock(fd, true);
+
+	c->fd = fd;
+	if (r >= 0) {
+		r = sd_event_add_io(c->event, &c->io, fd, EPOLLIN, handle_io, c);
+	}
+	/* The broker is heard and its pings are answered before the guest's packets. */
+	return r < 0 ? r : sd_event_source_set_priority(c->io, SD_EVENT_PRIORITY_IMPORTANT);
+}
+
+int control_channel_reopen(struct control_channel *c, int fd)
+{
+	int r = watch(c, fd);
+
+	if (r < 0) {
+		shut(c);
+		return r;
+	}
+	send_kept(c);
+	return 0;
+}
+
 int control_channel_create(sd_event *event, int fd, const struct control_channel_ops *ops,
 	void *userdata, struct control_channel **out)
 {
@@ -138,17 +175,10 @@ int control_channel_create(sd_event *event, int fd, const struct control_channel
 		safe_close(fd);
 		return -ENOMEM;
 	}
-	c->fd = fd;
+	c->event = event;
 	c->ops = ops;
 	c->userdata = userdata;
-	r = fd_set_nonblock(fd, true);
-	if (r >= 0) {
-		r = sd_event_add_io(event, &c->io, fd, EPOLLIN, handle_io, c);
-	}
-	if (r >= 0) {
-		/* The broker is heard and its pings are answered before the guest's packets. */
-		r = sd_event_source_set_priority(c->io, SD_EVENT_PRIORITY_IMPORTANT);
-	}
+	r = watch(c, fd);
 	if (r < 0) {
 		control_channel_destroy(c);
 		return r;

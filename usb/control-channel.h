@@ -13,15 +13,16 @@
 
 struct control_channel;
 
-/* configured and unplugged may be NULL where nothing of the kind is expected. */
+/* configured, unplugged and keep may be NULL where nothing of the kind is expected. */
 struct control_channel_ops {
 	void (*ping)(void *userdata, uint64_t seq);
 	void (*detach)(void *userdata);
 	/* Answers the worker's SET_CONFIGURATION: 0 or -errno. */
 	void (*configured)(void *userdata, int error);
 	void (*unplugged)(void *userdata);
+	void (*keep)(void *userdata, const struct worker_keep *keep);
 	/* The broker is gone, or sent something that is no message (error: errno, or 0). Nothing is
-	 * called after it. */
+	 * called after it but by way of control_channel_reopen. */
 	void (*closed)(void *userdata, int error);
 };
 
@@ -34,5 +35,11 @@ void control_channel_destroy(struct control_channel *c);
  * READY, STATE, SET_CONFIGURATION, PONG, DONE. A broker that doesn't read so costs nothing; each
  * STATE says all. */
 void control_channel_send(struct control_channel *c, const union worker_msg *msg);
-/* Whether anything is kept that way (false when the broker is gone). */
+/* Whether anything is kept that way (false when the broker is gone for good). */
 bool control_channel_pending(const struct control_channel *c);
+
+/* Whether there may be another broker when this one is gone: then what is not said to this one,
+ * PONG apart, is kept for that one. At first there is none. */
+void control_channel_outlive(struct control_channel *c, bool outlive);
+/* Another broker is there: takes its fd even on error, and says what was kept. 0 or -errno. */
+int control_channel_reopen(struct control_channel *c, int fd) _must_check_;

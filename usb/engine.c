@@ -335,4 +335,5 @@ void engine_turn(struct engine *e)
 void engine_count(const struct engine *e, struct engine_counters *out)
 {
 	*out = e->count;
+	out->connect_ns = e->connect_ns;
 }

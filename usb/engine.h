@@ -41,7 +41,8 @@ struct engine_counters {
 	uint32_t in_flight;
 	uint32_t in_flight_bytes;
 	uint32_t in_flight_peak;
-	uint32_t state; /* enum worker_state */
+	uint32_t state;      /* enum worker_state */
+	uint64_t connect_ns; /* as in engine_listener::state */
 };
 
 /* 0; -EBADMSG if the backend's device descriptor is none; -errno. Creates the timers that it will

@@ -28,8 +28,8 @@ static const char help[] =
 	"       devbroker-usb --device NODE (--stream-fd N | --connect SOCKET) [OPTIONS]\n"
 	"Serves a disk image as a USB stick, or a USB device of this host, over usbredir; see\n"
 	"devbroker-usb(8). SOCKET is a unix socket's path or tcp:ADDRESS:PORT of this host.\n"
-	"devbrokerd starts it with --control-fd, --stream-fd and --disk-fd or --device-fd\n"
-	"instead.\n"
+	"devbrokerd starts it with --control-fd, --listen-fd, --stream-fd and --disk-fd or\n"
+	"--device-fd instead.\n"
 	"\n"
 	"  --read-only           the guest sees a write-protected stick\n"
 	"  --speed high|super    of the stick, default super\n"
@@ -46,6 +46,7 @@ static const char help[] =
 
 enum {
 	OPT_CONTROL_FD = 256,
+	OPT_LISTEN_FD,
 	OPT_STREAM_FD,
 	OPT_DISK_FD,
 	OPT_DEVICE_FD,
@@ -70,6 +71,7 @@ enum {
 
 static const struct option known[] = {
 	{"control-fd", required_argument, NULL, OPT_CONTROL_FD},
+	{"listen-fd", required_argument, NULL, OPT_LISTEN_FD},
 	{"stream-fd", required_argument, NULL, OPT_STREAM_FD},
 	{"disk-fd", required_argument, NULL, OPT_DISK_FD},
 	{"device-fd", required_argument, NULL, OPT_DEVICE_FD},
@@ -148,6 +150,8 @@ static int take_option(int c, struct options *o)
 	switch (c) {
 	case OPT_CONTROL_FD:
 		return parse_fd(optarg, &s->control_fd);
+	case OPT_LISTEN_FD:
+		return parse_fd(optarg, &s->listen_fd);
 	case OPT_STREAM_FD:
 		return parse_fd(optarg, &s->stream_fd);
 	case OPT_DISK_FD:
@@ -218,6 +222,10 @@ static int check_options(const struct options *o)
 				"--stream-fd\n");
 		return EXIT_USAGE;
 	}
+	if (s->listen_fd >= 0 && s->control_fd < 0) {
+		fprintf(stderr, "devbroker-usb: --listen-fd goes with --control-fd\n");
+		return EXIT_USAGE;
+	}
 	if (s->control_fd >= 0 && (o->disk || o->device || o->connect)) {
 		fprintf(stderr, "devbroker-usb: --disk, --device and --connect are for starts by "
 				"hand, without --control-fd\n");
@@ -261,6 +269,7 @@ int options_parse(int argc, char **argv, struct options *out)
 {
 	*out = (struct options){
 		.serve = {.control_fd = -1,
+			.listen_fd = -1,
 			.stream_fd = -1,
 			.disk_fd = -1,
 			.device_fd = -1,

@@ -24,11 +24,14 @@
 #include "usb/backend-libusb.h"
 #include "usb/control-channel.h"
 #include "usb/engine.h"
+#include "usb/orphan.h"
 
 struct server {
 	const struct serve_options *o;
 	sd_event *event;
 	struct control_channel *control; // may be NULL: by hand
+	struct orphan *orphan;           // may be NULL: no broker can come after this one
+	int asked;                       /* for a configuration, until it is answered; -1 */
 	struct backend *backend;
 	struct engine *engine;
 	bool ejected; /* by hand: to be ended when what is queued for the guest is written */
@@ -135,13 +138,85 @@ static void on_detach(void *userdata)
 	engine_stop(s->engine, WORKER_DONE_DETACHED, 0, "");
 }
 
+static void ask_for_configuration(void *userdata, uint8_t value)
+{
+	struct server *s = userdata;
+	union worker_msg msg;
+
+	s->asked = value;
+	worker_msg_init(&msg, WORKER_MSG_SET_CONFIGURATION);
+	msg.set_configuration.value = value;
+	control_channel_send(s->control, &msg);
+}
+
+static void on_keep(void *userdata, const struct worker_keep *keep)
+{
+	struct server *s = userdata;
+
+	if (s->orphan) {
+		orphan_keep(s->orphan, keep);
+		control_channel_outlive(s->control, true);
+	}
+}
+
+static void end_without_broker(struct server *s, int error)
+{
+	if (s->control) {
+		control_channel_outlive(s->control, false);
+	}
+	if (!s->finished) {
+		log_warn("%s: devbrokerd is gone; taking the device out of its VM", s->o->name);
+		engine_stop(s->engine, WORKER_DONE_BROKER_GONE, error, "");
+	}
+}
+
 static void on_broker_gone(void *userdata, int error)
 {
 	struct server *s = userdata;
 
-	log_warn("%s: devbrokerd is gone; taking the device out of its VM", s->o->name);
-	engine_stop(s->engine, WORKER_DONE_BROKER_GONE, error, "");
+	if (error != 0 || !s->orphan || !orphan_is_kept(s->orphan)) {
+		end_without_broker(s, error);
+		return;
+	}
+	orphan_wait(s->orphan);
+	if (s->asked >= 0) {
+		/* It may not have got to it. */
+		ask_for_configuration(s, (uint8_t)s->asked);
+	}
 }
+
+static void on_adopt(void *userdata, struct worker_held *held)
+{
+	struct server *s = userdata;
+	struct engine_counters n;
+
+	engine_count(s->engine, &n);
+	held->sandbox_stages = s->o->stages;
+	held->state = n.state;
+	held->connect_ns = n.connect_ns;
+}
+
+static void on_adopted(void *userdata, int fd)
+{
+	struct server *s = userdata;
+	int r = control_channel_reopen(s->control, fd);
+
+	if (r < 0) {
+		log_error("%s: can't listen to devbrokerd: %s", s->o->name, strerror(-r));
+		orphan_wait(s->orphan);
+	}
+}
+
+static void on_orphan_time_over(void *userdata)
+{
+	end_without_broker(userdata, 0);
+}
+
+static const struct orphan_ops orphan_ops = {
+	.adopt = on_adopt,
+	.adopted = on_adopted,
+	.time_over = on_orphan_time_over,
+};
 
 static bool is_host_device(const struct serve_options *o)
 {
@@ -152,6 +227,7 @@ static void on_configured(void *userdata, int error)
 {
 	struct server *s = userdata;
 
+	s->asked = -1;
 	if (is_host_device(s->o)) {
 		backend_libusb_configured(s->backend, error);
 	}
@@ -171,6 +247,7 @@ static const struct control_channel_ops control_ops = {
 	.detach = on_detach,
 	.configured = on_configured,
 	.unplugged = on_unplugged,
+	.keep = on_keep,
 	.closed = on_broker_gone,
 };
 
@@ -209,16 +286,6 @@ static int watch_signals(struct server *s)
 		r = sd_event_add_signal(s->event, NULL, signals[i], on_signal, s);
 	}
 	return r;
-}
-
-static void ask_for_configuration(void *userdata, uint8_t value)
-{
-	struct server *s = userdata;
-	union worker_msg msg;
-
-	worker_msg_init(&msg, WORKER_MSG_SET_CONFIGURATION);
-	msg.set_configuration.value = value;
-	control_channel_send(s->control, &msg);
 }
 
 static const char *describe_busy(int interface, char *out, size_t size)
@@ -316,6 +383,18 @@ static int set_up(struct server *s)
 	if (r >= 0 && o->control_fd >= 0) {
 		r = control_channel_create(s->event, o->control_fd, &control_ops, s, &s->control);
 	}
+	if (r >= 0 && o->listen_fd >= 0) {
+		const struct orphan_options options = {
+			.event = s->event,
+			.name = o->name,
+			.listen_fd = o->listen_fd,
+			.image_fd = o->disk_fd,
+			.ops = &orphan_ops,
+			.userdata = s,
+		};
+
+		r = orphan_create(&options, &s->orphan);
+	}
 	return r < 0 ? r : sandbox_lock(kind_of(o), o->stages);
 }
 
@@ -342,12 +421,15 @@ static int open_device(struct server *s)
 
 static int enter_sandbox(const struct serve_options *o)
 {
-	int keep[3] = {o->stream_fd, is_host_device(o) ? o->device_fd : o->disk_fd};
+	int keep[4] = {o->stream_fd, is_host_device(o) ? o->device_fd : o->disk_fd};
 	size_t n = 2;
 	sd_id128_t boot;
 
 	if (o->control_fd >= 0) {
 		keep[n++] = o->control_fd;
+	}
+	if (o->listen_fd >= 0) {
+		keep[n++] = o->listen_fd;
 	}
 	/* sd-event's timers ask for it; cached from now on. */
 	sd_id128_get_boot(&boot);
@@ -381,7 +463,7 @@ static int loop(struct server *s)
 
 int serve(const struct serve_options *o)
 {
-	struct server s = {.o = o};
+	struct server s = {.o = o, .asked = -1};
 	int r;
 
 	if (enter_sandbox(o) < 0) {

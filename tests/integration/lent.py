@@ -14,7 +14,8 @@ from pathlib import Path
 from usbredir import PeerError, Worker
 
 READY, STATE, PONG, DONE, SET_CONFIGURATION = 1, 2, 3, 4, 6
-PING, DETACH, CONFIGURED, UNPLUGGED = 16, 17, 18, 19
+HELD = 8
+PING, DETACH, CONFIGURED, UNPLUGGED, KEEP, ADOPT = 16, 17, 18, 19, 20, 21
 STATES = ("connecting", "attached", "configured", "flushing", "ejected")
 REASONS = ("detached", "peer-closed", "peer-violation", "device-lost", "broker-gone", "internal", "device-busy")
 COUNTERS = ("seq", "transfers", "bytes_in", "bytes_out", "refused", "errors", "in_flight", "in_flight_bytes",
@@ -33,7 +34,7 @@ SILENCE_MAX = 2
 class Lent(Worker):
     """A worker with us as its broker: a thread reads what it says and pings it ten times a second."""
 
-    def __init__(self, size=1 << 20, options=(), image=None, sndbuf=None, heartbeat=0.1):
+    def __init__(self, size=1 << 20, options=(), image=None, sndbuf=None, heartbeat=0.1, listen=False):
         self.dir = tempfile.TemporaryDirectory(prefix="db-lent-")
         self.image = Path(image or os.path.join(self.dir.name, "image"))
         if image is None:
@@ -47,13 +48,20 @@ class Lent(Worker):
         read_only = "--read-only" in options
         disk = os.open(self.image, os.O_RDONLY if read_only else os.O_RDWR)
         fds = [control.fileno(), stream.fileno(), disk]
+        if listen:
+            # As devbrokerd: bound where the next one finds it; the worker listens.
+            self.path = os.path.join(self.dir.name, "next.sock")
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            listener.bind(self.path)
+            fds.append(listener.fileno())
+            options = ["--listen-fd=6", *options]
         self.begin = time.monotonic()
         self.process = subprocess.Popen(
             [os.environ["LEND"], ",".join(map(str, fds)), str(HOST_ID), os.environ["DEVBROKER_USB"], "--control-fd=3",
              "--stream-fd=4", "--disk-fd=5", "--speed=super", "--serial=ABCDEF", "--product=stick", "--max-transfers=64",
              "--max-bytes=8388608", "--sandbox=full", "--log-level=info", "--name=disk:stick", *options],
             pass_fds=fds, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
-        for end in (control, stream):
+        for end in (control, stream, *([listener] if listen else [])):
             end.close()
         os.close(disk)
         line = self.process.stdout.readline()
@@ -179,6 +187,28 @@ class Lent(Worker):
         """The broker dies: the control socket closes."""
         self.ended = True
         self.control.shutdown(socket.SHUT_RDWR)
+
+    def keep(self, cookie, seconds=30):
+        self.send_control(struct.pack("<II16sQ", KEEP, 32, cookie, int(seconds * 1e6)))
+
+    def connect(self):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.settimeout(10)
+        s.connect(self.path)
+        return s
+
+    def adopt(self, cookie):
+        """As the next devbrokerd: its broker is us again. What it said of itself, and the fd of its image."""
+        s = self.connect()
+        s.send(struct.pack("<II16s", ADOPT, 24, cookie))
+        data, fds, _, _ = socket.recv_fds(s, 4096, 4)
+        kind, size, version, stages, state, pad, connect_ns, its = struct.unpack("<IIIIIIQ16s", data)
+        assert (kind, size, len(fds), pad, its) == (HELD, 48, 1, 0, cookie), (data, fds)
+        self.reader.join(10)
+        self.control.close()
+        self.control = s
+        self.listen(self.heartbeat)
+        return {"version": version, "stages": stages, "state": STATES[state], "connect_ns": connect_ns, "fd": fds[0]}
 
     def close(self):
         try:

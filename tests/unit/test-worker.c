@@ -21,7 +21,7 @@ static void round_trip(void **state)
 
 static void every_wrong_size_is_refused(void **state)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21};
 	union worker_msg m, out;
 
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
@@ -70,7 +70,7 @@ static uint32_t next_random(uint64_t *seed)
  */
 static size_t spoil(uint64_t *seed, union worker_msg *m)
 {
-	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19};
+	static const uint32_t types[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 17, 18, 19, 20, 21};
 	size_t size = worker_msg_init(m, types[next_random(seed) % ARRAY_SIZE(types)]);
 	uint8_t *bytes = (uint8_t *)m;
 
@@ -133,6 +133,13 @@ static bool is_safe(enum worker_direction d, size_t size, const union worker_msg
 		       m->configured.pad == 0;
 	case WORKER_MSG_UNPLUGGED:
 		return size == sizeof(m->unplugged);
+	case WORKER_MSG_KEEP:
+		return size == sizeof(m->keep);
+	case WORKER_MSG_ADOPT:
+		return size == sizeof(m->adopt);
+	case WORKER_MSG_HELD:
+		return size == sizeof(m->held) && m->held.state <= WORKER_STATE_EJECTED &&
+		       m->held.pad == 0;
 	default:
 		return false;
 	}
