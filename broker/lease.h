@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
+#include "broker/lease-options.h"
 #include "broker/qmp-run.h"
 #include "broker/quota.h"
 #include "protocol/refusal.h"
@@ -53,14 +54,6 @@ enum lease_reason {
 	LEASE_REASON_QUOTA,
 	LEASE_REASON_SHUTDOWN, /* of devbrokerd */
 	LEASE_REASON_COUNT_,
-};
-
-/* What somebody who lends may say beside device and VM. */
-struct lease_options {
-	bool keep_drivers_off; /* the host's drivers stay away afterwards */
-	bool last_input;       /* even the host's last keyboard or pointer */
-	bool no_reset;         /* it is given back as the VM left it */
-	bool by_policy;        /* nobody asked for it: a rule did */
 };
 
 struct lease {

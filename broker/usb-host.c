@@ -133,7 +133,7 @@ struct policy_context usb_host_context(struct broker *b)
 static bool same_decision(const struct policy_decision *a, const struct policy_decision *b)
 {
 	if (a->action != b->action || strcmp(a->vm, b->vm) != 0 || !a->rule != !b->rule ||
-		memcmp(&a->options, &b->options, sizeof(a->options)) != 0) {
+		!lease_options_equal(&a->options, &b->options)) {
 		return false;
 	}
 	return a->rule ? strcmp(a->rule->name, b->rule->name) == 0 : strcmp(a->why, b->why) == 0;
@@ -147,7 +147,9 @@ static bool contradicts(const struct lease *l, const struct policy_decision *p)
 	case POLICY_IGNORE:
 		return true;
 	case POLICY_ATTACH:
-		return l->options.by_policy && strcmp(l->vm->name, p->vm) != 0;
+		return l->options.by_policy &&
+		       (strcmp(l->vm->name, p->vm) != 0 ||
+			       !lease_options_same_view(&l->options, &p->options));
 	default:
 		return l->options.by_policy;
 	}
