@@ -4,8 +4,8 @@
  * is there for good (systemd may hold it over our own restart), and whoever connects gets a front
  * of its own, which the renderer may be replaced under. Both are gone when the VMM is.
  *
- * The front is hostile: its messages are checked by protocol/gpu-parent, its numbers only shown. It
- * is pinged; one that does not answer is ended.
+ * The front is hostile: its messages are checked by protocol/gpu-parent, and too many of them end
+ * it (process.h); its numbers are only shown. It is pinged; one that does not answer is ended.
  */
 #include "broker/gpu.h"
 
@@ -32,12 +32,11 @@
 #include "broker/process.h"
 #include "broker/vm.h"
 
-#define PING_USEC         UINT64_C(500000)
-#define UNANSWERED_MAX    4
-#define SCANOUTS          16
-#define SIDE_MAX          16384
-#define WAITERS_MAX       16
-#define MESSAGES_PER_TURN 16
+#define PING_USEC      UINT64_C(500000)
+#define UNANSWERED_MAX 4
+#define SCANOUTS       16
+#define SIDE_MAX       16384
+#define WAITERS_MAX    16
 
 struct gpu {
 	struct vm *vm;
@@ -59,7 +58,8 @@ struct gpu {
 	sd_event_source *control_source;
 	sd_event_source *timer;
 	bool ready;
-	unsigned int unanswered;
+	unsigned int unanswered; /* pings since its last message */
+	unsigned int messages;   /* since the last ping */
 	uint64_t seq;
 	struct parent_msg counters;
 	struct list waiters; // gpu_waiter::link
@@ -235,6 +235,7 @@ static void on_picture(struct gpu *g, const struct parent_msg *m, int fd)
 
 	list_for_each (w, &g->waiters, link) {
 		if (w->seq == m->seq) {
+			g->messages--;
 			g->n_waiters--;
 			answer(w, &picture);
 			return;
@@ -244,6 +245,10 @@ static void on_picture(struct gpu *g, const struct parent_msg *m, int fd)
 
 static void on_ready(struct gpu *g, const struct parent_msg *m)
 {
+	if (g->ready) {
+		end(g, "its front was ready twice");
+		return;
+	}
 	if (m->version != PARENT_VERSION ||
 		m->sandbox_stages != g->vm->broker->config.sandbox_stages) {
 		end(g, "the sandbox of its front is not as configured");
@@ -287,7 +292,7 @@ static int on_control(sd_event_source *source, int sock, uint32_t revents, void 
 {
 	struct gpu *g = userdata;
 
-	for (int i = 0; i < MESSAGES_PER_TURN && g->control >= 0; i++) {
+	for (int i = 0; i < PROCESS_MESSAGES_PER_TURN && g->control >= 0; i++) {
 		struct parent_msg m, checked;
 		_cleanup_close_ int fd = -1;
 		size_t n_fds = 0;
@@ -305,6 +310,10 @@ static int on_control(sd_event_source *source, int sock, uint32_t revents, void 
 			end(g, "its front sent a malformed message");
 			break;
 		}
+		if (++g->messages > PROCESS_MESSAGES_PER_PING) {
+			end(g, "its front sent too many messages");
+			break;
+		}
 		handle(g, &checked, fd);
 	}
 	return 0;
@@ -315,6 +324,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	struct gpu *g = userdata;
 	struct parent_msg m = {.type = PARENT_PING, .seq = ++g->seq};
 
+	g->messages = 0;
 	if (g->unanswered++ >= UNANSWERED_MAX) {
 		end(g, "its front does not answer");
 		return 0;
@@ -355,7 +365,7 @@ static void start(struct gpu *g, int vhost_fd)
 	struct refusal_text text = {0};
 	int r = charge_take(&g->memory, &g->vm->gpu_memory, g->memory_max, g->vm->name, &text);
 
-	g->unanswered = 0;
+	g->unanswered = g->messages = 0;
 	g->restarts = (struct restarts){0};
 	set_state(g, GPU_STARTING, "");
 	if (r == 0) {

@@ -13,6 +13,13 @@
 struct broker;
 struct process;
 
+/* What comes from a process is taken in turns of this many messages, so that one that floods slows
+ * nobody else. */
+#define PROCESS_MESSAGES_PER_TURN 16
+/* More than this many without a ping in between end it: an honest one sends a PONG, and now and
+ * then something else. What was asked for does not count. */
+#define PROCESS_MESSAGES_PER_PING 256
+
 /* It is reaped, or could not be started or watched (error: -errno, else 0). status: its exit
  * status, or -signal. From the loop; p is gone when this returns. */
 typedef void (*process_ended)(void *userdata, int error, int status);

@@ -5,9 +5,8 @@
  * its pidfd). The flags destroyed and reaped say which; the struct goes when both are set.
  *
  * Workers are hostile. Each message is checked by worker_msg_decode before it is looked at; a
- * malformed one ends the worker, and so do too many; at most MESSAGES_PER_TURN are taken per turn
- * of the loop, so that a flooding worker slows nobody else; what it sends in numbers is only shown.
- * A worker that does not answer pings, or that stays after it was told to go, is killed.
+ * malformed one ends the worker, and so do too many (process.h); what it sends in numbers is only
+ * shown. A worker that does not answer pings, or that stays after it was told to go, is killed.
  */
 #include "broker/worker.h"
 
@@ -32,12 +31,9 @@
 #define QMP_WITHIN (30 * USEC_PER_SEC)
 /* devbroker-claim waits in the kernel for drivers and devices, and answers no ping meanwhile: a
  * bind may try several transfers of 5 s each. */
-#define CLAIM_WITHIN      (30 * USEC_PER_SEC)
-#define MESSAGES_PER_TURN 16
-/* An honest worker sends a PONG and now and then a STATE. */
-#define MESSAGES_PER_HEARTBEAT 256
-#define WORKER_ARGS_MAX        (SPAWNER_ARGV_MAX - 2)
-#define WORKER_CONTROL_ARG     "--control-fd=3"
+#define CLAIM_WITHIN       (30 * USEC_PER_SEC)
+#define WORKER_ARGS_MAX    (SPAWNER_ARGV_MAX - 2)
+#define WORKER_CONTROL_ARG "--control-fd=3"
 
 static void worker_free(struct worker *w)
 {
@@ -130,7 +126,7 @@ static int worker_read(struct worker *w)
 	if (n == 0 || n == -ECONNRESET) {
 		return -EPIPE;
 	}
-	if (n < 0 || ++w->messages > MESSAGES_PER_HEARTBEAT ||
+	if (n < 0 || ++w->messages > PROCESS_MESSAGES_PER_PING ||
 		worker_msg_decode(WORKER_TO_BROKER, buffer, (size_t)n, &m) < 0 ||
 		!worker_take_message(w, &m)) {
 		log_warn("%s: worker %d sent a malformed message; ending it", w->name,
@@ -147,7 +143,7 @@ static int worker_on_control(sd_event_source *source, int fd, uint32_t revents, 
 	struct worker *w = userdata;
 	int r = 1;
 
-	for (int i = 0; i < MESSAGES_PER_TURN && r > 0; i++) {
+	for (int i = 0; i < PROCESS_MESSAGES_PER_TURN && r > 0; i++) {
 		/* A handler may destroy the worker; it stays valid until it is reaped. */
 		r = worker_read(w);
 	}
