@@ -21,7 +21,7 @@ _devbroker() {
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
 			--remember --keep-drivers-off --last-input --qmp --bus --name --read-only --speed --serial
-			--gpu-memory --output --scanout" -- "$cur")
+			--gpu-memory -o --output --scanout" -- "$cur")
 		return
 		;;
 	esac

@@ -220,7 +220,7 @@ int cmd_gpu_screenshot(struct cli *c)
 
 	if (r == 0 && !file) {
 		r = cli_fail(c, CLI_EXIT_USAGE, "usage", "Use - for standard output.",
-			"gpu screenshot needs --output FILE.png");
+			"gpu screenshot needs -o FILE.png");
 	}
 	if (r == 0) {
 		r = find_gpu(c, &gpu, &path);

@@ -124,6 +124,7 @@ static const struct cli_command commands[] = {
 		.help = "what a VM shows, as a PNG file",
 		.options = {{"output", "FILE.png", "where to; - is standard output"},
 			{"scanout", "N", "which of its displays, default 0"}},
+		.letters = "o",
 		.run = cmd_gpu_screenshot},
 	{.group = "gpu",
 		.name = "set-display",
@@ -185,9 +186,10 @@ static void help_command(const struct cli_command *cmd)
 	help_line(left, cmd->help);
 	for (size_t i = 0; i < CLI_OPTIONS_MAX && cmd->options[i].name; i++) {
 		const struct cli_option *o = &cmd->options[i];
+		const char letter[] = {'-', options_letter(cmd, i), ',', ' ', '\0'};
 
-		snprintf(left, sizeof(left), "    --%s%s%s", o->name, o->value ? " " : "",
-			o->value ? o->value : "");
+		snprintf(left, sizeof(left), "    %s--%s%s%s", letter[1] ? letter : "", o->name,
+			o->value ? " " : "", o->value ? o->value : "");
 		help_line(left, o->help);
 	}
 }

@@ -42,6 +42,11 @@ const char *options_value(const struct options *o, const char *name)
 	return NULL;
 }
 
+char options_letter(const struct cli_command *cmd, size_t option)
+{
+	return cmd->letters && option < strlen(cmd->letters) ? cmd->letters[option] : '\0';
+}
+
 const struct cli_command *options_find(const struct cli_command *commands, size_t n_commands,
 	const char *first, const char *second)
 {
@@ -178,18 +183,31 @@ static int take_word(struct pass *p)
 	return 0;
 }
 
-/* -h and -V are --help and --version; there are no other short ones. */
+/* -h and -V are --help and --version; the others are the command's own, with their value behind
+ * them or in the next argument. */
 static int take_short(struct pass *p)
 {
-	const char *arg = p->argv[p->at];
+	const char *arg = p->argv[p->at], *value = NULL;
+	struct options *o = p->o;
+	const struct cli_option *own = o->command ? o->command->options : NULL;
 
 	if (strcmp(arg, "-h") == 0) {
-		return set_help(p->o, "");
+		return set_help(o, "");
 	}
 	if (strcmp(arg, "-V") == 0) {
-		return set_version(p->o, "");
+		return set_version(o, "");
 	}
-	return wrong(p->o, "there is no option %s", arg);
+	for (size_t i = 0; own && i < CLI_OPTIONS_MAX && own[i].name; i++) {
+		/* Letters don't come together: what is behind one is its value. */
+		if (options_letter(o->command, i) == arg[1] && (own[i].value || !arg[2])) {
+			int r = take_value(
+				p, arg[2] ? arg + 1 : NULL, own[i].value != NULL, &value);
+
+			o->values[i] = r == 0 ? value : NULL;
+			return r;
+		}
+	}
+	return wrong(o, "there is no option %s", arg);
 }
 
 static int take_all(struct pass *p)

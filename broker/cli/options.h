@@ -34,6 +34,7 @@ struct cli_command {
 	bool offline;     /* it runs without the broker */
 	const char *help;
 	struct cli_option options[CLI_OPTIONS_MAX]; /* up to the first without a name */
+	const char *letters; /* of the first options, in their order: -o for --output */
 	/* Returns the exit code. */
 	int (*run)(struct cli *c);
 };
@@ -60,6 +61,9 @@ int options_parse(struct options *o, const struct cli_command *commands, size_t 
 
 /* The value of --name ("" if it takes none), or NULL if it was not given. */
 const char *options_value(const struct options *o, const char *name);
+
+/* The letter of a command's option, or 0. */
+char options_letter(const struct cli_command *cmd, size_t option);
 
 /* The command of these words (second may be NULL), or NULL. */
 const struct cli_command *options_find(const struct cli_command *commands, size_t n_commands,

@@ -172,7 +172,7 @@ class GpuCase(BrokerCase):
         self.assertFalse((self.work / "a.png").exists())
         self.connect()
         self.wait_gpu("connected")
-        self.refused(5, "gpu", "screenshot", "one", "--output", self.work / "a.png")
+        self.refused(5, "gpu", "screenshot", "one", "-o", self.work / "a.png")
         self.assertFalse((self.work / "a.png").exists(), "nothing is shown, so nothing is written")
         for mode in ("0x0x0", "800", "8x", "wide"):
             self.refused(2, "gpu", "set-display", "one", mode)

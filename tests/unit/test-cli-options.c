@@ -18,7 +18,8 @@ static const struct cli_command commands[] = {
 		.name = "add",
 		.args = "NAME",
 		.n_args = 1,
-		.options = {{"qmp", "PATH", ""}}},
+		.options = {{"qmp", "PATH", ""}, {"force", NULL, ""}, {"bus", "BUS", ""}},
+		.letters = "qf"},
 	{.group = "vm", .name = "list", .args = ""},
 	{.group = "disk", .name = "add", .args = "IMAGE", .n_args = 1, .path = true},
 };
@@ -98,6 +99,22 @@ static void test_groups(void **state)
 	assert_ptr_equal(o.command, &commands[4]);
 	assert_int_equal(parse(&o, "list"), 0);
 	assert_ptr_equal(o.command, &commands[0]);
+}
+
+static void test_letters(void **state)
+{
+	struct options o;
+
+	assert_int_equal(parse(&o, "vm add win -q /x -f"), 0);
+	assert_string_equal(options_value(&o, "qmp"), "/x");
+	assert_string_equal(options_value(&o, "force"), "");
+	assert_int_equal(parse(&o, "vm add -q- win"), 0);
+	assert_string_equal(options_value(&o, "qmp"), "-");
+	assert_null(options_value(&o, "force"));
+	check_wrong("vm add win -q", "-q needs a value");
+	check_wrong("vm add win -fq", "there is no option -fq");
+	check_wrong("-q /x vm add win", "there is no option -q");
+	check_wrong("vm add win -q \xff", "the value of -q is not UTF-8");
 }
 
 static void test_where_the_socket_is(void **state)
@@ -200,6 +217,7 @@ int main(void)
 		cmocka_unit_test(test_command_with_arguments),
 		cmocka_unit_test(test_options_anywhere),
 		cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_letters),
 		cmocka_unit_test(test_where_the_socket_is),
 		cmocka_unit_test(test_words_that_look_like_options),
 		cmocka_unit_test(test_help_and_version),
