@@ -188,7 +188,8 @@ class Host(Guest):
         """What is worth seeing after a failure."""
         try:
             return "-- kernel\n" + "\n".join(self.dmesg().splitlines()[-12:]) + "\n" + self.run(
-                "for f in /run/*.log /run/vm/*.log /tmp/*.log; do [ -s $f ] && { echo \"-- $f\"; tail -n 25 $f; }; done; "
+                "echo '-- udev'; ls -l /etc/udev/rules.d; for d in /sys/bus/usb/devices/[0-9]*-*; do udevadm info -q property $d | "
+                "grep -E '^(DEVPATH|DRIVER|DEVBROKER_.*|CURRENT_TAGS|ID_SERIAL_SHORT)='; done; for f in /run/*.log /run/vm/*.log /tmp/*.log; do [ -s $f ] && { echo \"-- $f\"; tail -n 25 $f; }; done; "
                 "true", timeout=10)
         except (LabError, OSError, AttributeError) as e:
             return f"no logs: {e}"
