@@ -32,6 +32,7 @@ struct front_vring {
 	uint32_t base; /* SET_VRING_BASE, or where it was stopped */
 	uint32_t stopped_at;
 	uint64_t run; /* which start by the VMM it is; every renderer is told the same */
+	bool anew;    /* since it was stopped, something came that only a driver that begins says */
 	struct vhost_user_vring_addr addr;
 	int kick; /* -1 as the others: none */
 	int call;

@@ -29,6 +29,9 @@
  */
 static enum front_done set_features(struct front *f, uint64_t features)
 {
+	if (f->features != (features & FEATURES)) {
+		f->vrings[FRONT_QUEUE_CONTROL].anew = true;
+	}
 	f->features = features & FEATURES;
 	return FRONT_DONE;
 }
@@ -49,6 +52,8 @@ static enum front_done get_config(struct front *f, const struct vhost_user_msg *
 	const struct virtio_gpu_config config = {.num_scanouts = htole32(DISPLAY_SCANOUTS)};
 	struct vhost_user_config out = m->config;
 
+	/* QEMU asks when the guest does. */
+	f->vrings[FRONT_QUEUE_CONTROL].anew = true;
 	memset(out.data, 0, sizeof(out.data));
 	if (m->config.offset < sizeof(config)) {
 		memcpy(out.data, (const uint8_t *)&config + m->config.offset,
@@ -126,6 +131,7 @@ static enum front_done set_vring(struct front *f, const struct vhost_user_msg *m
 		*why = "a queue size that can't be";
 		return FRONT_BAD;
 	}
+	q->anew = q->anew || q->size != num;
 	q->size = num;
 	return FRONT_DONE;
 }
@@ -135,12 +141,15 @@ static enum front_done set_vring_addr(
 {
 	struct front_vring *q = &f->vrings[m->addr.index];
 
+	bool others = q->addr.desc != m->addr.desc || q->addr.avail != m->addr.avail ||
+		      q->addr.used != m->addr.used;
+
 	/* QEMU repeats it to switch logging, which was not offered; the addresses stay. */
-	if (q->started && (q->addr.desc != m->addr.desc || q->addr.avail != m->addr.avail ||
-				  q->addr.used != m->addr.used)) {
+	if (q->started && others) {
 		*why = "other addresses for a queue that runs";
 		return FRONT_BAD;
 	}
+	q->anew = q->anew || others;
 	q->addr = m->addr;
 	q->has_addr = true;
 	return FRONT_DONE;

@@ -85,13 +85,15 @@ void front_vrings_start(struct front *f)
 
 /* QEMU stops the rings when its guest is paused and when it is reset, and tells neither apart by a
  * message (7.2 has no RESET_DEVICE for this device): but only a driver that begins anew begins with
- * the first entry. One that is paused after exactly a multiple of 65536 requests loses nothing, and
- * one that is reset there finds what it left. */
+ * the first entry. After exactly a multiple of 65536 requests one that was paused does so too; then
+ * it is a reset if a guest did something meanwhile that one which is paused can't: it read the
+ * configuration, put its ring elsewhere or negotiated other features. */
 static bool begins_anew(const struct front *f, uint32_t queue)
 {
 	const struct front_vring *q = &f->vrings[queue];
 
-	return queue == FRONT_QUEUE_CONTROL && q->base == 0 && q->stopped_at != 0;
+	return queue == FRONT_QUEUE_CONTROL && q->run != 0 && q->base == 0 &&
+	       (q->stopped_at != 0 || q->anew);
 }
 
 const char *front_vring_kick(struct front *f, uint32_t queue, int *fd)
@@ -111,6 +113,7 @@ const char *front_vring_kick(struct front *f, uint32_t queue, int *fd)
 	front_watch_add(f, q->kick);
 	q->started = true;
 	q->stopped_at = 0;
+	q->anew = false;
 	q->run = ++f->runs;
 	/* Without protocol features a ring is enabled from the start. */
 	q->enabled = q->enabled || !(f->features & VHOST_USER_F_PROTOCOL_FEATURES);
@@ -148,6 +151,7 @@ void front_vring_stopped(struct front *f, uint32_t queue, uint32_t next_avail)
 	struct front_vring *q = &f->vrings[queue];
 
 	q->base = q->stopped_at = next_avail;
+	q->anew = false;
 	q->started = q->told = q->broken = false;
 	/* QEMU gives new ones when it starts the ring again. */
 	front_watch_remove(f, q->kick);

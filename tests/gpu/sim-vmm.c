@@ -211,6 +211,21 @@ static int tell_fd(struct sim_vmm *v, uint32_t request, uint64_t queue, int fd)
 	return sim_vmm_tell(v, request, &queue, sizeof(queue), &fd, 1);
 }
 
+int sim_vmm_config(const struct sim_vmm *v, struct virtio_gpu_config *out)
+{
+	struct vhost_user_config c = {.size = sizeof(*out)};
+	const size_t size = offsetof(struct vhost_user_config, data) + sizeof(*out);
+	int r = sim_vmm_send(v, VHOST_USER_GET_CONFIG, 0, &c, size, NULL, 0);
+
+	if (r == 0) {
+		r = sim_vmm_reply(v, VHOST_USER_GET_CONFIG, &c, size);
+	}
+	if (r == 0) {
+		memcpy(out, c.data, sizeof(*out));
+	}
+	return r;
+}
+
 int sim_vmm_ring_start(struct sim_vmm *v, uint32_t queue, const struct sim_vmm_ring *ring)
 {
 	const struct vhost_user_vring_addr addr = {

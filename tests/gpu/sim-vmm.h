@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <linux/virtio_gpu.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -58,6 +59,9 @@ void sim_vmm_finish(struct sim_vmm *v);
 /* features of the driver, and the memory. */
 int sim_vmm_features(struct sim_vmm *v, uint64_t features) _must_check_;
 int sim_vmm_memory(struct sim_vmm *v) _must_check_;
+
+/* What a guest's driver reads, as it comes. */
+int sim_vmm_config(const struct sim_vmm *v, struct virtio_gpu_config *out) _must_check_;
 
 struct sim_vmm_ring {
 	uint32_t size;

@@ -44,8 +44,12 @@ static int set_socket(struct sim *s)
 
 int sim_driver_ok(struct sim *s, uint64_t features)
 {
-	int r = set_socket(s);
+	struct virtio_gpu_config config;
+	int r = sim_vmm_config(&s->vmm, &config);
 
+	if (r == 0) {
+		r = set_socket(s);
+	}
 	if (r == 0) {
 		r = sim_vmm_features(&s->vmm, features);
 	}

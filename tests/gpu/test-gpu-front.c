@@ -191,7 +191,7 @@ static void begin_idle(struct bare_front *b)
 	bare_renderer(b);
 	check_start(b, 0, &start);
 	/* Longer than the front looks after it. */
-	bare_expect_nothing(b, 1000);
+	bare_expect_nothing(b, 600);
 }
 
 static void kick(struct bare_front *b)
@@ -249,14 +249,14 @@ static void works_long(void **state)
 	bare_ring(b, 0);
 	begin_idle(b);
 	kick(b);
-	for (int i = 0; i < 30; i++) {
+	for (int i = 0; i < 20; i++) {
 		usleep(100000);
 		journal_beat(b->journal);
 	}
-	bare_expect_nothing(b, 1500);
+	bare_expect_nothing(b, 600);
 	/* Neither message nor timer. */
 	before = bare_switches(b);
-	usleep(1500000);
+	usleep(1000000);
 	assert_int_equal(bare_switches(b), before);
 	kick(b);
 	bare_answer(b, bare_expect_ping(b), false);

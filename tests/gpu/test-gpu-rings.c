@@ -418,6 +418,60 @@ static void test_anything(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
 
+/* Has the device serve as many requests as its ring's index counts up to, and ends there. */
+static void wind(struct gpu_case *c)
+{
+	struct virtio_gpu_resource_flush flush = {
+		{.type = VIRTIO_GPU_CMD_RESOURCE_FLUSH}, {0, 0, 1, 1}, 1, 0};
+	struct sim_ring *ring = &c->sim.rings[SIM_CONTROL];
+	uint32_t written;
+
+	while (ring->avail->idx != 0) {
+		while (ring->avail->idx != 0 &&
+			sim_offer(&c->sim, SIM_CONTROL, &flush, sizeof(flush), 64) >= 0) {
+		}
+		sim_ring_kick(ring);
+		while (ring->used->idx != ring->avail->idx) {
+			assert_true(sim_take(&c->sim, SIM_CONTROL, 5000, &written) >= 0);
+		}
+		while (sim_take(&c->sim, SIM_CONTROL, 0, &written) >= 0) {
+		}
+	}
+}
+
+/* QEMU pauses and resets a guest with the same messages. After 65536 requests both begin with the
+ * ring's first entry: a guest that was reset finds nothing, one that was paused everything. */
+static void test_index_at_zero(void **state)
+{
+	struct gpu_case *c = *state;
+	struct sim *s = &c->sim;
+
+	for (int reset = 0; reset < 2; reset++) {
+		uint32_t base[SIM_QUEUES];
+
+		case_check_serves(c, 1);
+		wind(c);
+		for (uint32_t q = 0; q < SIM_QUEUES; q++) {
+			assert_int_equal(sim_vmm_ring_stop(&s->vmm, q, &base[q]), 0);
+		}
+		assert_int_equal(base[SIM_CONTROL], 0);
+		if (reset) {
+			assert_int_equal(sim_driver_ok(s, s->vmm.acked), 0);
+		} else {
+			assert_int_equal(sim_vmm_features(&s->vmm, s->vmm.acked), 0);
+			assert_int_equal(sim_vmm_memory(&s->vmm), 0);
+			for (uint32_t q = 0; q < SIM_QUEUES; q++) {
+				s->rings[q].vmm.base = base[q];
+				assert_int_equal(
+					sim_vmm_ring_start(&s->vmm, q, &s->rings[q].vmm), 0);
+			}
+		}
+		/* Its id is free, or it is still there. */
+		assert_int_equal(sim_unref(s, 1), reset ? CASE_BAD_RESOURCE : CASE_OK);
+	}
+	case_check_serves(c, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +480,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_not_negotiated, NULL, case_teardown),
 		TEST(test_good_tables),
 		TEST(test_addresses),
+		TEST(test_index_at_zero),
 		TEST(test_anything),
 	};
 
