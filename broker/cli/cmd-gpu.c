@@ -273,8 +273,9 @@ int cmd_gpu_set_display(struct cli *c)
 			"devbroker.gpu-set-display/1");
 	}
 	if (r == 0) {
-		printf("The guest is told when it asks for its displays the next time: at a new "
-		       "mode set, or when it starts.\n");
+		printf("The guest is told when it asks for its displays the next time: when its "
+		       "driver starts,\nor when the VMM's window changes its size. QEMU can't be "
+		       "asked to wake it.\n");
 	}
 	return r;
 }
