@@ -74,6 +74,16 @@ int fd_set_cloexec(int fd, bool cloexec)
 	return change_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, cloexec);
 }
 
+int fd_extend(int fd, uint64_t size)
+{
+	ssize_t n;
+
+	do {
+		n = pwrite(fd, "", 1, (off_t)(size - 1));
+	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n == 1 ? 0 : -ENOSPC;
+}
+
 int fd_send(int sock, const void *msg, size_t size, const int *fds, size_t n_fds)
 {
 	union {

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -34,6 +35,10 @@ int close_all_except(int first, const int *keep, size_t n);
 int fd_set_nonblock(int fd, bool nonblock) _must_check_;
 /* FD_CLOEXEC on or off. 0 or -errno. */
 int fd_set_cloexec(int fd, bool cloexec) _must_check_;
+
+/* Gives an empty file this size (not 0), as ftruncate would, where that is forbidden because it
+ * could also make a file smaller that somebody else has mapped. 0 or -errno. */
+int fd_extend(int fd, uint64_t size) _must_check_;
 
 /* Sends one message of size bytes with n_fds (<= FD_MSG_MAX) borrowed fds, without blocking when
  * the socket is O_NONBLOCK and never raising SIGPIPE. 0, or -errno (-EAGAIN: not sent at all). */

@@ -100,7 +100,7 @@ static const struct call calls[] = {
 
 	/* The image. Its size never changes: no truncate, and fallocate by mode (allow_image). */
 	{SCMP_SYS(pread64), ON_DISK},
-	{SCMP_SYS(pwrite64), ON_DISK},
+	{SCMP_SYS(pwrite64), ON_DISK | ON_GPU},
 	{SCMP_SYS(preadv), ON_DISK},
 	{SCMP_SYS(pwritev), ON_DISK},
 	{SCMP_SYS(preadv2), ON_DISK},
@@ -110,9 +110,10 @@ static const struct call calls[] = {
 	{SCMP_SYS(lseek), ON_DISK | ON_USB}, /* libusb: a usbfs node's descriptors */
 	{SCMP_SYS(fstat), ON_ALL},           /* stdio asks it; newfstatat is allow_stat */
 
-	/* Images. Seals: allow_fcntl. */
+	/* Images, which get their size by a write (fd_extend). Neither truncate nor fallocate: the
+	 * VM's memory is a file as well, and the VMM, which has it mapped, dies where it ends.
+	 * Seals: allow_fcntl. */
 	{SCMP_SYS(memfd_create), ON_GPU},
-	{SCMP_SYS(ftruncate), ON_GPU},
 };
 
 /* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */

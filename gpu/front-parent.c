@@ -32,9 +32,10 @@ static int copy_picture(const struct picture *p, const struct display_rect *rect
 	_cleanup_close_ int fd = memfd_create("devbroker-screenshot", MFD_CLOEXEC);
 	const uint8_t *base = p->pixels + rect->y * stride + (size_t)rect->x * PICTURE_PIXEL_BYTES;
 	uint8_t *map;
+	int r = fd < 0 ? -errno : fd_extend(fd, row * rect->height);
 
-	if (fd < 0 || ftruncate(fd, (off_t)(row * rect->height)) < 0) {
-		return -errno;
+	if (r < 0) {
+		return r;
 	}
 	map = mmap(NULL, row * rect->height, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED) {

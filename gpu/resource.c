@@ -90,9 +90,12 @@ static int make_image(uint64_t size, int *fd_out, uint8_t **pixels_out)
 {
 	_cleanup_close_ int fd = memfd_create("devbroker-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	void *pixels;
+	int err = fd < 0 ? -errno : fd_extend(fd, size);
 
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
-		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+	if (err < 0) {
+		return err;
+	}
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
 		return -errno;
 	}
 	pixels = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

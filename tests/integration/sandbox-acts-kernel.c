@@ -26,6 +26,7 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/log.h"
 
 static int failed(long r)
@@ -367,7 +368,7 @@ static int act_make_image(const struct act_env *env)
 	int fd = memfd_create("image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	void *p;
 
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
+	if (fd < 0 || fd_extend(fd, size) < 0 ||
 		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
 		return errno;
 	}
@@ -416,8 +417,8 @@ const struct act acts_on_kernel[] = {
 	{"TIOCSTI", act_tiocsti, 0},
 	{"use an fd that was not kept", act_stray_fd, BOTH},
 	{"another ioctl", act_foreign_ioctl, ACT_CONTROL},
-	{"truncate the image", act_truncate_image, ACT_CONTROL | ACT_NOT_GPU},
-	{"grow the image", act_grow_image, ACT_CONTROL | ACT_OPTIONAL},
+	{"truncate the image or the memory", act_truncate_image, ACT_CONTROL},
+	{"grow the image or the memory", act_grow_image, ACT_CONTROL | ACT_OPTIONAL},
 	{"unlock the image", act_unlock_image, ACT_CONTROL},
 	{"flock the image", act_flock, ACT_CONTROL},
 	{"chmod the image", act_chmod_image, ACT_CONTROL},
