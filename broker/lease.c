@@ -402,6 +402,9 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 	case WORKER_DONE_DEVICE_BUSY:
 		lease_failed(l, LEASE_REASON_DEVICE_BUSY, done->detail, true);
 		break;
+	case WORKER_DONE_NOT_SHOWN:
+		lease_failed(l, LEASE_REASON_DENIED, done->detail, false);
+		break;
 	default:
 		lease_failed(l, LEASE_REASON_WORKER_DIED, done->detail, true);
 	}

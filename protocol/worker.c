@@ -155,7 +155,7 @@ const char *worker_state_name(uint32_t state)
 const char *worker_done_name(uint32_t reason)
 {
 	static const char *const names[] = {"detached", "peer-closed", "peer-violation",
-		"device-lost", "broker-gone", "internal", "device-busy"};
+		"device-lost", "broker-gone", "internal", "device-busy", "not-shown"};
 
 	static_assert(ARRAY_SIZE(names) == WORKER_DONE_COUNT_, "one name per reason");
 	return name_in(names, ARRAY_SIZE(names), reason);

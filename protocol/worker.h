@@ -63,6 +63,7 @@ enum worker_done_reason {
 	WORKER_DONE_BROKER_GONE = 4, /* the control socket closed */
 	WORKER_DONE_INTERNAL = 5,    /* errno in error */
 	WORKER_DONE_DEVICE_BUSY = 6, /* an interface can't be claimed: a host driver has it */
+	WORKER_DONE_NOT_SHOWN = 7,   /* nothing of the device may be shown to the guest */
 	WORKER_DONE_COUNT_,
 };
 

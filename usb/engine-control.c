@@ -35,6 +35,9 @@ static void interrupt_traffic(struct engine *e, int interface)
 	receiving_forget(e, interface);
 	iso_forget(e, interface);
 	streams_forget(e, interface);
+	if (e->guard) {
+		guard_forget(e->guard, interface);
+	}
 	engine_data_cancel_all(e, interface, -1);
 }
 
@@ -55,6 +58,12 @@ void engine_control_set_configuration(void *userdata, uint64_t id, uint8_t value
 	struct engine *e = userdata;
 
 	if (e->phase != ENGINE_RUNNING) {
+		return;
+	}
+	if (e->guard && !guard_may_configure(e->guard, value)) {
+		e->count.refused++;
+		redir_send_configuration_status(
+			e->redir, id, TRANSFER_STALL, e->descriptors.configuration);
 		return;
 	}
 	engine_control_begin(e, ENGINE_REQUEST_CONFIGURATION, id);
@@ -129,12 +138,28 @@ static int describe(struct engine *e, struct usb_description *out)
 	return r;
 }
 
-static int take_description(struct engine *e, const struct usb_description *d)
+static void update_guard(struct engine *e)
 {
-	int r = descriptors_parse(d, &e->descriptors);
+	if (e->guard) {
+		guard_update(e->guard, &e->descriptors);
+		e->guarded = guard_watched(e->guard);
+	}
+}
 
+int engine_control_describe(struct engine *e, const struct usb_description *d)
+{
+	struct usb_description view;
+	int r;
+
+	if (e->guard) {
+		r = guard_describe(e->guard, d, &view);
+		r = r < 0 ? r : descriptors_parse(&view, &e->descriptors);
+	} else {
+		r = descriptors_parse(d, &e->descriptors);
+	}
 	if (r >= 0) {
 		e->description = *d;
+		update_guard(e);
 	}
 	return r;
 }
@@ -146,7 +171,7 @@ static void configuration_done(struct engine *e, enum transfer_status status)
 		int r = describe(e, &d);
 
 		if (r >= 0) {
-			r = take_description(e, &d);
+			r = engine_control_describe(e, &d);
 		}
 
 		if (r < 0) {
@@ -169,6 +194,7 @@ static void alt_done(struct engine *e, enum transfer_status status)
 
 	if (status == TRANSFER_OK &&
 		descriptors_set_alt(&e->descriptors, e->request_value, e->request_alternate) >= 0) {
+		update_guard(e);
 		engine_control_announce(e);
 	}
 	/* The status names what is now, not what was wished. */
@@ -190,7 +216,7 @@ static void reset_done(struct engine *e, enum transfer_status status)
 	}
 	memcpy(active, e->descriptors.active, sizeof(active));
 	if (r >= 0) {
-		r = take_description(e, &d);
+		r = engine_control_describe(e, &d);
 	}
 	if (r < 0) {
 		engine_stop(e, WORKER_DONE_DEVICE_LOST, -r, "reset failed");

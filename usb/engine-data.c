@@ -206,6 +206,8 @@ void engine_data_received(void *userdata, struct transfer *t)
 		engine_data_abandoned(e, t);
 	} else if (t->owner == TRANSFER_OF_STREAM) {
 		iso_received(e, t);
+	} else if (engine_guarded(e, t->endpoint)) {
+		guard_submit(e->guard, t);
 	} else {
 		engine_data_submit(e, t);
 	}
@@ -236,7 +238,10 @@ void engine_data_sent(void *userdata, struct transfer *t)
 
 void engine_data_cancel_one(struct engine *e, struct transfer *t)
 {
-	if (t->submitted && !t->cancelled) {
+	if (t->held) {
+		t->cancelled = true;
+		guard_cancel(e->guard, t);
+	} else if (t->submitted && !t->cancelled) {
 		t->cancelled = true;
 		sd_event_now(e->event, CLOCK_MONOTONIC, &t->cancelled_us);
 		engine_watch(e);
@@ -301,11 +306,8 @@ static void check_completion(struct transfer *t)
 	}
 }
 
-void engine_data_completed(void *userdata, struct transfer *t)
+static void complete(struct engine *e, struct transfer *t)
 {
-	struct engine *e = userdata;
-
-	check_completion(t);
 	e->count.transfers++;
 	if (t->status == TRANSFER_IO_ERROR) {
 		e->count.errors++;
@@ -332,3 +334,33 @@ void engine_data_completed(void *userdata, struct transfer *t)
 		receiving_cleared(e, t);
 	}
 }
+
+void engine_data_completed(void *userdata, struct transfer *t)
+{
+	struct engine *e = userdata;
+
+	check_completion(t);
+	if (t->guard_unit == 0) {
+		complete(e, t);
+		return;
+	}
+	guard_completed(e->guard, t);
+	complete(e, t);
+	guard_continue(e->guard);
+}
+
+static void submit_guarded(void *userdata, struct transfer *t)
+{
+	engine_data_submit(userdata, t);
+}
+
+static void count_refused(void *userdata)
+{
+	((struct engine *)userdata)->count.refused++;
+}
+
+const struct guard_ops engine_data_guard_ops = {
+	.submit = submit_guarded,
+	.complete = engine_data_completed,
+	.refused = count_refused,
+};

@@ -72,8 +72,10 @@ struct engine {
 	struct backend *backend;
 	const struct engine_listener *listener;
 	void *userdata;
-	struct usb_description description;
-	struct descriptors descriptors;
+	struct usb_description description; /* as the device gives them */
+	struct descriptors descriptors;     /* as the guest sees them */
+	struct guard *guard;                // may be NULL
+	uint32_t guarded;                   /* endpoints whose transfers it sees; 0 without one */
 	uint64_t connect_ns;
 	struct engine_counters count; /* in_flight* and state are kept here, too */
 
@@ -122,7 +124,14 @@ struct engine {
 /* engine.c */
 void engine_set_state(struct engine *e, uint32_t state);
 
+/* Whether the guest has an endpoint only as far as the guard lets it. */
+static inline bool engine_guarded(const struct engine *e, uint8_t endpoint)
+{
+	return e->guarded >> descriptors_slot(endpoint) & 1;
+}
+
 /* engine-data.c */
+extern const struct guard_ops engine_data_guard_ops;
 int engine_data_start(struct engine *e) _must_check_;
 void engine_data_finish(struct engine *e);
 struct transfer *engine_data_begin(
@@ -168,6 +177,8 @@ void engine_watch_destroy(struct engine *e);
 void engine_watch(struct engine *e);
 
 /* engine-control.c */
+/* d is what the backend says of the device now. 0 or -errno: nothing has changed. */
+int engine_control_describe(struct engine *e, const struct usb_description *d) _must_check_;
 /* From now on the guest's packets wait, until engine_control_done. */
 void engine_control_begin(struct engine *e, enum engine_request request, uint64_t id);
 void engine_control_announce(struct engine *e);

@@ -191,10 +191,11 @@ static unsigned int what_to_offer(const struct backend_ops *ops)
 static int start(struct engine *e, int stream_fd)
 {
 	const struct backend_ops *ops = e->backend->ops;
-	int r = ops->describe(e->backend, &e->description);
+	struct usb_description d = {0};
+	int r = ops->describe(e->backend, &d);
 
 	if (r >= 0) {
-		r = descriptors_parse(&e->description, &e->descriptors);
+		r = engine_control_describe(e, &d);
 	}
 	if (r >= 0) {
 		r = engine_data_start(e);
@@ -238,7 +239,12 @@ int engine_create(const struct engine_options *o, struct engine **out)
 	e->max_bytes = o->max_bytes;
 	e->backend->sink = &sink_ops;
 	e->backend->sink_data = e;
-	r = start(e, o->stream_fd);
+	r = o->guard ? guard_create(o->guard, &engine_data_guard_ops, e, &e->guard) : 0;
+	if (r < 0) {
+		safe_close(o->stream_fd);
+	} else {
+		r = start(e, o->stream_fd);
+	}
 	if (r < 0) {
 		engine_destroy(e);
 		return r;
@@ -257,6 +263,7 @@ void engine_destroy(struct engine *e)
 	engine_watch_destroy(e);
 	iso_destroy(e);
 	engine_data_finish(e);
+	guard_destroy(e->guard);
 	sd_event_unref(e->event);
 	free(e);
 }

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "protocol/worker.h"
 #include "usb/backend.h"
+#include "usb/guard.h"
 
 struct engine;
 
@@ -26,6 +27,8 @@ struct engine_options {
 	struct backend *backend; /* borrowed; its sink is set here; outlives the engine */
 	uint32_t max_transfers;  /* in flight at once, 1 to ENGINE_TRANSFERS_MAX */
 	uint64_t max_bytes;      /* of their buffers, at least TRANSFER_BYTES_MAX for large ones */
+	/* What the guest may see and do; NULL: everything. Borrowed for the call. */
+	const struct guard_options *guard;
 	const struct engine_listener *listener; /* borrowed */
 	void *userdata;
 };
@@ -45,8 +48,9 @@ struct engine_counters {
 	uint64_t connect_ns; /* as in engine_listener::state */
 };
 
-/* 0; -EBADMSG if the backend's device descriptor is none; -errno. Creates the timers that it will
- * need, so that it may be called before a seccomp filter closes. */
+/* 0; -EBADMSG if the backend's device descriptor is none; -EOPNOTSUPP if the guard leaves nothing
+ * of the device; -errno. Creates the timers that it will need, so that it may be called before a
+ * seccomp filter closes. */
 int engine_create(const struct engine_options *options, struct engine **out) _must_check_;
 /* The backend must have nothing submitted any more (finished was called), or be destroyed first. */
 void engine_destroy(struct engine *e);

@@ -148,8 +148,9 @@ void iso_start(void *userdata, uint64_t id, uint8_t endpoint, uint8_t n_packets,
 		return;
 	}
 	if (!ep || ep->type != USB_ENDPOINT_ISO || ep->interval_bytes == 0 ||
-		!e->backend->ops->isochronous || e->iso[slot].started || n_packets < 1 ||
-		n_packets > ISO_PACKETS_MAX || n_urbs < 1 || n_urbs > ISO_URBS_MAX) {
+		!e->backend->ops->isochronous || engine_guarded(e, endpoint) ||
+		e->iso[slot].started || n_packets < 1 || n_packets > ISO_PACKETS_MAX ||
+		n_urbs < 1 || n_urbs > ISO_URBS_MAX) {
 		status = TRANSFER_INVALID;
 	} else if (!open_stream(e, slot, n_packets, n_urbs)) {
 		status = TRANSFER_STALL; /* maybe later */

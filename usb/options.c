@@ -31,11 +31,12 @@ static const char help[] =
 	"devbrokerd starts it with --control-fd, --listen-fd, --stream-fd and --disk-fd or\n"
 	"--device-fd instead.\n"
 	"\n"
-	"  --read-only           the guest sees a write-protected stick\n"
+	"  --read-only           the guest sees a write-protected stick, or device's storage\n"
 	"  --speed high|super    of the stick, default super\n"
 	"  --serial S            serial number of the stick\n"
 	"  --product P           its name\n"
-	"  --interfaces MASK     of the device that may be used, default 0xffffffff\n"
+	"  --interfaces MASK     of the device that the guest sees, default 0xffffffff\n"
+	"  --allow-firmware      the guest may replace the device's firmware (class DFU)\n"
 	"  --usbfs-memory N      of the kernel for its transfers, 64K to 16M, default 2M\n"
 	"  --max-transfers N     in flight at once, 1 to 1024, default 64\n"
 	"  --max-bytes N         of their buffers, 1M to 32M, default 8M\n"
@@ -54,6 +55,7 @@ enum {
 	OPT_DEVICE,
 	OPT_CONNECT,
 	OPT_READ_ONLY,
+	OPT_ALLOW_FIRMWARE,
 	OPT_SPEED,
 	OPT_SERIAL,
 	OPT_PRODUCT,
@@ -79,6 +81,7 @@ static const struct option known[] = {
 	{"device", required_argument, NULL, OPT_DEVICE},
 	{"connect", required_argument, NULL, OPT_CONNECT},
 	{"read-only", no_argument, NULL, OPT_READ_ONLY},
+	{"allow-firmware", no_argument, NULL, OPT_ALLOW_FIRMWARE},
 	{"speed", required_argument, NULL, OPT_SPEED},
 	{"serial", required_argument, NULL, OPT_SERIAL},
 	{"product", required_argument, NULL, OPT_PRODUCT},
@@ -169,6 +172,9 @@ static int take_option(int c, struct options *o)
 		return 0;
 	case OPT_READ_ONLY:
 		s->read_only = true;
+		return 0;
+	case OPT_ALLOW_FIRMWARE:
+		s->allow_firmware = true;
 		return 0;
 	case OPT_SPEED:
 		return parse_speed(optarg, &s->speed);

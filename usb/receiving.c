@@ -152,7 +152,7 @@ static bool bulk_fits(const struct engine *e, uint8_t endpoint, uint32_t stream_
 	const struct usb_endpoint *ep = descriptors_endpoint(&e->descriptors, endpoint);
 
 	return ep && ep->type == USB_ENDPOINT_BULK && e->backend->ops->bulk_receiving &&
-	       !e->receiving[descriptors_slot(endpoint)].started &&
+	       !engine_guarded(e, endpoint) && !e->receiving[descriptors_slot(endpoint)].started &&
 	       streams_valid(e, endpoint, stream_id) && ep->max_packet_size > 0 && bytes > 0 &&
 	       bytes <= TRANSFER_BYTES_MAX && bytes % ep->max_packet_size == 0 && transfers > 0 &&
 	       transfers <= BULK_DEPTH_MAX;

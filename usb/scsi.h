@@ -145,8 +145,9 @@ void scsi_eject(struct scsi_unit *u);
 /* The sense code for an I/O error (-errno) of the medium. */
 uint32_t scsi_sense_of_errno(int error, bool write);
 
-/* Replies (usb/scsi-reply.c): each fills reply and returns its whole length, which may exceed the
- * allocation length but not SCSI_REPLY_MAX; 0: no such page (*sense_out says why). */
+/* Replies (usb/scsi-reply.c, usb/scsi-sense.c): each fills reply and returns its whole length,
+ * which may exceed the allocation length but not SCSI_REPLY_MAX; 0: no such page (*sense_out says
+ * why). */
 size_t scsi_reply_sense(uint8_t *reply, uint32_t sense, bool descriptor);
 size_t scsi_reply_inquiry(const struct scsi_unit *u, const struct scsi_command *c, uint8_t *reply,
 	uint32_t *sense_out);

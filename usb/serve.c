@@ -80,6 +80,8 @@ static int exit_code_of(uint32_t reason)
 		return SERVE_EXIT_BROKER_GONE;
 	case WORKER_DONE_DEVICE_BUSY:
 		return SERVE_EXIT_DEVICE_BUSY;
+	case WORKER_DONE_NOT_SHOWN:
+		return SERVE_EXIT_NOT_SHOWN;
 	default:
 		return SERVE_EXIT_FAILED;
 	}
@@ -354,8 +356,14 @@ static void set_nodelay(int fd)
 
 static int create_engine(struct server *s)
 {
+	const struct guard_options guard = {
+		.interfaces = s->o->interfaces,
+		.read_only = s->o->read_only,
+		.allow_firmware = s->o->allow_firmware,
+	};
 	const struct engine_options options = {
 		.event = s->event,
+		.guard = is_host_device(s->o) ? &guard : NULL,
 		.stream_fd = s->o->stream_fd,
 		.backend = s->backend,
 		.max_transfers = s->o->max_transfers,
@@ -413,6 +421,10 @@ static int open_device(struct server *s)
 	if (r == -EBUSY) {
 		on_finished(s, WORKER_DONE_DEVICE_BUSY, EBUSY,
 			describe_busy(interface, detail, sizeof(detail)));
+	} else if (r == -EOPNOTSUPP && is_host_device(s->o)) {
+		on_finished(s, WORKER_DONE_NOT_SHOWN, 0,
+			s->o->read_only ? "it has no storage that can be write-protected"
+					: "it has none of the interfaces");
 	} else if (r < 0 && is_host_device(s->o)) {
 		on_finished(s, WORKER_DONE_DEVICE_LOST, -r, "can't open the device");
 	}

@@ -20,7 +20,8 @@ struct serve_options {
 	const char *serial;
 	const char *product; // may be NULL
 	bool read_only;
-	uint32_t interfaces;   /* of the device: a bit for each that may be used */
+	bool allow_firmware;   /* of the device */
+	uint32_t interfaces;   /* of the device: a bit for each that the guest sees */
 	uint64_t usbfs_memory; /* bytes of the kernel's for its transfers */
 	uint32_t max_transfers;
 	uint64_t max_bytes;
@@ -36,3 +37,4 @@ int serve(const struct serve_options *o) _must_check_;
 #define SERVE_EXIT_DEVICE_LOST 4
 #define SERVE_EXIT_BROKER_GONE 5
 #define SERVE_EXIT_DEVICE_BUSY 6
+#define SERVE_EXIT_NOT_SHOWN   7

@@ -66,6 +66,8 @@ struct transfer {
 	uint8_t status;         /* enum transfer_status; set by the backend on completion */
 	bool cancelled;         /* the guest cancelled it */
 	bool submitted;         /* the backend has it */
+	bool held;              /* usb/guard has it: in a list by backend */
+	uint8_t guard_unit;     /* usb/guard's: it wants to see it completed; 0: it doesn't */
 	bool listed;            /* its id is in use by it */
 	bool answered;          /* the guest has had its reply: it cancelled it */
 	bool done;              /* its reply waits for its turn */

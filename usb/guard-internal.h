@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT
+ * What the guard's files share: guard.c (life, control requests), guard-descriptors.c (what the
+ * guest reads), guard-storage.c (commands of one storage interface), guard-commands.c (which of
+ * them only read).
+ */
+#pragma once
+
+#include "base/list.h"
+#include "usb/guard.h"
+#include "usb/transfer.h"
+
+/* Storage interfaces of one device; those beyond are hidden. */
+#define GUARD_UNITS_MAX 4
+#define GUARD_LUNS      16
+
+enum {
+	GUARD_CLASS_STORAGE = 0x08,
+	GUARD_PROTOCOL_BULK_ONLY = 0x50,
+	GUARD_CLASS_APPLICATION = 0xfe,
+	GUARD_SUBCLASS_DFU = 0x01,
+};
+
+/* Which of a configuration's interfaces and altsettings stay. */
+struct guard_rules {
+	uint32_t interfaces;
+	bool storage_only_bulk; /* of mass storage only bulk-only transport */
+};
+
+struct guard_view {
+	uint32_t interfaces; /* numbers that are left, a bit each */
+	uint32_t storage;    /* of them: bulk-only mass storage */
+	uint32_t endpoints;  /* of any of their altsettings: bits of descriptors_slot */
+	uint32_t hidden;     /* numbers of those that are not */
+};
+
+/* Rewrites a configuration descriptor without what rules hides; out has room for size bytes.
+ * Returns its size; 0: it is none. */
+size_t guard_rewrite(const struct guard_rules *rules, const uint8_t *config, size_t size,
+	uint8_t *out, struct guard_view *view_out);
+/* Interfaces of the configuration with an altsetting of that class and subclass, a bit each. */
+uint32_t guard_find_class(
+	const uint8_t *config, size_t size, uint8_t class, uint8_t subclass) _must_check_;
+
+enum guard_verdict {
+	GUARD_READS,   /* nothing on the medium changes: it may pass */
+	GUARD_WRITES,  /* it would write: refused as a write-protected medium does */
+	GUARD_UNKNOWN, /* who knows: refused like a command that the device hasn't */
+};
+
+/* What a command of size bytes (1 to 16) does. */
+enum guard_verdict guard_judge(const uint8_t *cdb, size_t size);
+/* Where in the reply of a MODE SENSE the byte with the write-protect bit stands; 0: it is none. */
+uint32_t guard_protect_offset(const uint8_t *cdb);
+
+enum guard_unit_state {
+	UNIT_COMMAND,  /* the guest's next OUT transfer is a command */
+	UNIT_DEVICE,   /* the device has one; IN transfers are its */
+	UNIT_DATA_OUT, /* we refuse one: its data is thrown away */
+	UNIT_DATA_IN,  /* we answer one: data, then a short packet where the guest wants more */
+	UNIT_STATUS,   /* we answer one: the status comes next */
+	UNIT_BROKEN,   /* what came was no command: everything stalls until the reset that is for it
+			*/
+};
+
+/* One interface of bulk-only transport. */
+struct guard_unit {
+	struct guard *guard;
+	bool used;
+	uint8_t interface;
+	uint8_t in; /* addresses */
+	uint8_t out;
+	uint16_t in_packet; /* bytes */
+	uint16_t out_packet;
+	enum guard_unit_state state;
+	bool running;
+	bool again;
+	struct list held_in;  // transfer::backend
+	struct list held_out; // transfer::backend
+	uint32_t at_device;   /* transfers of it that the backend has */
+	/* The command in hand. */
+	uint32_t tag;
+	uint32_t data_size; /* bytes that the guest wants to send or get */
+	uint32_t data_left; /* of them */
+	uint32_t data_at;   /* bytes that came before */
+	uint64_t asked;     /* bytes that its IN transfers at the device have room for */
+	uint32_t protect_at;
+	uint8_t status; /* of the CSW */
+	uint32_t residue;
+	uint8_t reply[18];
+	uint8_t reply_size;
+	uint8_t reply_at;
+	uint32_t
+		sense[GUARD_LUNS]; /* what REQUEST SENSE will tell; 0: it is the device's to tell */
+};
+
+struct guard {
+	struct guard_options options;
+	const struct guard_ops *ops;
+	void *userdata;
+	bool rewrites;  /* the guest sees other descriptors than the device's */
+	uint8_t pinned; /* rewrites: bConfigurationValue of the one that the guest sees; 0: not yet
+			 */
+	uint32_t firmware; /* interfaces of the DFU class, hidden ones too */
+	uint32_t watched;
+	uint32_t blocked; /* endpoints of storage that are no part of its transport */
+	struct guard_view view;
+	struct usb_description shown; /* as the guest reads it; also while it is not configured */
+	struct guard_unit units[GUARD_UNITS_MAX];
+};
+
+/* guard-storage.c */
+void guard_unit_init(struct guard_unit *u, struct guard *g);
+void guard_unit_reset(struct guard_unit *u);
+void guard_unit_submit(struct guard_unit *u, struct transfer *t);
+void guard_unit_completed(struct guard_unit *u, struct transfer *t);
+void guard_unit_run(struct guard_unit *u);
+
+static inline void guard_complete(
+	struct guard *g, struct transfer *t, enum transfer_status status, uint32_t actual)
+{
+	t->held = false;
+	t->status = (uint8_t)status;
+	t->actual = actual;
+	g->ops->complete(g->userdata, t);
+}
