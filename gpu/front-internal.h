@@ -90,6 +90,7 @@ struct front {
 	struct front_region regions[FRONT_REGIONS_MAX];
 	size_t n_regions;
 	uint64_t generation; /* of the table */
+	uint64_t refused;    /* tables and regions */
 	struct front_vring vrings[FRONT_QUEUES];
 	uint64_t runs; /* starts so far */
 

@@ -25,6 +25,8 @@
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_RESET_DEVICE | \
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
 
+#define REFUSALS_LOGGED 10
+
 /* QEMU 7.2 acknowledges VIRTIO_F_RING_RESET although it was not offered: what was not is not heard.
  */
 static enum front_done set_features(struct front *f, uint64_t features)
@@ -69,7 +71,11 @@ static enum front_done refuse(struct front *f, const struct vhost_user_msg *m, c
 	if (!front_acknowledges(f, &m->header)) {
 		return FRONT_BAD;
 	}
-	log_warn("%s: refused %s: %s", f->o->name, vhost_user_name(m->header.request), *why);
+	/* A VMM may go on like that. */
+	if (f->refused++ < REFUSALS_LOGGED) {
+		log_warn(
+			"%s: refused %s: %s", f->o->name, vhost_user_name(m->header.request), *why);
+	}
 	front_reply_number(f, &m->header, 1);
 	return FRONT_ANSWERED;
 }

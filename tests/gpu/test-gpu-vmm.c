@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -18,7 +19,8 @@
 #include "tests/gpu/gpu-case.h"
 #include "tests/unit/test.h"
 
-#define HALF (UINT64_C(32) << 20)
+#define HALF   (UINT64_C(32) << 20)
+#define TABLES 10000
 
 /* A table as it is sent: as many regions as one may want to write. */
 struct table {
@@ -384,6 +386,67 @@ static void test_slots(void **state)
 	case_check_serves(c, 3);
 }
 
+static uint64_t anything(uint64_t near)
+{
+	switch (random() % 8) {
+	case 0:
+		return UINT64_MAX - (uint64_t)random() % 0x2000;
+	case 1:
+		return (uint64_t)random() << 33 ^ (uint64_t)random();
+	case 2:
+		return (uint64_t)random() % 0x3000;
+	default:
+		return near;
+	}
+}
+
+/* With a good table. */
+static unsigned int count_fds(struct sim *s)
+{
+	uint64_t features;
+
+	assert_int_equal(sim_vmm_memory(&s->vmm), 0);
+	assert_int_equal(sim_vmm_ask(&s->vmm, VHOST_USER_GET_FEATURES, &features), 0);
+	return sim_backend_fds(&s->backend);
+}
+
+/* Thousands of tables, right and wrong: each is taken or refused, and nothing is left of it. */
+static void test_tables(void **state)
+{
+	struct gpu_case *c = *state;
+	struct sim *s = &c->sim;
+	unsigned int fds = 0, refused = 0;
+	uint64_t rss = 0;
+
+	for (int i = 0; i < TABLES; i++) {
+		uint32_t n = (uint32_t)random() % 9;
+		struct table t = {.n_regions = n};
+		int files[8], r;
+
+		for (uint32_t k = 0; k < n; k++) {
+			t.regions[k].guest = anything(k * HALF);
+			t.regions[k].size = anything(0x1000);
+			t.regions[k].user = anything(0x7f0000000000 + k * HALF);
+			t.regions[k].offset = anything(0);
+			files[k] = random() % 64 == 0 ? s->vmm.fd : s->vmm.memory.fd;
+		}
+		r = sim_vmm_tell(&s->vmm, VHOST_USER_SET_MEM_TABLE, &t, table_size(n), files, n);
+		assert_in_range(r, 0, 1);
+		refused += (unsigned int)r;
+		if (i == TABLES / 10) {
+			fds = count_fds(s);
+			rss = sim_backend_rss(&s->backend);
+		}
+	}
+	print_message("%u of %d refused\n", refused, TABLES);
+	assert_in_range(refused, TABLES / 2, TABLES - TABLES / 100);
+	if (!getenv("GPU_CASE_SANITIZED")) {
+		assert_true(sim_backend_rss(&s->backend) < rss + (1U << 20));
+	}
+	assert_int_equal(count_fds(s), fds);
+	check_goes_on(c);
+}
+
 #define TEST(name)  cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
 #define EARLY(name) cmocka_unit_test_setup_teardown(name, case_setup_connected, case_teardown)
 
@@ -393,6 +456,7 @@ int main(void)
 		TEST(test_tables_refused),
 		EARLY(test_no_memory_at_all),
 		TEST(test_empty_table),
+		EARLY(test_tables),
 		EARLY(test_read_only),
 		cmocka_unit_test(test_broken),
 		cmocka_unit_test(test_headers),
