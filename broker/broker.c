@@ -71,6 +71,7 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 	list_init(&b->vms);
 	list_init(&b->devices);
 	list_init(&b->workers);
+	list_init(&b->follows);
 	r = sd_event_new(&b->event);
 	if (r < 0) {
 		return r;

@@ -41,6 +41,8 @@ struct broker {
 	struct policy *policy;   // may be NULL: before start
 	struct hotplug *hotplug; // may be NULL: before start, after stop
 	sd_event_source *decide; // may be NULL: decisions are made anew in this turn
+	sd_event_source *slow;   // may be NULL: compares what should be with what is, now and then
+	struct list follows;     // follow::link
 	bool usb_started;        /* what was there at start is known */
 	struct quota usbfs;      /* kernel memory for transfers, all devices together */
 	uint32_t n_vms;

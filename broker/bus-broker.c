@@ -16,8 +16,10 @@
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/device-disk.h"
+#include "broker/device-usb.h"
 #include "broker/hotplug.h"
 #include "broker/spawner.h"
+#include "broker/usb-host.h"
 #include "broker/vm.h"
 #include "build-config.h"
 
@@ -270,6 +272,9 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		lend.keep_drivers_off = keep_off;
 		lend.last_input = last_input;
+		if (device_usb(d)) {
+			usb_host_restrict(device_usb(d), &lend);
+		}
 		r = lease_create(d, vm, &lend, &text);
 		if (r == 0 && remember) {
 			r = bus_remember(c, d, vm->name, &text);
@@ -441,6 +446,7 @@ const sd_bus_vtable bus_broker_vtable[] = {
 		SD_BUS_RESULT("a(ssus)", trace, "s", action, "s", vm, "s", why), bus_on_explain,
 		SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("RefreshVMs", NULL, NULL, on_refresh, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_SIGNAL_WITH_ARGS("Offered", SD_BUS_ARGS("s", device, "as", vms), 0),
 	SD_BUS_SIGNAL_WITH_ARGS("Refused",
 		SD_BUS_ARGS("s", device, "s", vm, "s", code, "s", sentence, "s", remedy), 0),
 	SD_BUS_VTABLE_END,

@@ -85,6 +85,11 @@ int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm);
 int bus_check_admin(struct bus_connection *c, sd_bus_error *error);
 
 /* bus-policy.c */
+struct policy_rule;
+/* The VMs that rule offers a device to, as "as"; none if it is NULL. 0 or -errno. */
+int bus_append_offer(sd_bus_message *m, const struct policy_rule *rule);
+int bus_get_offered(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
 int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error);
 int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error);
 int bus_get_remembered(sd_bus *bus, const char *path, const char *interface, const char *property,

@@ -439,6 +439,7 @@ const sd_bus_vtable bus_device_vtable[] = {
 		"ConnectUsec", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY(
 		"ConfigureUsec", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY("OfferedTo", "as", bus_get_offered, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Statistics", "a{st}", get_statistics, 0, 0),
 	SD_BUS_VTABLE_END,
 };

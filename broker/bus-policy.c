@@ -27,6 +27,24 @@ int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error)
 				m, "u", (uint32_t)bus_broker(c)->policy->n_rules);
 }
 
+int bus_append_offer(sd_bus_message *m, const struct policy_rule *rule)
+{
+	int r = sd_bus_message_open_container(m, 'a', "s");
+
+	for (size_t i = 0; r >= 0 && rule && i < rule->n_vms; i++) {
+		r = sd_bus_message_append(m, "s", rule->vms[i]);
+	}
+	return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+int bus_get_offered(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct device_usb *u = device_usb(userdata);
+
+	return bus_append_offer(reply, u ? usb_host_offer(u) : NULL);
+}
+
 struct explanation {
 	sd_bus_message *reply;
 	int r; /* the first error */

@@ -423,7 +423,8 @@ static int emit_removed(sd_bus *bus, const char *path)
 static int emit_device_changed(sd_bus *bus, const char *path)
 {
 	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_DEV, "State", "Reason", "Detail",
-		"VM", "Size", "WorkerPid", "Since", "ConnectUsec", "ConfigureUsec", NULL);
+		"VM", "Size", "WorkerPid", "Since", "ConnectUsec", "ConfigureUsec", "OfferedTo",
+		NULL);
 }
 
 static int emit_vm_changed(sd_bus *bus, const char *path)
@@ -490,6 +491,26 @@ void bus_refused(struct broker *b, const char *device, const char *vm, enum leas
 			sd_bus_emit_signal(c->bus, BUS_ROOT, BUS_IFACE, "Refused", "sssss", device,
 				vm, lease_reason_code(reason), sentence,
 				lease_reason_remedy(reason));
+		}
+	}
+}
+
+void bus_offered(struct broker *b, struct device *d, const struct policy_rule *rule)
+{
+	struct bus_connection *c;
+
+	if (!b->bus) {
+		return;
+	}
+	list_for_each (c, &b->bus->connections, link) {
+		_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+
+		if (connection_hears(c) &&
+			sd_bus_message_new_signal(c->bus, &m, BUS_ROOT, BUS_IFACE, "Offered") >=
+				0 &&
+			sd_bus_message_append(m, "s", d->name) >= 0 &&
+			bus_append_offer(m, rule) >= 0) {
+			sd_bus_send(c->bus, m, NULL);
 		}
 	}
 }

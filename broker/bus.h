@@ -11,6 +11,7 @@
 struct broker;
 struct bus_server;
 struct device;
+struct policy_rule;
 struct vm;
 
 /* Listens on RUN-DIR/bus. The caller holds the lock on RUN-DIR, so a socket that is there is
@@ -30,5 +31,7 @@ void bus_gpu_changed(struct broker *b, struct vm *vm);
 void bus_vm_added(struct broker *b, struct vm *vm);
 void bus_vm_removed(struct broker *b, struct vm *vm);
 void bus_vm_changed(struct broker *b, struct vm *vm);
+/* A rule offers it to some VMs: somebody has to choose. */
+void bus_offered(struct broker *b, struct device *d, const struct policy_rule *rule);
 void bus_refused(struct broker *b, const char *device, const char *vm, enum lease_reason reason,
 	const char *sentence);

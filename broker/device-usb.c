@@ -41,6 +41,7 @@ static void usb_destroy(struct device *d)
 	struct device_usb *u = list_entry(d, struct device_usb, device);
 
 	usb_claim_finish(u);
+	sd_event_source_disable_unref(u->again);
 	free(u);
 }
 

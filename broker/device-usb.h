@@ -10,6 +10,7 @@
 #include "broker/device.h"
 #include "broker/policy.h"
 #include "broker/quota.h"
+#include "broker/usb-follow.h"
 
 struct claim_run;
 struct usb_facts;
@@ -23,8 +24,12 @@ struct device_usb {
 	 * itself.
 	 */
 	bool held_off;
-	bool denied;  /* the host's stack was told to let go of it */
-	bool offered; /* on a quarantined bus: the host's drivers were asked */
+	sd_event_source *again; // may be NULL: it is held off until then
+	unsigned int failures;  /* to carry the decision out, in a row */
+	uint64_t since_boot;    /* seconds from the host's boot until it appeared */
+	struct follow followed; /* rule[0]: the device that was there before it, and its VM */
+	bool denied;            /* the host's stack was told to let go of it */
+	bool to_host;           /* on a quarantined bus: the host's drivers were asked */
 	char description[160];
 	char speed[16];
 	char path[64]; /* of its node */

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
+#include "broker/config.h"
 #include "broker/lease.h"
 #include "protocol/refusal.h"
 
@@ -66,7 +67,8 @@ struct device {
 	/* How the last lease ended, or why it can't be used; shown until the next lease. */
 	enum lease_reason reason;
 	char detail[256];
-	uint64_t since; /* CLOCK_REALTIME µs of the last change of state */
+	char last_vm[NAME_MAX_LENGTH + 1]; /* of the last lease; "" */
+	uint64_t since;                    /* CLOCK_REALTIME µs of the last change of state */
 };
 
 /* Whether a device of this name may be added. 0, REFUSAL_EXISTS or REFUSAL_QUOTA with text. */

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "broker/broker.h"
@@ -95,11 +96,16 @@ static void claim(struct lease *l)
 {
 	struct vm *vm = l->vm;
 	struct refusal_text text = {0};
-	int r = charge_take(&l->bytes, &vm->bytes, vm->limits.bytes_in_flight, vm->name, &text);
+	const struct lease_options *o = &l->options;
+	uint64_t bytes = vm->limits.bytes_in_flight, transfers = vm->limits.transfers_in_flight;
+	int r;
 
+	/* A rule can give less than the VM gives to each, never more. */
+	bytes = o->bytes_in_flight ? MIN(bytes, o->bytes_in_flight) : bytes;
+	transfers = o->transfers_in_flight ? MIN(transfers, o->transfers_in_flight) : transfers;
+	r = charge_take(&l->bytes, &vm->bytes, bytes, vm->name, &text);
 	if (r == 0) {
-		r = charge_take(&l->transfers, &vm->transfers, vm->limits.transfers_in_flight,
-			vm->name, &text);
+		r = charge_take(&l->transfers, &vm->transfers, transfers, vm->name, &text);
 	}
 	l->detail[0] = '\0';
 	l->reason = LEASE_REASON_NONE;

@@ -14,7 +14,8 @@ bool lease_options_equal(const struct lease_options *a, const struct lease_optio
 {
 	return lease_options_same_view(a, b) && a->keep_drivers_off == b->keep_drivers_off &&
 	       a->last_input == b->last_input && a->no_reset == b->no_reset &&
-	       a->by_policy == b->by_policy;
+	       a->by_policy == b->by_policy && a->bytes_in_flight == b->bytes_in_flight &&
+	       a->transfers_in_flight == b->transfers_in_flight;
 }
 
 int lease_interfaces_parse(const char *text, uint32_t *out)

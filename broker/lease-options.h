@@ -10,13 +10,15 @@
 #include "base/cleanup.h"
 
 struct lease_options {
-	uint32_t interfaces;   /* that the VM sees, a bit for each number; 0: all */
-	bool keep_drivers_off; /* the host's drivers stay away afterwards */
-	bool last_input;       /* even the host's last keyboard or pointer */
-	bool no_reset;         /* it is given back as the VM left it */
-	bool read_only;        /* what it stores can't be changed */
-	bool allow_firmware;   /* its firmware may be replaced (USB's DFU class) */
-	bool by_policy;        /* nobody asked for it: a rule did */
+	uint64_t bytes_in_flight;     /* at most; 0: what the VM gives to each */
+	uint32_t transfers_in_flight; /* the same */
+	uint32_t interfaces;          /* that the VM sees, a bit for each number; 0: all */
+	bool keep_drivers_off;        /* the host's drivers stay away afterwards */
+	bool last_input;              /* even the host's last keyboard or pointer */
+	bool no_reset;                /* it is given back as the VM left it */
+	bool read_only;               /* what it stores can't be changed */
+	bool allow_firmware;          /* its firmware may be replaced (USB's DFU class) */
+	bool by_policy;               /* nobody asked for it: a rule did */
 };
 
 bool lease_options_equal(const struct lease_options *a, const struct lease_options *b);

@@ -94,6 +94,7 @@ static void lease_end(struct lease *l)
 	d->reason = l->reason;
 	d->since = wall_usec();
 	snprintf(d->detail, sizeof(d->detail), "%s", l->detail);
+	snprintf(d->last_vm, sizeof(d->last_vm), "%s", vm->name);
 	log_info("%s: present, was in vm %s: %s", d->name, vm->name, l->detail);
 	free(l);
 	device_changed(d);

@@ -327,22 +327,31 @@ int memory_remove(struct memory *m, const char *key)
 	return 0;
 }
 
+static bool means(const struct memory_entry *e, const char *id, const char *serial, const char *key)
+{
+	return strcmp(e->id, id) == 0 && strcmp(e->serial, serial) == 0 &&
+	       (serial[0] || strcmp(e->key, key) == 0);
+}
+
 bool memory_entry_means(const struct memory_entry *e, const struct usb_facts *f)
 {
 	_cleanup_free_ char *id = id_of(f), *serial = as_value(f->serial);
 
-	if (!id || !serial || strcmp(e->id, id) != 0 || strcmp(e->serial, serial) != 0) {
-		return false;
-	}
-	return serial[0] || strcmp(e->key, f->key) == 0;
+	return id && serial && means(e, id, serial, f->key);
 }
 
 const struct memory_entry *memory_find(const struct memory *m, const struct usb_facts *f)
 {
+	_cleanup_free_ char *id = NULL, *serial = NULL;
 	const struct memory_entry *e;
 
+	if (m->n_entries == 0) {
+		return NULL;
+	}
+	id = id_of(f);
+	serial = as_value(f->serial);
 	list_for_each (e, &m->entries, link) {
-		if (memory_entry_means(e, f)) {
+		if (id && serial && means(e, id, serial, f->key)) {
 			return e;
 		}
 	}

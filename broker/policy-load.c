@@ -14,12 +14,12 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/config-file.h"
+#include "broker/policy-index.h"
 #include "broker/policy.h"
 
-#define FILES_MAX     4096
-#define MATCHES_MAX   256 /* lines in one rule */
-#define RULE_NAME_MAX 63
-#define SPACES        " \t"
+#define FILES_MAX   4096
+#define MATCHES_MAX 256 /* lines in one rule */
+#define SPACES      " \t"
 
 static const char *const action_names[] = {
 	[POLICY_HOLD] = "hold",
@@ -49,6 +49,9 @@ static void rule_destroy(struct policy_rule *rule)
 	for (size_t i = 0; i < rule->n_vms; i++) {
 		free(rule->vms[i]);
 	}
+	for (size_t i = 0; i < rule->n_follow; i++) {
+		policy_match_finish(&rule->follow[i]);
+	}
 	free(rule->matches);
 	free(rule->name);
 	free(rule->where);
@@ -65,6 +68,7 @@ void policy_destroy(struct policy *p)
 	list_for_each_safe (rule, next, &p->rules, link) {
 		rule_destroy(rule);
 	}
+	policy_index_destroy(p->index);
 	free(p);
 }
 
@@ -77,7 +81,7 @@ static bool rule_name_ok(const char *name)
 			return false;
 		}
 	}
-	return n > 0 && n <= RULE_NAME_MAX;
+	return n > 0 && n <= POLICY_RULE_NAME_MAX;
 }
 
 static int refuse_value(
@@ -226,12 +230,127 @@ static int set_reset(void *target, const char *value, const struct config_place 
 	return r;
 }
 
+static int set_read_only(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+
+	return set_flag(&rule->options.read_only, "ReadOnly", value, place);
+}
+
+static int set_allow_firmware(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+
+	return set_flag(&rule->options.allow_firmware, "AllowFirmware", value, place);
+}
+
+static int set_bytes(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+	char wanted[64];
+
+	if (parse_bytes(value, QUOTA_BYTES_MIN, QUOTA_BYTES_MAX, &rule->options.bytes_in_flight) ==
+		0) {
+		return 0;
+	}
+	snprintf(wanted, sizeof(wanted), "a size from %dM to %dM", QUOTA_BYTES_MIN >> 20,
+		QUOTA_BYTES_MAX >> 20);
+	return refuse_value(place, "BytesInFlight", value, wanted);
+}
+
+static int set_transfers(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+	char wanted[64];
+	uint64_t n;
+
+	if (parse_u64(value, 1, QUOTA_TRANSFERS_MAX, &n) == 0) {
+		rule->options.transfers_in_flight = (uint32_t)n;
+		return 0;
+	}
+	snprintf(wanted, sizeof(wanted), "a number from 1 to %d", QUOTA_TRANSFERS_MAX);
+	return refuse_value(place, "TransfersInFlight", value, wanted);
+}
+
+/* Calls take for each word of value; here is where it stands. */
+static int each_word(const char *value, struct policy_rule *rule,
+	int (*take)(struct policy_rule *rule, const char *word, const struct config_place *here),
+	const struct config_place *place)
+{
+	_cleanup_free_ char *copy = strdup(value);
+	struct config_place here = *place;
+	char *save = NULL;
+	int r = 0;
+
+	if (!copy) {
+		return -ENOMEM;
+	}
+	for (char *word = strtok_r(copy, SPACES, &save); word && r == 0;
+		word = strtok_r(NULL, SPACES, &save)) {
+		here.column = place->column + (unsigned int)(word - copy);
+		r = take(rule, word, &here);
+	}
+	return r;
+}
+
+static int set_interfaces(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+
+	return lease_interfaces_parse(value, &rule->options.interfaces) == 0
+		       ? 0
+		       : refuse_value(place, "Interfaces", value,
+				 "numbers from 0 to 31 with commas between them (as in 0,2)");
+}
+
+static int add_follow(struct policy_rule *rule, const char *word, const struct config_place *here)
+{
+	char text[32];
+	uint64_t n;
+	int r;
+
+	if (rule->follow_seconds == 0) {
+		if (parse_u64(word, 1, POLICY_FOLLOW_SECONDS_MAX, &n) < 0) {
+			return refuse_value(here, "Follow", word,
+				"a number of seconds from 1 to 3600, before the ids");
+		}
+		rule->follow_seconds = (unsigned int)n;
+		return 0;
+	}
+	if (rule->n_follow == POLICY_FOLLOW_MAX) {
+		return config_refuse(here, "there are more than %d ids", POLICY_FOLLOW_MAX);
+	}
+	if (strchr(word, '"') ||
+		(size_t)snprintf(text, sizeof(text), "id=%s", word) >= sizeof(text)) {
+		return refuse_value(here, "Follow", word, "VID:PID in hexadecimal");
+	}
+	r = policy_match_parse(text, here, &rule->follow[rule->n_follow]);
+	rule->n_follow += r == 0;
+	return r;
+}
+
+static int set_follow(void *target, const char *value, const struct config_place *place)
+{
+	struct policy_rule *rule = ((struct loader *)target)->rule;
+	int r = each_word(value, rule, add_follow, place);
+
+	return r == 0 && rule->n_follow == 0
+		       ? refuse_value(place, "Follow", value, "SECONDS VID:PID…")
+		       : r;
+}
+
 static const struct config_key keys[] = {
 	{"rule", "Match", set_match, CONFIG_REPEATS},
 	{"rule", "Action", set_action, CONFIG_REQUIRED},
 	{"rule", "HostDrivers", set_host_drivers, CONFIG_OPTIONAL},
 	{"rule", "LastInput", set_last_input, CONFIG_OPTIONAL},
 	{"rule", "Reset", set_reset, CONFIG_OPTIONAL},
+	{"rule", "ReadOnly", set_read_only, CONFIG_OPTIONAL},
+	{"rule", "AllowFirmware", set_allow_firmware, CONFIG_OPTIONAL},
+	{"rule", "Interfaces", set_interfaces, CONFIG_OPTIONAL},
+	{"rule", "BytesInFlight", set_bytes, CONFIG_OPTIONAL},
+	{"rule", "TransfersInFlight", set_transfers, CONFIG_OPTIONAL},
+	{"rule", "Follow", set_follow, CONFIG_OPTIONAL},
 };
 
 static int load_file(void *userdata, int dir_fd, const char *file, const char *shown,
@@ -258,6 +377,9 @@ int policy_load(const char *dir, struct policy **out, struct refusal_text *text)
 		r = config_folder_read(fd, "policy.d", FILES_MAX, load_file, p, text);
 	} else if (errno != ENOENT) {
 		r = -errno;
+	}
+	if (r == 0) {
+		r = policy_index_create(p, &p->index);
 	}
 	if (r != 0) {
 		policy_destroy(p);

@@ -21,7 +21,7 @@ struct policy_word {
 	char *name;    /* of udev.NAME and of the VM; may be NULL */
 	char *pattern; /* text and ids; may be NULL */
 	uint64_t number;
-	/* An id whose parts are whole: value and mask of VID << 16 | PID. */
+	/* An id without *, or with one for a whole part: value and mask of VID << 16 | PID. */
 	uint32_t id, id_mask;
 	bool id_whole;
 	size_t n_classes;
@@ -36,6 +36,8 @@ struct policy_key {
 		const struct policy_context *context);
 	bool compares;    /* takes <, <=, >, >= */
 	bool is_volatile; /* may change while the device stays as it is */
+	/* What w names in full, if it does. NULL: never. */
+	void (*selects)(const struct policy_word *w, struct policy_selector *out);
 };
 
 /* What policy_key::parse returns when there is none. */

@@ -160,6 +160,25 @@ const char *policy_match_fails(const struct policy_match *m, const struct usb_fa
 	return NULL;
 }
 
+void policy_match_selector(const struct policy_match *m, struct policy_selector *out)
+{
+	*out = (struct policy_selector){.kind = POLICY_SELECTS_NOTHING, .text = ""};
+	for (size_t i = 0; i < m->n_words; i++) {
+		const struct policy_word *w = &m->words[i];
+		struct policy_selector s = {.text = ""};
+
+		if (w->negated || !w->key->selects) {
+			continue;
+		}
+		w->key->selects(w, &s);
+		/* The kinds are in the order of how few devices they mean. */
+		if (s.kind != POLICY_SELECTS_NOTHING &&
+			(out->kind == POLICY_SELECTS_NOTHING || s.kind < out->kind)) {
+			*out = s;
+		}
+	}
+}
+
 bool policy_match_is_volatile(const struct policy_match *m)
 {
 	for (size_t i = 0; i < m->n_words; i++) {

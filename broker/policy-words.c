@@ -4,6 +4,7 @@
  * compared with. What a device says (serial, names) is compared by glob_match, whose time it can't
  * blow up.
  */
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +19,10 @@
 #include "broker/usb-facts.h"
 
 const char policy_no_memory[] = "more memory than there is";
+
+/* Those of vm.c, and what is said of a VM that nobody knows. */
+static const char *const policy_vm_states[] = {
+	"gone", "up", "paused", "busy", "migrating", "error", "unknown"};
 
 static const char *set_text(char **field, const char *value)
 {
@@ -187,6 +192,25 @@ static const char *parse_seconds(struct policy_word *w, const char *value)
 	return parse_u64(value, 0, UINT32_MAX, &w->number) == 0 ? NULL : "a number of seconds";
 }
 
+/* "1:" and hexadecimal digits, or a pattern of these. */
+static const char *parse_hash(struct policy_word *w, const char *value)
+{
+	return value[strspn(value, "0123456789abcdef:*?")] || !*value
+		       ? "VERSION:HEX, as devbroker show prints it"
+		       : set_text(&w->pattern, value);
+}
+
+/* Whether a VM can be in a state that pattern means. */
+static bool is_vm_state(const char *pattern)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(policy_vm_states); i++) {
+		if (glob_match(pattern, policy_vm_states[i])) {
+			return true;
+		}
+	}
+	return false;
+}
+
 static const char *parse_vm_state(struct policy_word *w, const char *value)
 {
 	const char *colon = strchr(value, ':');
@@ -198,8 +222,11 @@ static const char *parse_vm_state(struct policy_word *w, const char *value)
 	if (!w->name) {
 		return policy_no_memory;
 	}
-	return config_name_ok(w->name) && colon[1] ? set_text(&w->pattern, colon + 1)
-						   : "VM:STATE (as in win11:up)";
+	if (!config_name_ok(w->name) || !is_vm_state(colon + 1)) {
+		return "VM:STATE, where STATE is gone, up, paused, busy, migrating, error or "
+		       "unknown";
+	}
+	return set_text(&w->pattern, colon + 1);
 }
 
 static bool compare(const struct policy_word *w, uint64_t n)
@@ -239,6 +266,9 @@ static bool holds_id(const struct policy_word *w, const struct usb_facts *f,
 {
 	char id[16];
 
+	if (w->id_whole) {
+		return (((uint32_t)f->vendor << 16 | f->product) & w->id_mask) == w->id;
+	}
 	snprintf(id, sizeof(id), "%04x:%04x", f->vendor, f->product);
 	return glob_match_nocase(w->pattern, id);
 }
@@ -326,6 +356,51 @@ static bool holds_vm_state(const struct policy_word *w, const struct usb_facts *
 	return glob_match(w->pattern, state ? state : "unknown");
 }
 
+static void selects_id(const struct policy_word *w, struct policy_selector *out)
+{
+	if (w->id_whole && w->id_mask == UINT32_MAX) {
+		out->kind = POLICY_SELECTS_ID;
+	} else if (w->id_whole && w->id_mask == 0xffff0000) {
+		out->kind = POLICY_SELECTS_VENDOR;
+	}
+	out->number = w->id;
+}
+
+static void selects_serial(const struct policy_word *w, struct policy_selector *out)
+{
+	if (!glob_is_pattern(w->pattern)) {
+		out->kind = POLICY_SELECTS_SERIAL;
+		out->text = w->pattern;
+	}
+}
+
+static void selects_port(const struct policy_word *w, struct policy_selector *out)
+{
+	if (!glob_is_pattern(w->pattern)) {
+		out->kind = POLICY_SELECTS_PORT;
+		out->text = place_of(w->pattern);
+	}
+}
+
+void policy_selectors_of(
+	const struct usb_facts *f, struct policy_selector out[POLICY_SELECTS_COUNT_])
+{
+	const uint32_t vendor = (uint32_t)f->vendor << 16;
+	const struct policy_selector all[] = {
+		[POLICY_SELECTS_NOTHING] = {.text = ""},
+		[POLICY_SELECTS_SERIAL] = {.text = f->serial},
+		[POLICY_SELECTS_PORT] = {.text = place_of(f->key)},
+		[POLICY_SELECTS_ID] = {.number = vendor | f->product, .text = ""},
+		[POLICY_SELECTS_VENDOR] = {.number = vendor, .text = ""},
+	};
+
+	static_assert(ARRAY_SIZE(all) == POLICY_SELECTS_COUNT_, "one per kind");
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		out[i] = all[i];
+		out[i].kind = (enum policy_selects)i;
+	}
+}
+
 static bool holds_since_boot(const struct policy_word *w, const struct usb_facts *f,
 	const struct policy_context *context)
 {
@@ -333,22 +408,23 @@ static bool holds_since_boot(const struct policy_word *w, const struct usb_facts
 }
 
 static const struct policy_key keys[] = {
-	{"id", parse_id, holds_id, false, false},
-	{"serial", parse_text, holds_serial, false, false},
-	{"vendor", parse_text, holds_vendor, false, false},
-	{"product", parse_text, holds_product, false, false},
-	{"class", parse_classes, holds_class, false, false},
-	{"classes-within", parse_classes, holds_classes_within, false, false},
-	{"port", parse_text, holds_port, false, false},
-	{"below", parse_text, holds_below, false, false},
-	{"removable", parse_removable, holds_removable, false, false},
-	{"speed", parse_speed, holds_speed, true, false},
-	{"hash", parse_text, holds_hash, false, false},
-	{"vm-state", parse_vm_state, holds_vm_state, false, true},
-	{"since-boot", parse_seconds, holds_since_boot, true, true},
+	{.name = "id", .parse = parse_id, .holds = holds_id, .selects = selects_id},
+	{.name = "serial", .parse = parse_text, .holds = holds_serial, .selects = selects_serial},
+	{.name = "vendor", .parse = parse_text, .holds = holds_vendor},
+	{.name = "product", .parse = parse_text, .holds = holds_product},
+	{.name = "class", .parse = parse_classes, .holds = holds_class},
+	{.name = "classes-within", .parse = parse_classes, .holds = holds_classes_within},
+	{.name = "port", .parse = parse_text, .holds = holds_port, .selects = selects_port},
+	{.name = "below", .parse = parse_text, .holds = holds_below},
+	{.name = "removable", .parse = parse_removable, .holds = holds_removable},
+	{.name = "speed", .parse = parse_speed, .holds = holds_speed, .compares = true},
+	{.name = "hash", .parse = parse_hash, .holds = holds_hash},
+	{.name = "vm-state", .parse = parse_vm_state, .holds = holds_vm_state, .is_volatile = true},
+	{.name = "since-boot", .parse = parse_seconds, .holds = holds_since_boot, .compares = true},
 };
 
-static const struct policy_key udev_key = {"udev.", parse_text, holds_udev, false, false};
+static const struct policy_key udev_key = {
+	.name = "udev.", .parse = parse_text, .holds = holds_udev};
 
 static void refuse_key(const struct config_place *place, const char *name)
 {

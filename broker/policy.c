@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "broker/policy-index.h"
 #include "broker/usb-facts.h"
 
 static void say(struct policy_decision *d, enum policy_action action, const char *fmt, ...)
@@ -87,10 +88,11 @@ static void decide_by_rule(const struct policy_rule *rule, struct policy_decisio
 	static const char *const sayings[] = {
 		[POLICY_HOLD] = "leaves it to the host",
 		[POLICY_ATTACH] = "gives it to vm",
-		[POLICY_OFFER] = "offers it",
+		[POLICY_OFFER] = "offers it to",
 		[POLICY_DENY] = "denies it to host and VMs",
 		[POLICY_IGNORE] = "keeps it on the host",
 	};
+	char vms[160] = "";
 
 	static_assert(ARRAY_SIZE(sayings) == POLICY_ACTION_COUNT_, "one per action");
 	out->rule = rule;
@@ -98,8 +100,11 @@ static void decide_by_rule(const struct policy_rule *rule, struct policy_decisio
 	if (rule->action == POLICY_ATTACH) {
 		snprintf(out->vm, sizeof(out->vm), "%s", rule->vms[0]);
 	}
-	say(out, rule->action, "Rule %s (%s) %s%s%s.", rule->name, rule->where,
-		sayings[rule->action], out->vm[0] ? " " : "", out->vm);
+	for (size_t i = 0, at = 0; i < rule->n_vms && at < sizeof(vms); i++) {
+		at += (size_t)snprintf(vms + at, sizeof(vms) - at, " %s", rule->vms[i]);
+	}
+	say(out, rule->action, "Rule %s (%s) %s%s.", rule->name, rule->where, sayings[rule->action],
+		vms);
 }
 
 /* Any line of it, or none at all. */
@@ -109,31 +114,94 @@ static bool rule_matches(const struct policy_rule *rule, const struct usb_facts 
 	for (size_t i = 0; i < rule->n_matches; i++) {
 		const char *failed = policy_match_fails(&rule->matches[i], f, context);
 
-		if (trace) {
-			trace->looked(trace->userdata, rule, i, failed);
-		}
+		trace->looked(trace->userdata, rule, i, failed);
 		if (!failed) {
 			return true;
 		}
 	}
-	if (rule->n_matches == 0 && trace) {
+	if (rule->n_matches == 0) {
 		trace->looked(trace->userdata, rule, 0, NULL);
 	}
 	return rule->n_matches == 0;
+}
+
+/* With all that is looked at on the way told. */
+static const struct policy_rule *find_rule(const struct policy *p, const struct usb_facts *f,
+	const struct policy_context *context, const struct policy_trace *trace)
+{
+	const struct policy_rule *rule;
+
+	list_for_each (rule, &p->rules, link) {
+		if (rule_matches(rule, f, context, trace)) {
+			return rule;
+		}
+	}
+	return NULL;
+}
+
+/* The same rule, without looking at lines that can't hold. */
+static const struct policy_rule *find_rule_by_index(
+	const struct policy *p, const struct usb_facts *f, const struct policy_context *context)
+{
+	const struct policy_line *line;
+	struct policy_candidates c;
+
+	policy_candidates_init(&c, p->index, f);
+	while ((line = policy_candidates_next(&c))) {
+		if (line->rule->n_matches == 0 ||
+			!policy_match_fails(&line->rule->matches[line->match], f, context)) {
+			return line->rule;
+		}
+	}
+	return NULL;
 }
 
 void policy_decide(const struct policy *p, const struct usb_facts *f,
 	const struct policy_context *context, const struct policy_trace *trace,
 	struct policy_decision *out)
 {
-	const struct policy_rule *rule;
+	const struct policy_rule *rule =
+		trace ? find_rule(p, f, context, trace) : find_rule_by_index(p, f, context);
 
 	*out = (struct policy_decision){.action = POLICY_HOLD};
+	if (rule) {
+		decide_by_rule(rule, out);
+	} else {
+		decide_by_udev(f, out);
+	}
+}
+
+const struct policy_rule *policy_rule_named(const struct policy *p, const char *name)
+{
+	const struct policy_rule *rule;
+
 	list_for_each (rule, &p->rules, link) {
-		if (rule_matches(rule, f, context, trace)) {
-			decide_by_rule(rule, out);
-			return;
+		if (strcmp(rule->name, name) == 0) {
+			return rule;
 		}
 	}
-	decide_by_udev(f, out);
+	return NULL;
+}
+
+void policy_follow(const struct policy_rule *rule, const char *vm, const struct usb_facts *f,
+	struct policy_decision *d)
+{
+	static const struct policy_context nothing = {0};
+
+	if (d->action == POLICY_DENY || d->action == POLICY_IGNORE) {
+		return;
+	}
+	for (size_t i = 0; i < rule->n_follow; i++) {
+		/* An id, which asks for nothing but the device. */
+		if (policy_match_fails(&rule->follow[i], f, &nothing)) {
+			continue;
+		}
+		d->rule = rule;
+		d->options = rule->options;
+		snprintf(d->vm, sizeof(d->vm), "%.*s", NAME_MAX_LENGTH, vm);
+		say(d, POLICY_ATTACH,
+			"Rule %s (%s) follows the device that was there before it to vm %s.",
+			rule->name, rule->where, vm);
+		return;
+	}
 }

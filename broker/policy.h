@@ -3,10 +3,9 @@
  * the decision with what is.
  *
  * Rules stand in policy.d/NAME.conf below the configuration's directory, a section "[rule NAME]"
- * each, with keys Match= (any number), Action=, HostDrivers=, LastInput=, Reset=; see
- * devbroker-policy(5). Files in the order of their names, rules in that of the file; the first that
- * matches decides. Where none does, udev properties may (DEVBROKER_ACTION, DEVBROKER_VM), and
- * otherwise the host keeps the device.
+ * each, with keys Match= (any number), Action= and options; see devbroker-policy(5). Files in the
+ * order of their names, rules in that of the file; the first that matches decides. Where none does,
+ * udev properties may (DEVBROKER_ACTION, DEVBROKER_VM), and otherwise the host keeps the device.
  */
 #pragma once
 
@@ -17,6 +16,7 @@
 #include "broker/lease.h"
 #include "broker/policy-match.h"
 
+struct policy_index;
 struct usb_facts;
 
 enum policy_action {
@@ -28,8 +28,11 @@ enum policy_action {
 	POLICY_ACTION_COUNT_,
 };
 
-#define POLICY_VMS_MAX   16
-#define POLICY_RULES_MAX 65536
+#define POLICY_VMS_MAX            16
+#define POLICY_RULES_MAX          65536
+#define POLICY_RULE_NAME_MAX      63
+#define POLICY_FOLLOW_MAX         16 /* ids */
+#define POLICY_FOLLOW_SECONDS_MAX 3600
 
 struct policy_rule {
 	struct list link; // policy::rules
@@ -41,12 +44,17 @@ struct policy_rule {
 	size_t n_vms;
 	char *vms[POLICY_VMS_MAX]; /* one for attach, some for offer */
 	struct lease_options options;
+	/* A device that it gave to a VM, and that is one of these afterwards, stays there. */
+	unsigned int follow_seconds; /* within them; 0: none does */
+	size_t n_follow;
+	struct policy_match follow[POLICY_FOLLOW_MAX]; /* an id each */
 };
 
 struct policy {
 	struct list rules; // policy_rule::link
 	size_t n_rules;
-	bool is_volatile; /* a decision may change without the device */
+	bool is_volatile;           /* a decision may change without the device */
+	struct policy_index *index; /* of all lines */
 };
 
 struct policy_decision {
@@ -76,5 +84,12 @@ void policy_destroy(struct policy *p);
 void policy_decide(const struct policy *p, const struct usb_facts *f,
 	const struct policy_context *context, const struct policy_trace *trace,
 	struct policy_decision *out);
+
+/* The rule of this name, the first if there are some; NULL: none. */
+const struct policy_rule *policy_rule_named(const struct policy *p, const char *name);
+/* A device came to the place of one that rule had given to vm, within the rule's time: gives it
+ * there too if its id is one that the rule follows. What d forbids stays forbidden. */
+void policy_follow(const struct policy_rule *rule, const char *vm, const struct usb_facts *f,
+	struct policy_decision *d);
 
 const char *policy_action_name(enum policy_action action);

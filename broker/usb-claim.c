@@ -421,10 +421,10 @@ void usb_claim_to_host(struct device_usb *u)
 		}
 		return;
 	}
-	if (u->offered || !quarantined(f)) {
+	if (u->to_host || !quarantined(f)) {
 		return;
 	}
-	u->offered = true;
+	u->to_host = true;
 	steps.connect = interfaces_of(f) & ~driven_interfaces(f);
 	if (steps.connect && usb_bus_authorize(f->syspath, true) == 0) {
 		log_info("%s: left to the host", u->device.name);

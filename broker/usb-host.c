@@ -3,7 +3,8 @@
  * Level-triggered: hotplug says what is there, policy what should be, and usb_host_reconcile does
  * the next step between the two, however often it is called. A decision is carried out once for
  * each time that a device appears, or that the rules say something else of it: one that was taken
- * out of its VM by a user, by its guest or by a failure stays out until then.
+ * out of its VM by a user, by its guest or by a failure stays out until then. What time may mend
+ * (the host uses it, a quota is full) is tried again, later and later, each device for itself.
  */
 #include "broker/usb-host.h"
 
@@ -11,8 +12,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/checked.h"
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
@@ -22,6 +23,13 @@
 #include "broker/usb-facts.h"
 #include "broker/usb-record.h"
 #include "broker/vm.h"
+
+/* µs until a decision that could not be carried out is tried again, at first; doubled up to 64 s.
+ */
+#define AGAIN_FIRST     UINT64_C(2000000)
+#define AGAIN_DOUBLINGS 5
+/* µs between two looks at everything, whatever happened. */
+#define SLOW_INTERVAL UINT64_C(60000000)
 
 static struct device_usb *find(struct broker *b, const char *key)
 {
@@ -35,13 +43,13 @@ static struct device_usb *find(struct broker *b, const char *key)
 	return NULL;
 }
 
-/* What holds a decision up; said once, and shown until it is otherwise. */
-static void set_detail(struct device_usb *u, enum lease_reason reason, const char *detail)
+/* What holds a decision up; said once, and shown until it is otherwise. Whether it is news. */
+static bool set_detail(struct device_usb *u, enum lease_reason reason, const char *detail)
 {
 	struct device *d = &u->device;
 
 	if (d->reason == reason && strcmp(d->detail, detail) == 0) {
-		return;
+		return false;
 	}
 	d->reason = reason;
 	snprintf(d->detail, sizeof(d->detail), "%.255s", detail);
@@ -49,6 +57,39 @@ static void set_detail(struct device_usb *u, enum lease_reason reason, const cha
 		log_warn("%s: %s", d->name, d->detail);
 	}
 	device_changed(d);
+	return true;
+}
+
+/* A fresh start. */
+static void forgive(struct device_usb *u)
+{
+	u->again = sd_event_source_disable_unref(u->again);
+	u->failures = 0;
+	u->held_off = false;
+}
+
+static int on_again(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct device_usb *u = userdata;
+
+	u->again = sd_event_source_disable_unref(u->again);
+	u->held_off = false;
+	usb_host_reconcile(u);
+	return 0;
+}
+
+/* Its decision could not be carried out, and time may mend that: it alone waits, 2 s at first. */
+static void back_off(struct device_usb *u)
+{
+	uint64_t usec = AGAIN_FIRST << MIN(u->failures, AGAIN_DOUBLINGS);
+
+	u->held_off = true;
+	u->failures++;
+	u->again = sd_event_source_disable_unref(u->again);
+	if (sd_event_add_time_relative(u->device.broker->event, &u->again, CLOCK_MONOTONIC, usec, 0,
+		    on_again, u) < 0) {
+		log_error("%s: out of memory; it is not tried again", u->device.name);
+	}
 }
 
 static void attach(struct device_usb *u)
@@ -72,10 +113,14 @@ static void attach(struct device_usb *u)
 	if (r == 0) {
 		return;
 	}
-	set_detail(u, r == REFUSAL_DENIED ? LEASE_REASON_DENIED : LEASE_REASON_DEVICE_BUSY,
-		r < 0 ? strerror(-r) : text.sentence);
-	bus_refused(d->broker, d->name, vm->name, d->reason, d->detail);
-	u->held_off = true;
+	if (set_detail(u,
+		    r == REFUSAL_DENIED  ? LEASE_REASON_DENIED
+		    : r == REFUSAL_QUOTA ? LEASE_REASON_QUOTA
+					 : LEASE_REASON_DEVICE_BUSY,
+		    r < 0 ? strerror(-r) : text.sentence)) {
+		bus_refused(d->broker, d->name, vm->name, d->reason, d->detail);
+	}
+	back_off(u);
 }
 
 void usb_host_reconcile(struct device_usb *u)
@@ -105,38 +150,23 @@ void usb_host_reconcile_all(struct broker *b)
 	}
 }
 
+/* Of why a lease ended after all its tries: the host lets go of a device, others of their quota,
+ * a VMM of its QMP socket. */
+static bool time_may_mend(enum lease_reason reason)
+{
+	return reason == LEASE_REASON_DEVICE_BUSY || reason == LEASE_REASON_QUOTA ||
+	       reason == LEASE_REASON_VM_BUSY;
+}
+
 void usb_host_lease_ended(struct device *d)
 {
 	struct device_usb *u = device_usb(d);
 
 	u->held_off = d->reason != LEASE_REASON_POLICY;
-	device_usb_settle(u);
-}
-
-static const char *vm_state_of(void *userdata, const char *name)
-{
-	const struct vm *vm = broker_vm_named(userdata, name);
-
-	return vm ? vm_state_name(vm->state) : NULL;
-}
-
-struct policy_context usb_host_context(struct broker *b)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (struct policy_context){
-		.vm_state = vm_state_of, .userdata = b, .since_boot = (uint64_t)now.tv_sec};
-}
-
-/* Whether nothing else shall be done, and for the same reason; a rule is known by its name. */
-static bool same_decision(const struct policy_decision *a, const struct policy_decision *b)
-{
-	if (a->action != b->action || strcmp(a->vm, b->vm) != 0 || !a->rule != !b->rule ||
-		!lease_options_equal(&a->options, &b->options)) {
-		return false;
+	if (time_may_mend(d->reason) && u->facts && u->decision.action == POLICY_ATTACH) {
+		back_off(u);
 	}
-	return a->rule ? strcmp(a->rule->name, b->rule->name) == 0 : strcmp(a->why, b->why) == 0;
+	device_usb_settle(u);
 }
 
 /* Whether a lease that there is goes against what policy says now. */
@@ -155,66 +185,18 @@ static bool contradicts(const struct lease *l, const struct policy_decision *p)
 	}
 }
 
-/* Whether another device is here that e may mean as well: nobody could tell them apart. */
-static bool has_twin(const struct device_usb *u, const struct memory_entry *e)
-{
-	struct device *d;
-
-	list_for_each (d, &u->device.broker->devices, link) {
-		const struct device_usb *other = device_usb(d);
-
-		if (other && other != u && other->facts && memory_entry_means(e, other->facts)) {
-			return true;
-		}
-	}
-	return false;
-}
-
-/* What a user wanted remembered counts more than any rule that does not forbid it. */
-static void remember(const struct device_usb *u, struct policy_decision *d)
-{
-	const struct memory_entry *e = memory_find(&u->device.broker->memory, u->facts);
-
-	if (!e || d->action == POLICY_DENY || d->action == POLICY_IGNORE) {
-		return;
-	}
-	if (has_twin(u, e) && !u->device.lease) {
-		snprintf(d->why, sizeof(d->why),
-			"It is remembered for vm %s, but there is another one like it: attach it "
-			"by hand.",
-			e->vm);
-		d->action = POLICY_HOLD;
-		d->rule = NULL;
-		return;
-	}
-	*d = (struct policy_decision){.action = POLICY_ATTACH};
-	snprintf(d->vm, sizeof(d->vm), "%s", e->vm);
-	snprintf(d->why, sizeof(d->why),
-		"It is remembered for vm %s (devbroker forget %s undoes that).", e->vm, e->key);
-}
-
-void usb_host_decision(
-	const struct device_usb *u, const struct policy_trace *trace, struct policy_decision *out)
-{
-	struct broker *b = u->device.broker;
-	const struct policy_context context = usb_host_context(b);
-
-	policy_decide(b->policy, u->facts, &context, trace, out);
-	remember(u, out);
-}
-
 /* Takes what policy says now. Something new is a fresh start; u's lease may end. */
 static void decide(struct device_usb *u)
 {
 	struct policy_decision now;
 
 	usb_host_decision(u, NULL, &now);
-	if (same_decision(&now, &u->decision)) {
+	if (usb_host_same_decision(&now, &u->decision)) {
 		u->decision = now; /* its rule may be one of other rules now */
 		return;
 	}
 	u->decision = now;
-	u->held_off = false;
+	forgive(u);
 	if (now.why[0]) {
 		log_info("%s: %s", u->device.name, now.why);
 	}
@@ -223,6 +205,8 @@ static void decide(struct device_usb *u)
 	}
 	if (u->device.lease && contradicts(u->device.lease, &now)) {
 		lease_release(u->device.lease, LEASE_REASON_POLICY);
+	} else if (usb_host_offer(u)) {
+		bus_offered(u->device.broker, &u->device, now.rule);
 	}
 }
 
@@ -275,6 +259,8 @@ static struct device_usb *add(struct broker *b, const struct usb_facts *f)
 		log_error("%s: not taken in: %s", f->key, r < 0 ? strerror(-r) : text.sentence);
 		return NULL;
 	}
+	u->since_boot = usb_host_since_boot(f);
+	usb_follow_take(u);
 	decide(u);
 	return u;
 }
@@ -360,13 +346,17 @@ static void on_changed(void *userdata, const struct usb_facts *old, const struct
 	if (!u || !u->facts) {
 		return;
 	}
+	if (!same) {
+		usb_follow_note(u);
+	}
 	device_usb_update(u, f);
 	if (!same) {
 		/* Never inherited: what came out of the reset is somebody new. */
 		log_warn("%s: another device since its reset: %s", u->device.name, u->description);
 		u->decision = (struct policy_decision){0};
 		u->denied = false;
-		u->held_off = false;
+		forgive(u);
+		usb_follow_take(u);
 		decide(u);
 		if (u->device.lease) {
 			lease_release(u->device.lease, LEASE_REASON_DEVICE_LOST);
@@ -385,6 +375,7 @@ static void on_gone(void *userdata, const struct usb_facts *f)
 
 	if (u && u->facts) {
 		log_info("%s: unplugged", u->device.name);
+		usb_follow_note(u);
 		device_usb_gone(u);
 	}
 }
@@ -418,6 +409,22 @@ static void on_record(void *userdata, const struct usb_record *record)
 	usb_claim_restore(u, record);
 }
 
+/* Events only wake what compares what should be with what is: one that is missed is made up for. */
+static int on_slow(sd_event_source *source, uint64_t usec, void *userdata)
+{
+	struct broker *b = userdata;
+	struct device *d, *next;
+
+	usb_host_decide_all(b);
+	list_for_each_safe (d, next, &b->devices, link) {
+		if (d->lease) {
+			lease_reconcile(d->lease);
+		}
+	}
+	sd_event_source_set_time_relative(source, SLOW_INTERVAL);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
 int usb_host_start(struct broker *b)
 {
 	int r = hotplug_create(b->event, &hotplug_ops, b, &b->hotplug);
@@ -433,6 +440,11 @@ int usb_host_start(struct broker *b)
 		log_warn("devbrokerd: can't read what an earlier one has taken from the host: %s",
 			strerror(-r));
 	}
+	r = sd_event_add_time_relative(
+		b->event, &b->slow, CLOCK_MONOTONIC, SLOW_INTERVAL, 0, on_slow, b);
+	if (r < 0) {
+		return r;
+	}
 	b->usb_started = true;
 	/* Now that all are known: twins can't be told apart. */
 	usb_host_decide_all(b);
@@ -442,6 +454,8 @@ int usb_host_start(struct broker *b)
 void usb_host_stop(struct broker *b)
 {
 	b->decide = sd_event_source_disable_unref(b->decide);
+	b->slow = sd_event_source_disable_unref(b->slow);
+	usb_follow_finish(b);
 	hotplug_destroy(b->hotplug);
 	b->hotplug = NULL;
 }

@@ -10,6 +10,7 @@
 struct broker;
 struct device;
 struct device_usb;
+struct usb_facts;
 
 /* Finds what is there, gives back what a broker before this one took, quarantines the buses that
  * configuration names, and carries policy out. 0 or -errno. */
@@ -25,8 +26,14 @@ void usb_host_decision(
 	const struct device_usb *u, const struct policy_trace *trace, struct policy_decision *out);
 /* A VM has another state: in the next turn of the loop, if a rule asks for one. */
 void usb_host_vm_changed(struct broker *b);
-/* What rules look at beside a device; points to b. */
-struct policy_context usb_host_context(struct broker *b);
+/* Seconds from the host's boot until udev knew it; until now, if udev does not say. */
+uint64_t usb_host_since_boot(const struct usb_facts *f);
+/* Whether nothing else shall be done, and for the same reason; a rule is known by its name. */
+bool usb_host_same_decision(const struct policy_decision *a, const struct policy_decision *b);
+/* The rule that offers it to some VMs while nobody has chosen; NULL: none. */
+const struct policy_rule *usb_host_offer(const struct device_usb *u);
+/* What a user asks for, within what u's rule says of how it is lent. */
+void usb_host_restrict(const struct device_usb *u, struct lease_options *o);
 /* A VM came to be known that devices may wait for. */
 void usb_host_reconcile_all(struct broker *b);
 /* struct device_ops: its lease has ended. d may be gone when it returns. */

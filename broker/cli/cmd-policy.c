@@ -173,18 +173,22 @@ static void on_looked(
 	tell_step(userdata, rule->name, rule->where, (uint32_t)match, failed ? failed : "");
 }
 
-static int test_facts(struct cli *c, const struct usb_facts *f)
+static int test_facts(struct cli *c, const struct usb_facts *f, const struct usb_facts *was)
 {
 	const char *since = cli_value(c, "since-boot"), *vms = cli_value(c, "vms");
+	const char *udev = usb_facts_property(f, "USEC_INITIALIZED");
 	struct policy_context context = {.vm_state = given_state,
 		.userdata = (void *)(uintptr_t)vms,
 		.since_boot = SINCE_BOOT};
 	struct story s = {.c = c};
 	const struct policy_trace trace = {.looked = on_looked, .userdata = &s};
-	struct policy_decision d;
+	struct policy_decision d, before;
 	struct policy *p;
 	int r;
 
+	if (udev && parse_u64(udev, 0, UINT64_MAX, &context.since_boot) == 0) {
+		context.since_boot /= 1000000;
+	}
 	if (since && parse_u64(since, 0, UINT32_MAX, &context.since_boot) < 0) {
 		return cli_fail(
 			c, CLI_EXIT_USAGE, "usage", "", "--since-boot takes a number of seconds");
@@ -195,17 +199,45 @@ static int test_facts(struct cli *c, const struct usb_facts *f)
 	}
 	s.steps = json_array();
 	policy_decide(p, f, &context, &trace, &d);
+	if (was) {
+		policy_decide(p, was, &context, NULL, &before);
+		if (before.rule && before.action == POLICY_ATTACH) {
+			policy_follow(before.rule, before.vm, f, &d);
+		}
+	}
 	r = tell_decision(&s, "devbroker.policy-test/1", policy_action_name(d.action), d.vm, d.why);
 	policy_destroy(p);
 	return r;
 }
 
+/* The facts in a file, and the document that they point into. 0 or the exit code. */
+static int read_facts(struct cli *c, const char *path, json_t **doc_out, struct usb_facts *out)
+{
+	const char *missing = "";
+	json_error_t error;
+	json_t *doc = strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &error)
+					     : json_load_file(path, 0, &error);
+
+	if (!doc) {
+		return cli_fail(c, refusal_exit_code(REFUSAL_INVALID), "invalid",
+			"It shall be what devbroker show DEVICE --json printed.", "%s:%d: %s", path,
+			error.line, error.text);
+	}
+	if (cli_facts_read(doc, out, &missing) < 0) {
+		json_decref(doc);
+		return cli_fail(c, refusal_exit_code(REFUSAL_INVALID), "invalid",
+			"It shall be what devbroker show DEVICE --json printed of a USB device.",
+			"%s: \"%s\" is missing, or not as it should be", path, missing);
+	}
+	*doc_out = doc;
+	return 0;
+}
+
 int cmd_policy_test(struct cli *c)
 {
-	const char *path = cli_value(c, "device"), *missing = "";
-	struct usb_facts f;
-	json_error_t error;
-	json_t *doc;
+	const char *path = cli_value(c, "device"), *was = cli_value(c, "was");
+	json_t *doc = NULL, *was_doc = NULL;
+	struct usb_facts f = {0}, before = {0};
 	int r;
 
 	if (!path) {
@@ -213,23 +245,17 @@ int cmd_policy_test(struct cli *c)
 			"Make one with: devbroker show DEVICE --json >FILE",
 			"policy test needs --device FILE");
 	}
-	doc = strcmp(path, "-") == 0 ? json_loadf(stdin, 0, &error)
-				     : json_load_file(path, 0, &error);
-	if (!doc) {
-		return cli_fail(c, refusal_exit_code(REFUSAL_INVALID), "invalid",
-			"It shall be what devbroker show DEVICE --json printed.", "%s:%d: %s", path,
-			error.line, error.text);
+	r = read_facts(c, path, &doc, &f);
+	if (r == 0 && was) {
+		r = read_facts(c, was, &was_doc, &before);
 	}
-	r = cli_facts_read(doc, &f, &missing);
-	if (r < 0) {
-		r = cli_fail(c, refusal_exit_code(REFUSAL_INVALID), "invalid",
-			"It shall be what devbroker show DEVICE --json printed of a USB device.",
-			"%s: \"%s\" is missing, or not as it should be", path, missing);
-	} else {
-		r = test_facts(c, &f);
-		cli_facts_finish(&f);
+	if (r == 0) {
+		r = test_facts(c, &f, was ? &before : NULL);
 	}
+	cli_facts_finish(&f);
+	cli_facts_finish(&before);
 	json_decref(doc);
+	json_decref(was_doc);
 	return r;
 }
 

@@ -219,6 +219,29 @@ static int print_known(struct watch *w)
 	return 0;
 }
 
+static int on_offered(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	_cleanup_free_ char **vms = NULL;
+	json_t *values, *list = json_array();
+	const char *device;
+	char text[256] = "A rule offers it to";
+
+	if (sd_bus_message_read(m, "s", &device) >= 0 && sd_bus_message_read_strv(m, &vms) >= 0) {
+		for (char **vm = vms; vm && *vm; vm++) {
+			size_t at = strlen(text);
+
+			snprintf(text + at, sizeof(text) - at, " %s", *vm);
+			json_array_append_new(list, json_string(*vm));
+			free(*vm);
+		}
+		values = json_pack("{s:O, s:s}", "offered_to", list, "detail", text);
+		print_event(userdata, "device", device, "offered", values, values);
+		json_decref(values);
+	}
+	json_decref(list);
+	return 0;
+}
+
 static int match(struct watch *w)
 {
 	sd_bus *bus = w->c->bus;
@@ -236,6 +259,10 @@ static int match(struct watch *w)
 	if (r >= 0) {
 		r = sd_bus_match_signal(bus, NULL, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER,
 			"Refused", on_refused, w);
+	}
+	if (r >= 0) {
+		r = sd_bus_match_signal(bus, NULL, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+			"Offered", on_offered, w);
 	}
 	return r;
 }

@@ -151,7 +151,10 @@ static const struct cli_command commands[] = {
 			{{"device", "FILE",
 				 "its facts, as devbroker show --json prints them; - reads them"},
 				{"vms", "VM:STATE,…", "states of VMs, for vm-state="},
-				{"since-boot", "SECONDS", "default 3600"}},
+				{"was", "FILE",
+					"facts of what was at its place just before, for "
+					"Follow="},
+				{"since-boot", "SECONDS", "default: as its facts say"}},
 		.run = cmd_policy_test,
 		.path = true,
 		.offline = true},

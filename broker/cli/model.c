@@ -35,6 +35,7 @@ static const struct name names[] = {
 	{CLI_IFACE_DEVICE, "Since", "since_usec"},
 	{CLI_IFACE_DEVICE, "ConnectUsec", "connect_usec"},
 	{CLI_IFACE_DEVICE, "ConfigureUsec", "configure_usec"},
+	{CLI_IFACE_DEVICE, "OfferedTo", "offered_to"},
 	{CLI_IFACE_DEVICE, "Statistics", "statistics"},
 	{CLI_IFACE_USB, "VendorId", "vendor_id"},
 	{CLI_IFACE_USB, "ProductId", "product_id"},

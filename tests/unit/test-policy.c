@@ -34,7 +34,9 @@ static struct policy_decision decide_facts(const struct usb_facts *f)
 /* properties: sorted, as udev's are read; ends with NULL. */
 static struct policy_decision decide(const char *const *properties)
 {
-	struct usb_facts f = {.properties = (char **)(uintptr_t)properties};
+	static char nothing[] = "";
+	struct usb_facts f = {
+		.properties = (char **)(uintptr_t)properties, .key = nothing, .serial = nothing};
 
 	while (properties[f.n_properties]) {
 		f.n_properties++;
@@ -177,7 +179,8 @@ static void every_key(void **state)
 		"speed=480", "speed<super", "speed>=full", "speed<=high", "!speed>high",
 		"hash=1:0011*", "udev.ID_MODEL=Cruzer", "udev.ID_PATH=pci-*", "!udev.ID_MODEL=x",
 		"!udev.NOT_THERE=*", "vm-state=win11:gone", "vm-state=other:unknown",
-		"since-boot>60", "since-boot<=100", "id=0781:* serial=4C* class=storage"};
+		"since-boot>60", "since-boot<=100", "hash=1:00112233445566778899aabbccddeeff",
+		"vm-state=win11:g*", "id=0781:* serial=4C* class=storage"};
 	static const char *const fail[] = {"id=0782:5567", "id=07?2:*", "!id=0781:*", "serial=4C53",
 		"vendor=sandisk", "product=\"Cruzer Blad\"", "class=03", "class=08:07",
 		"class=keyboard", "classes-within=03", "port=0000:00:14.0-2",
@@ -222,16 +225,22 @@ static void every_action(void **state)
 	struct policy_decision d;
 
 	load("[rule s]\nMatch=id=0781:*\nAction=attach "
-	     "win11\nHostDrivers=away\nLastInput=yes\nReset=no\n");
+	     "win11\nHostDrivers=away\nLastInput=yes\nReset=no\nReadOnly=yes\n"
+	     "AllowFirmware=yes\nInterfaces=0,2\nBytesInFlight=2M\nTransfersInFlight=7\n");
 	d = decide_facts(&f);
 	assert_int_equal(d.action, POLICY_ATTACH);
 	assert_string_equal(d.vm, "win11");
 	assert_true(d.options.keep_drivers_off && d.options.last_input && d.options.no_reset);
+	assert_true(d.options.read_only && d.options.allow_firmware);
+	assert_int_equal(d.options.interfaces, 5);
+	assert_int_equal(d.options.bytes_in_flight, 2 << 20);
+	assert_int_equal(d.options.transfers_in_flight, 7);
 	assert_string_equal(d.why, "Rule s (policy.d/10-test.conf:1) gives it to vm win11.");
 	load("[rule s]\nAction=offer win11 kiosk\n");
 	d = decide_facts(&f);
 	assert_int_equal(d.action, POLICY_OFFER);
 	assert_int_equal(d.rule->n_vms, 2);
+	assert_string_equal(d.why, "Rule s (policy.d/10-test.conf:1) offers it to win11 kiosk.");
 	assert_string_equal(d.rule->vms[1], "kiosk");
 	load("[rule s]\nAction=hold\n");
 	d = decide_facts(&f);
@@ -308,7 +317,31 @@ static void broken_rules(void **state)
 		{"[rule a]\nAcction=deny\n",
 			"policy.d/10-test.conf:2: unknown key \"Acction\" in [rule a] "
 			"(did you mean Action?); known keys: Match, Action, HostDrivers, "
-			"LastInput, Reset"},
+			"LastInput, Reset, ReadOnly, AllowFirmware, Interfaces, BytesInFlight, "
+			"TransfersInFlight, Follow"},
+		{"[rule a]\nMatch=vm-state=win11:uup\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: vm-state=win11:uup is not VM:STATE, where "
+			"STATE is gone, up, paused, busy, migrating, error or unknown"},
+		{"[rule a]\nMatch=hash=xyz\nAction=deny\n",
+			"policy.d/10-test.conf:2:7: hash=xyz is not VERSION:HEX, as devbroker "
+			"show prints it"},
+		{"[rule a]\nAction=hold\nInterfaces=0,32\n",
+			"policy.d/10-test.conf:3:12: Interfaces=0,32 is not numbers from 0 to 31 "
+			"with commas between them (as in 0,2)"},
+		{"[rule a]\nAction=hold\nBytesInFlight=3\n",
+			"policy.d/10-test.conf:3:15: BytesInFlight=3 is not a size from 1M to "
+			"32M"},
+		{"[rule a]\nAction=hold\nTransfersInFlight=0\n",
+			"policy.d/10-test.conf:3:19: TransfersInFlight=0 is not a number from 1 "
+			"to 1024"},
+		{"[rule a]\nAction=hold\nFollow=60\n",
+			"policy.d/10-test.conf:3:8: Follow=60 is not SECONDS VID:PID…"},
+		{"[rule a]\nAction=hold\nFollow=18d1:4ee0\n",
+			"policy.d/10-test.conf:3:8: Follow=18d1:4ee0 is not a number of seconds "
+			"from 1 to 3600, before the ids"},
+		{"[rule a]\nAction=hold\nFollow=5 18d1:4ee0 18d1\n",
+			"policy.d/10-test.conf:3:20: id=18d1 is not VID:PID in hexadecimal (as "
+			"in 0781:* or 046d:c52b)"},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -357,6 +390,110 @@ static void what_was_looked_at(void **state)
 	assert_int_equal(decide_facts(&f).action, POLICY_ATTACH);
 }
 
+/* The same device in its boot loader: only with an id of the list, and never against a rule. */
+static void followed(void **state)
+{
+	struct usb_facts f = stick();
+	struct policy_decision d;
+	const struct policy_rule *rule;
+
+	load("[rule no]\nMatch=class=hid\nAction=ignore\n"
+	     "[rule other]\nMatch=id=18d1:4ee1\nAction=attach other\n"
+	     "[rule phone]\nMatch=id=0781:5567\nAction=attach win11\nReadOnly=yes\n"
+	     "Follow=60 18d1:4ee? 0781:5568\n");
+	rule = policy_rule_named(policy, "phone");
+	assert_null(policy_rule_named(policy, "phones"));
+	assert_int_equal(rule->follow_seconds, 60);
+	assert_int_equal(rule->n_follow, 2);
+	f.product = 0x5568;
+	d = decide_facts(&f);
+	assert_int_equal(d.action, POLICY_HOLD);
+	policy_follow(rule, "kiosk", &f, &d);
+	assert_int_equal(d.action, POLICY_ATTACH);
+	assert_string_equal(d.vm, "kiosk");
+	assert_ptr_equal(d.rule, rule);
+	assert_true(d.options.read_only);
+	/* Also where another rule would send it elsewhere. */
+	f.vendor = 0x18d1;
+	f.product = 0x4ee1;
+	d = decide_facts(&f);
+	assert_string_equal(d.vm, "other");
+	policy_follow(rule, "win11", &f, &d);
+	assert_string_equal(d.vm, "win11");
+	/* But not where one forbids it. */
+	f.classes[0].base = 0x03;
+	d = decide_facts(&f);
+	policy_follow(rule, "win11", &f, &d);
+	assert_int_equal(d.action, POLICY_IGNORE);
+	/* Nor with another id. */
+	f = stick();
+	f.product = 0x5569;
+	d = decide_facts(&f);
+	policy_follow(rule, "win11", &f, &d);
+	assert_int_equal(d.action, POLICY_HOLD);
+}
+
+static void any_look(
+	void *userdata, const struct policy_rule *rule, size_t match, const char *failed)
+{
+}
+
+/* Rules of one, two or three lines of words that hold for some of the devices; the last for all. */
+static char *random_rules(unsigned int n)
+{
+	static const char *const words[] = {"id=0781:5567", "id=0781:*", "id=0781:55??",
+		"!id=0781:5567", "id=07?1:5567", "serial=4C530001", "serial=4C53*", "!serial=x",
+		"serial=x", "port=0000:00:14.0-2.4", "port=usb:0000:00:14.0-2.4", "port=*-2.4",
+		"!port=0000:00:14.0-2.4", "class=storage", "class=hid", "id=1234:5678", "id=*:*"};
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	for (unsigned int i = 0; i + 1 < n; i++) {
+		fprintf(out, "[rule r%u]\nAction=%s\n", i, i % 3 ? "hold" : "deny");
+		for (long lines = random() % 3; lines >= 0; lines--) {
+			fprintf(out, "Match=%s %s\n", words[(size_t)random() % ARRAY_SIZE(words)],
+				words[(size_t)random() % ARRAY_SIZE(words)]);
+		}
+	}
+	fprintf(out, "[rule last]\nAction=hold\n");
+	fclose(out);
+	return text;
+}
+
+/* What the index leaves out could not have held: the same decision as by looking at every line. */
+static void same_with_index(void **state)
+{
+	static char *serials[] = {T("4C530001"), T("x"), T("")};
+	static char *keys[] = {T("usb:0000:00:14.0-2.4"), T("usb:c-1")};
+	static const struct policy_trace trace = {.looked = any_look};
+	const struct policy_context context = {.vm_state = vm_state};
+	unsigned int matched = 0;
+
+	srandom(7);
+	for (unsigned int round = 0; round < 60; round++) {
+		char *text = random_rules(6);
+
+		load(text);
+		free(text);
+		for (unsigned int i = 0; i < 24; i++) {
+			struct policy_decision fast, slow;
+			struct usb_facts f = stick();
+
+			f.serial = serials[i % 3];
+			f.key = keys[i % 2];
+			f.product = i % 4 < 2 ? 0x5567 : 0x5500;
+			f.vendor = i < 16 ? 0x0781 : 0x1234;
+			policy_decide(policy, &f, &context, NULL, &fast);
+			policy_decide(policy, &f, &context, &trace, &slow);
+			assert_non_null(slow.rule);
+			assert_ptr_equal(fast.rule, slow.rule);
+			matched += strcmp(slow.rule->name, "last") != 0;
+		}
+	}
+	assert_in_range(matched, 300, 1300);
+}
+
 static int setup(void **state)
 {
 	struct refusal_text why = {0};
@@ -388,6 +525,8 @@ int main(void)
 		cmocka_unit_test(the_first_decides),
 		cmocka_unit_test(broken_rules),
 		cmocka_unit_test(what_was_looked_at),
+		cmocka_unit_test(followed),
+		cmocka_unit_test(same_with_index),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
