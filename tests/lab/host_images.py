@@ -17,7 +17,7 @@ MODULES = ["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "ext4", "
            "dummy_hcd", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "usb_f_acm", "usb_f_ecm", "vfat",
            "nls_cp437", "nls_iso8859-1", "nls_ascii", "nls_utf8"]
 # And what a test loads when it wants it.
-MORE_MODULES = ["vhci_hcd"]
+MORE_MODULES = ["vhci_hcd", "vgem"]
 PROGRAMS = ["/lib/systemd/systemd-udevd", "/bin/udevadm", "/bin/kmod", "/usr/bin/lsusb", "/usr/bin/usbredirect"]
 # Groups that Debian's rules name; udevd drops a rule whose group it can't find.
 GROUPS = ["root", "tty", "disk", "lp", "dialout", "cdrom", "tape", "audio", "video", "kmem", "input", "kvm", "render",
