@@ -245,11 +245,15 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct broker *b = broker_of(c);
 	struct refusal_text text = {0};
 	struct lease_options lend = {0};
-	int keep_off = 0, last_input = 0, remember = 0;
+	int keep_off = 0, last_input = 0, remember = 0, read_only = 0, firmware = 0;
+	const char *interfaces = NULL;
 	const struct option options[] = {
 		{"keep-drivers-off", 'b', &keep_off},
 		{"last-input", 'b', &last_input},
 		{"remember", 'b', &remember},
+		{"read-only", 'b', &read_only},
+		{"allow-firmware", 'b', &firmware},
+		{"interfaces", 's', &interfaces},
 	};
 	const char *device, *name;
 	struct device *d;
@@ -269,13 +273,25 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		r = broker_find_vm(b, name, &vm, &text);
 	}
+	if (r == 0 && interfaces && lease_interfaces_parse(interfaces, &lend.interfaces) < 0) {
+		r = refuse_with(&text, REFUSAL_INVALID,
+			"Write numbers from 0 to 31 with commas between them, as in 0,2.",
+			"what interfaces are to be lent is no list of numbers");
+	}
+	if (r == 0 && remember && (interfaces || read_only || firmware)) {
+		r = refuse_with(&text, REFUSAL_NOT_SUPPORTED,
+			"Write a rule that gives it to the VM so: devbroker-policy(5).",
+			"only where a device goes can be remembered, not what the VM sees of it");
+	}
 	if (r == 0) {
 		lend.keep_drivers_off = keep_off;
 		lend.last_input = last_input;
-		if (device_usb(d)) {
-			usb_host_restrict(device_usb(d), &lend);
+		lend.read_only = read_only;
+		lend.allow_firmware = firmware;
+		r = device_usb(d) ? usb_host_restrict(device_usb(d), &lend, &text) : 0;
+		if (r == 0) {
+			r = lease_create(d, vm, &lend, &text);
 		}
-		r = lease_create(d, vm, &lend, &text);
 		if (r == 0 && remember) {
 			r = bus_remember(c, d, vm->name, &text);
 			if (r != 0 && d->lease) {

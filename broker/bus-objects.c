@@ -263,6 +263,25 @@ static int get_read_only(sd_bus *bus, const char *path, const char *interface, c
 	return sd_bus_message_append(reply, "b", d->ops->read_only(d));
 }
 
+/* "" where the VM sees all of them. */
+static int get_lent_interfaces(sd_bus *bus, const char *path, const char *interface,
+	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct device *d = userdata;
+	char text[LEASE_INTERFACES_TEXT];
+
+	return sd_bus_message_append(reply, "s",
+		lease_interfaces_print(d->lease ? d->lease->options.interfaces : 0, text));
+}
+
+static int get_allow_firmware(sd_bus *bus, const char *path, const char *interface,
+	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct device *d = userdata;
+
+	return sd_bus_message_append(reply, "b", d->lease && d->lease->options.allow_firmware);
+}
+
 static int get_worker_pid(sd_bus *bus, const char *path, const char *interface,
 	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -430,7 +449,11 @@ const sd_bus_vtable bus_device_vtable[] = {
 	SD_BUS_PROPERTY("Drivers", "as", bus_get_drivers, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Serial", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("Speed", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-	SD_BUS_PROPERTY("ReadOnly", "b", get_read_only, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("ReadOnly", "b", get_read_only, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY(
+		"LentInterfaces", "s", get_lent_interfaces, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY(
+		"AllowFirmware", "b", get_allow_firmware, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Size", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Path", "s", get_device_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("WorkerPid", "u", get_worker_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),

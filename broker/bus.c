@@ -423,8 +423,8 @@ static int emit_removed(sd_bus *bus, const char *path)
 static int emit_device_changed(sd_bus *bus, const char *path)
 {
 	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_DEV, "State", "Reason", "Detail",
-		"VM", "Size", "WorkerPid", "Since", "ConnectUsec", "ConfigureUsec", "OfferedTo",
-		NULL);
+		"VM", "ReadOnly", "LentInterfaces", "AllowFirmware", "Size", "WorkerPid", "Since",
+		"ConnectUsec", "ConfigureUsec", "OfferedTo", NULL);
 }
 
 static int emit_vm_changed(sd_bus *bus, const char *path)

@@ -109,8 +109,13 @@ static int disk_check(
 	struct device *d, const struct lease_options *options, struct refusal_text *text)
 {
 	struct device_disk *k = device_disk(d);
-	int r = open_image(k, text);
+	int r;
 
+	if (options->interfaces) {
+		return refuse_with(text, REFUSAL_NOT_SUPPORTED, "Lend all of it.",
+			"%s has one interface: there is nothing to choose", d->name);
+	}
+	r = open_image(k, text);
 	return r == 0 ? image_probe(k->image_fd, k->read_only, shown(k), text) : r;
 }
 
@@ -126,6 +131,11 @@ static void disk_take(struct device *d, struct lease *l)
 	lease_taken(l, r, &text);
 }
 
+static bool disk_read_only(const struct device *d)
+{
+	return disk_of(d)->read_only || (d->lease && d->lease->options.read_only);
+}
+
 static int disk_worker(struct device *d, struct worker_args *args)
 {
 	const struct device_disk *k = device_disk(d);
@@ -134,7 +144,7 @@ static int disk_worker(struct device *d, struct worker_args *args)
 	worker_args_add(args, "--speed=%s", k->speed);
 	worker_args_add(args, "--serial=%s", d->serial);
 	worker_args_add(args, "--product=%s", d->name + strlen("disk:"));
-	if (k->read_only) {
+	if (disk_read_only(d)) {
 		worker_args_add(args, "--read-only");
 	}
 	return k->image_fd;
@@ -175,11 +185,6 @@ static const char *disk_path(const struct device *d)
 static uint64_t disk_size(const struct device *d)
 {
 	return disk_of(d)->image_fd >= 0 ? disk_of(d)->info.size : 0;
-}
-
-static bool disk_read_only(const struct device *d)
-{
-	return disk_of(d)->read_only;
 }
 
 static const struct device_ops disk_ops = {

@@ -33,6 +33,12 @@ static int usb_worker(struct device *d, struct worker_args *args)
 	worker_args_add(args, "--device-fd=5");
 	worker_args_add(args, "--interfaces=%u", u->interfaces);
 	worker_args_add(args, "--usbfs-memory=%llu", (unsigned long long)u->usbfs.amount);
+	if (d->lease->options.read_only) {
+		worker_args_add(args, "--read-only");
+	}
+	if (d->lease->options.allow_firmware) {
+		worker_args_add(args, "--allow-firmware");
+	}
 	return u->node;
 }
 
@@ -67,7 +73,7 @@ static uint64_t usb_size(const struct device *d)
 
 static bool usb_read_only(const struct device *d)
 {
-	return false;
+	return d->lease && d->lease->options.read_only;
 }
 
 static const struct device_ops usb_ops = {

@@ -137,7 +137,13 @@ int lease_create(struct device *d, struct vm *vm, const struct lease_options *op
 
 	if (d->lease) {
 		if (d->lease->vm == vm && d->lease->state != LEASE_RELEASING) {
-			return 0;
+			if (lease_options_same_view(&d->lease->options, options)) {
+				return 0;
+			}
+			return refuse_with(text, REFUSAL_BUSY,
+				"Take it out first: devbroker detach DEVICE",
+				"%s is %s, vm %s, with other options", d->name,
+				lease_state_name(d->lease->state), vm->name);
 		}
 		return refuse(text, REFUSAL_BUSY, "%s is %s, vm %s", d->name,
 			lease_state_name(d->lease->state), d->lease->vm->name);

@@ -114,34 +114,6 @@ static uint32_t driven_interfaces(const struct usb_facts *f)
 	return mask;
 }
 
-int usb_claim_check(
-	struct device *d, const struct lease_options *options, struct refusal_text *text)
-{
-	const struct device_usb *u = device_usb(d);
-	const struct usb_facts *f = u->facts;
-
-	if (!f) {
-		return refuse(text, REFUSAL_NOT_FOUND, "%s was unplugged", d->name);
-	}
-	if (u->decision.action == POLICY_IGNORE) {
-		return refuse_with(text, REFUSAL_DENIED, "See why: devbroker explain DEVICE",
-			"%s is the host's: %s", d->name, u->decision.why);
-	}
-	if (u->denied) {
-		/* Deauthorised: its interfaces are not there. */
-		return refuse_with(text, REFUSAL_DENIED, "Change the rule that denies it.",
-			"%s is denied to all", d->name);
-	}
-	for (size_t i = 0; i < f->n_interfaces; i++) {
-		if (f->interfaces[i].number >= 32) {
-			return refuse_with(text, REFUSAL_NOT_SUPPORTED, "It can't be lent.",
-				"%s has an interface %u; the kernel can't lend those above 31",
-				d->name, f->interfaces[i].number);
-		}
-	}
-	return usb_guard_check(&usb_guard_host, f->syspath, d->name, options->last_input, text);
-}
-
 static void close_run(struct device_usb *u)
 {
 	u->run_node = safe_close(u->run_node);
@@ -244,7 +216,12 @@ static int take(struct device_usb *u, struct lease *l, struct refusal_text *text
 		u->node = -1;
 		return r;
 	}
+	/* The host's drivers come off all of them: the guest resets the device, and the kernel lets
+	 * nobody do that while a driver has a part of it. */
 	u->interfaces = interfaces_of(f);
+	if (l->options.interfaces) {
+		u->interfaces &= l->options.interfaces;
+	}
 	u->host_drivers = driven_interfaces(f);
 	u->configuration = f->configuration;
 	r = write_record(u);
@@ -361,14 +338,21 @@ static void on_configured(void *userdata, int error, uint32_t interfaces)
 void usb_claim_message(struct device *d, struct lease *l, const union worker_msg *m)
 {
 	struct device_usb *u = device_usb(d);
-	struct claim_steps steps = {.disconnect = u->interfaces, .authorized_fd = -1};
+	struct claim_steps steps = {.authorized_fd = -1};
+	uint32_t value;
 	int r = -EBUSY;
 
 	if (m->header.type != WORKER_MSG_SET_CONFIGURATION) {
 		return;
 	}
-	steps.configuration = m->set_configuration.value;
-	if (u->facts && !u->run) {
+	value = m->set_configuration.value;
+	steps.configuration = value;
+	if ((l->options.interfaces || l->options.read_only) && value != 0 &&
+		value != u->configuration) {
+		/* Its worker would not ask. In another one the numbers mean something else. */
+		r = -EPERM;
+	} else if (u->facts && !u->run) {
+		steps.disconnect = interfaces_of(u->facts);
 		u->run_node = usb_node_open(u->facts);
 		r = u->run_node < 0 ? u->run_node
 				    : start_run(u, u->run_node, &steps, on_configured);

@@ -116,10 +116,18 @@ const struct policy_rule *usb_host_offer(const struct device_usb *u)
 										  : NULL;
 }
 
-void usb_host_restrict(const struct device_usb *u, struct lease_options *o)
+int usb_host_restrict(
+	const struct device_usb *u, struct lease_options *o, struct refusal_text *text)
 {
 	const struct lease_options *rule = &u->decision.options;
 
+	if (rule->interfaces && o->interfaces && !(o->interfaces & rule->interfaces)) {
+		char all[LEASE_INTERFACES_TEXT];
+
+		return refuse_with(text, REFUSAL_DENIED, "See the rule: devbroker explain DEVICE",
+			"a rule lets VMs see only interfaces %s of %s",
+			lease_interfaces_print(rule->interfaces, all), u->device.name);
+	}
 	if (rule->interfaces) {
 		o->interfaces = o->interfaces ? o->interfaces & rule->interfaces : rule->interfaces;
 	}
@@ -127,4 +135,5 @@ void usb_host_restrict(const struct device_usb *u, struct lease_options *o)
 	o->no_reset |= rule->no_reset;
 	o->bytes_in_flight = rule->bytes_in_flight;
 	o->transfers_in_flight = rule->transfers_in_flight;
+	return 0;
 }

@@ -32,8 +32,10 @@ uint64_t usb_host_since_boot(const struct usb_facts *f);
 bool usb_host_same_decision(const struct policy_decision *a, const struct policy_decision *b);
 /* The rule that offers it to some VMs while nobody has chosen; NULL: none. */
 const struct policy_rule *usb_host_offer(const struct device_usb *u);
-/* What a user asks for, within what u's rule says of how it is lent. */
-void usb_host_restrict(const struct device_usb *u, struct lease_options *o);
+/* What a user asks for, within what u's rule says of how it is lent. 0; REFUSAL_DENIED if the rule
+ * lets no VM see any of the interfaces that are asked for. */
+int usb_host_restrict(const struct device_usb *u, struct lease_options *o,
+	struct refusal_text *text) _must_check_;
 /* A VM came to be known that devices may wait for. */
 void usb_host_reconcile_all(struct broker *b);
 /* struct device_ops: its lease has ended. d may be gone when it returns. */

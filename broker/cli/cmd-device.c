@@ -39,6 +39,29 @@ static void print_list(const json_t *object, const char *title, const char *key)
 	}
 }
 
+static bool is_true(const json_t *d, const char *key)
+{
+	return json_is_true(json_object_get(d, key));
+}
+
+/* What the VM sees of it, where that isn't all of it. */
+static void print_lent(const json_t *d)
+{
+	const char *interfaces = cli_text(d, "lent_interfaces");
+	bool usb = strcmp(cli_text(d, "kind"), "usb") == 0;
+
+	if (interfaces[0]) {
+		text_line(
+			stdout, TEXT_PLAIN, TITLE "only interfaces %s", "The VM sees", interfaces);
+	}
+	if (usb && is_true(d, "read_only")) {
+		printf(TITLE "write-protected\n", "Its storage is");
+	}
+	if (is_true(d, "allow_firmware")) {
+		printf(TITLE "by the VM\n", "New firmware");
+	}
+}
+
 static void print_device(const struct cli *c, const json_t *d)
 {
 	static const struct line lines[] = {
@@ -63,6 +86,7 @@ static void print_device(const struct cli *c, const json_t *d)
 			text_bytes(cli_number(d, "size_bytes"), size, sizeof(size)),
 			json_is_true(json_object_get(d, "read_only")) ? "read-only" : "read-write");
 	}
+	print_lent(d);
 	if (cli_number(d, "worker_pid") > 0) {
 		printf(TITLE "%" PRIu64 "\n", "Worker's pid", cli_number(d, "worker_pid"));
 	}

@@ -134,22 +134,51 @@ static int parse_timeout(const struct cli *c, const char *fallback, uint64_t *ou
 	return 0;
 }
 
+static int append_options(const struct cli *c, sd_bus_message *m)
+{
+	static const char *const flags[] = {
+		"keep-drivers-off", "last-input", "remember", "read-only", "allow-firmware"};
+	const char *interfaces = cli_value(c, "interfaces");
+	int r = sd_bus_message_open_container(m, 'a', "{sv}");
+
+	for (size_t i = 0; i < ARRAY_SIZE(flags) && r >= 0; i++) {
+		if (cli_value(c, flags[i])) {
+			r = sd_bus_message_append(m, "{sv}", flags[i], "b", 1);
+		}
+	}
+	if (r >= 0 && interfaces) {
+		r = sd_bus_message_append(m, "{sv}", "interfaces", "s", interfaces);
+	}
+	return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+static int call_attach(const struct cli *c, sd_bus_error *error, sd_bus_message **reply_out)
+{
+	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
+	int r = sd_bus_message_new_method_call(
+		c->bus, &m, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Attach");
+
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "ss", c->o.args[0], c->o.args[1]);
+	}
+	if (r >= 0) {
+		r = append_options(c, m);
+	}
+	return r < 0 ? r : sd_bus_call(c->bus, m, 0, error, reply_out);
+}
+
 /* Calls Attach or Detach. 0 with the object's path (borrowed from reply), or the exit code. */
 static int call(struct wait *w, sd_bus_message **reply_out)
 {
-	const char *device = w->c->o.args[0];
+	const struct cli *c = w->c;
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	int r;
 
 	if (w->attach) {
-		r = sd_bus_call_method(w->c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Attach",
-			&error, reply_out, "ssa{sv}", device, w->c->o.args[1], 3,
-			"keep-drivers-off", "b", cli_value(w->c, "keep-drivers-off") != NULL,
-			"last-input", "b", cli_value(w->c, "last-input") != NULL, "remember", "b",
-			cli_value(w->c, "remember") != NULL);
+		r = call_attach(c, &error, reply_out);
 	} else {
-		r = sd_bus_call_method(w->c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Detach",
-			&error, reply_out, "sa{sv}", device, 0);
+		r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Detach",
+			&error, reply_out, "sa{sv}", c->o.args[0], 0);
 	}
 	if (r >= 0) {
 		r = sd_bus_message_read(*reply_out, "o", &w->path);

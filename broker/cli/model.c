@@ -29,6 +29,8 @@ static const struct name names[] = {
 	{CLI_IFACE_DEVICE, "Serial", "serial"},
 	{CLI_IFACE_DEVICE, "Speed", "speed"},
 	{CLI_IFACE_DEVICE, "ReadOnly", "read_only"},
+	{CLI_IFACE_DEVICE, "LentInterfaces", "lent_interfaces"},
+	{CLI_IFACE_DEVICE, "AllowFirmware", "allow_firmware"},
 	{CLI_IFACE_DEVICE, "Size", "size_bytes"},
 	{CLI_IFACE_DEVICE, "Path", "path"},
 	{CLI_IFACE_DEVICE, "WorkerPid", "worker_pid"},

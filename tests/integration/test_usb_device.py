@@ -162,10 +162,10 @@ class Cancels(unittest.TestCase):
             clearing = p.new_id()
             p.send(CONTROL, struct.pack("<BBBBHHH", 0, 1, 2, 0, 0, BULK_OUT, 0), clearing)
             p.send(CANCEL, b"", reading)  # while the thread has the device
+            ident, body = p.expect(BULK)  # answered at once
+            self.assertEqual((ident, p.bulk_reply(body)[1]), (reading, CANCELLED))
             self.assertEqual(p.expect(CONTROL)[0], clearing)
             self.assertGreater(time.monotonic() - begin, 0.09)
-            ident, body = p.expect(BULK)
-            self.assertEqual((ident, p.bulk_reply(body)[1]), (reading, CANCELLED))
 
 
 class Memory(unittest.TestCase):
