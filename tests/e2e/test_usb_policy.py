@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The host suite, what the broker does to the host's devices without any worker: quarantine, denial, safety, keyboards."""
+"""The policy suite, what the broker does to the host's devices without any worker: quarantine, denial, safety, keyboards."""
 import subprocess
 import sys
 import time

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "broker/usb-facts.h"
+#include "tests/unit/kill-each.h"
 #include "tests/unit/test.h"
 
 /* Facts have their texts to themselves, and are not changed here. */
@@ -104,38 +105,98 @@ static void disk_full(void **state)
 	memory_finish(&m);
 }
 
-/* Killed at any moment of its writing: the old or the new file is there, never half of one. */
-static void killed_while_writing(void **state)
+/* What stands in the file, "" if there is none. */
+static void read_file(char *out, size_t size)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/remembered", dir);
+	f = fopen(path, "re");
+	out[f ? fread(out, 1, size - 1, f) : 0] = '\0';
+	if (f) {
+		fclose(f);
+	}
+}
+
+static void write_file(const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/remembered", dir);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
+}
+
+static void remember_anew(void *userdata)
 {
 	struct usb_facts stick = device("usb:c-1", 1, "S1");
-	unsigned int old = 0, new = 0;
 	struct refusal_text text = {0};
 
-	for (unsigned int i = 0; i < 200; i++) {
-		struct memory m;
-		pid_t pid;
-
-		pid = fork();
-		if (pid == 0) {
-			load(&m);
-			for (;;) {
-				(void)!memory_add(&m, &stick, "new", &text);
-				(void)!memory_add(&m, &stick, "old", &text);
-			}
-		}
-		usleep(1000 + i * 37 % 3000);
-		kill(pid, SIGKILL);
-		assert_int_equal(waitpid(pid, NULL, 0), pid);
-		load(&m);
-		if (memory_find(&m, &stick)) {
-			const char *vm = memory_find(&m, &stick)->vm;
-
-			old += strcmp(vm, "old") == 0;
-			new += strcmp(vm, "new") == 0;
-		}
-		memory_finish(&m);
+	if (memory_add(userdata, &stick, "new", &text) != 0) {
+		_exit(1);
 	}
-	assert_true(old + new > 100);
+}
+
+static void forget(void *userdata)
+{
+	if (memory_remove(userdata, "usb:c-1") != 0) {
+		_exit(1);
+	}
+}
+
+/* Killed at each system call of its writing: the old or the new file is there, never half of one,
+ * and the next one can write again. */
+static void killed_while(void (*act)(void *userdata))
+{
+	struct usb_facts stick = device("usb:c-1", 1, "S1"), other = device("usb:c-2", 1, "S2");
+	char old[1024], new[1024], now[1024];
+	unsigned int n, n_old = 0, n_new = 0;
+	struct refusal_text text = {0};
+	struct memory m;
+
+	write_file("");
+	load(&m);
+	assert_int_equal(memory_add(&m, &other, "other", &text), 0);
+	assert_int_equal(memory_add(&m, &stick, "old", &text), 0);
+	read_file(old, sizeof(old));
+	assert_false(kill_at(100000, act, &m));
+	read_file(new, sizeof(new));
+	assert_string_not_equal(old, new);
+	for (n = 1;; n++) {
+		write_file(old);
+		if (!kill_at(n, act, &m)) {
+			break;
+		}
+		read_file(now, sizeof(now));
+		if (strcmp(now, old) == 0) {
+			n_old++;
+		} else {
+			assert_string_equal(now, new);
+			n_new++;
+		}
+	}
+	/* Open, write, fsync, close, rename and fsync at least. */
+	assert_true(n > 12 && n_old > 8 && n_new > 2);
+	memory_finish(&m);
+	load(&m);
+	assert_int_equal(memory_add(&m, &stick, "again", &text), 0);
+	assert_string_equal(memory_find(&m, &other)->vm, "other");
+	memory_finish(&m);
+	write_file("");
+}
+
+static void killed_while_remembering(void **state)
+{
+	killed_while(remember_anew);
+}
+
+static void killed_while_forgetting(void **state)
+{
+	killed_while(forget);
 }
 
 static void broken_file(void **state)
@@ -179,7 +240,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(remembered_and_found),
 		cmocka_unit_test(disk_full),
-		cmocka_unit_test(killed_while_writing),
+		cmocka_unit_test(killed_while_remembering),
+		cmocka_unit_test(killed_while_forgetting),
 		cmocka_unit_test(broken_file),
 	};
 

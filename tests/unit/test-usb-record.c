@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/unit/kill-each.h"
 #include "tests/unit/test.h"
 
 static char dir[64];
@@ -118,12 +119,47 @@ static void what_is_no_record(void **state)
 	}
 }
 
+static void write_anew(void *userdata)
+{
+	if (usb_record_write(dir, userdata) != 0) {
+		_exit(1);
+	}
+}
+
+/* Killed at each system call of its writing: the next broker finds the old or the new record. */
+static void killed_while_writing(void **state)
+{
+	struct usb_record again = stick;
+	unsigned int n, n_old = 0, n_new = 0;
+
+	again.host_drivers = 3;
+	for (n = 1;; n++) {
+		struct seen s;
+
+		assert_int_equal(usb_record_write(dir, &stick), 0);
+		if (!kill_at(n, write_anew, &again)) {
+			break;
+		}
+		s = read_all();
+		assert_int_equal(s.n, 1);
+		assert_true(s.last.instance == stick.instance && s.last.configuration == 1);
+		if (s.last.host_drivers == stick.host_drivers) {
+			n_old++;
+		} else {
+			assert_int_equal(s.last.host_drivers, 3);
+			n_new++;
+		}
+	}
+	assert_true(n > 8 && n_old > 4 && n_new > 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(written_and_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_keys, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_record, setup, teardown),
+		cmocka_unit_test_setup_teardown(killed_while_writing, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
