@@ -9,12 +9,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/adopt.h"
 #include "broker/device-disk.h"
 #include "broker/gpu.h"
 #include "broker/lease.h"
 #include "broker/policy.h"
 #include "broker/spawner.h"
 #include "broker/usb-host.h"
+#include "broker/vm-record.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 
@@ -72,6 +74,7 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 	list_init(&b->devices);
 	list_init(&b->workers);
 	list_init(&b->follows);
+	list_init(&b->adoptions);
 	r = sd_event_new(&b->event);
 	if (r < 0) {
 		return r;
@@ -94,14 +97,26 @@ static int load_disk(struct broker *b, const struct config_disk *c, struct refus
 		.serial = c->serial,
 		.read_only = c->read_only,
 		.from_config = true,
+		.held = adopt_expects(b, "disk:", c->name),
 	};
-	struct refusal_text why = {0};
 	struct device *d;
-	struct vm *vm = c->vm ? broker_vm_named(b, c->vm) : NULL;
-	int r = device_add_disk(b, &o, &d, text);
 
-	if (r != 0 || !vm) {
-		return r;
+	return device_add_disk(b, &o, &d, text);
+}
+
+/* Unless it is lent already, as somebody wanted before this broker was started. */
+static int lend_disk(struct broker *b, const struct config_disk *c)
+{
+	struct refusal_text why = {0};
+	struct vm *vm = c->vm ? broker_vm_named(b, c->vm) : NULL;
+	char name[NAME_MAX_LENGTH + 8];
+	struct device *d;
+	int r;
+
+	snprintf(name, sizeof(name), "disk:%s", c->name);
+	d = broker_device_named(b, name);
+	if (!vm || !d || d->lease) {
+		return 0;
 	}
 	r = lease_create(d, vm, &(struct lease_options){0}, &why);
 	if (r > 0) {
@@ -179,9 +194,21 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			return r;
 		}
 	}
+	vm_restore_all(b);
+	r = adopt_begin(b);
+	if (r < 0) {
+		log_warn("devbrokerd: can't read what an earlier one has lent: %s", strerror(-r));
+	}
 	list_for_each (disk, &b->config.disks, link) {
 		r = load_disk(b, disk, text);
 		if (r != 0) {
+			return r;
+		}
+	}
+	adopt_leases(b, "disk:");
+	list_for_each (disk, &b->config.disks, link) {
+		r = lend_disk(b, disk);
+		if (r < 0) {
 			return r;
 		}
 	}
@@ -218,6 +245,8 @@ void broker_stop(struct broker *b)
 		}
 	}
 	list_for_each (vm, &b->vms, link) {
+		/* Clients' VMs are theirs to add again. */
+		vm_forget_note(vm);
 		gpu_destroy(vm->gpu);
 		vm->gpu = NULL;
 	}
@@ -328,6 +357,18 @@ int broker_find_device(
 	return r;
 }
 
+struct device *broker_device_named(struct broker *b, const char *name)
+{
+	struct device *d;
+
+	list_for_each (d, &b->devices, link) {
+		if (strcmp(d->name, name) == 0) {
+			return d;
+		}
+	}
+	return NULL;
+}
+
 struct vm *broker_vm_named(struct broker *b, const char *name)
 {
 	struct vm *vm;
@@ -382,6 +423,12 @@ int broker_take_uid(struct broker *b, uint32_t *slot_out)
 		}
 	}
 	return -EAGAIN;
+}
+
+void broker_claim_uid(struct broker *b, uint32_t slot)
+{
+	assert(slot < BROKER_WORKERS_MAX);
+	b->uid_used[slot / 8] |= (uint8_t)(1U << slot % 8);
 }
 
 void broker_return_uid(struct broker *b, uint32_t slot)

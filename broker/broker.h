@@ -33,6 +33,7 @@ struct broker {
 	const char *run_dir;    /* borrowed */
 	const char *state_dir;  /* borrowed */
 	struct memory memory;   /* what users wanted remembered */
+	struct list adoptions;  // adoption::link: of an earlier broker; empty after start
 	struct spawner *spawner;
 	struct bus_server *bus;  // may be NULL: before start, after stop
 	struct list vms;         // vm::link
@@ -55,6 +56,7 @@ struct broker {
 	uint32_t uid_count; /* 0: workers run under the broker's own uid */
 	uint8_t uid_used[BROKER_WORKERS_MAX / 8];
 	uint32_t uid_next;
+	bool leaving;  /* told to end, and to leave what is lent to the next broker */
 	bool stopping; /* told to end: nothing new starts, the loop ends when the last lease does */
 };
 
@@ -80,10 +82,14 @@ int broker_find_device(struct broker *b, const char *name, struct device **out,
 /* By full name or unique prefix. */
 int broker_find_vm(struct broker *b, const char *name, struct vm **out,
 	struct refusal_text *text) _must_check_;
+/* The device with exactly this name, or NULL. */
+struct device *broker_device_named(struct broker *b, const char *name);
 /* The VM with exactly this name, or NULL. */
 struct vm *broker_vm_named(struct broker *b, const char *name);
 
 /* A worker uid of its own (slot below uid_count), or -EAGAIN if all are in use. Without worker uids
  * always slot 0. */
 int broker_take_uid(struct broker *b, uint32_t *slot_out) _must_check_;
+/* The slot of a worker that an earlier broker started. */
+void broker_claim_uid(struct broker *b, uint32_t slot);
 void broker_return_uid(struct broker *b, uint32_t slot);

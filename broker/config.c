@@ -188,10 +188,25 @@ static int set_log_level(void *target, const char *value, const struct config_pl
 	return 0;
 }
 
+static int set_orphan_time(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+	uint64_t n;
+
+	if (parse_u64(value, 0, ORPHAN_SECONDS_MAX, &n) < 0) {
+		return config_refuse(place,
+			"worker-orphan-time=%s is not a number of seconds from 0 to %d",
+			show(value, &s), ORPHAN_SECONDS_MAX);
+	}
+	((struct config_target *)target)->config->worker_orphan_seconds = (uint32_t)n;
+	return 0;
+}
+
 static const struct config_key broker_keys[] = {
 	{"broker", "sandbox", set_sandbox, CONFIG_OPTIONAL},
 	{"broker", "worker-uids", set_worker_uids, CONFIG_OPTIONAL},
 	{"broker", "log-level", set_log_level, CONFIG_OPTIONAL},
+	{"broker", "worker-orphan-time", set_orphan_time, CONFIG_OPTIONAL},
 	{"usb", "quarantine", config_usb_set_quarantine, CONFIG_OPTIONAL},
 	{"usb", "host-drivers", config_usb_set_host_drivers, CONFIG_OPTIONAL},
 	{"usb", "usbfs-memory", config_usb_set_memory, CONFIG_OPTIONAL},
@@ -421,7 +436,11 @@ int config_load(const char *dir, struct config *out, struct refusal_text *text)
 {
 	int r;
 
-	*out = (struct config){.sandbox_stages = SANDBOX_ALL, .log_level = LOG_LEVEL_INFO};
+	*out = (struct config){
+		.sandbox_stages = SANDBOX_ALL,
+		.log_level = LOG_LEVEL_INFO,
+		.worker_orphan_seconds = ORPHAN_SECONDS_DEFAULT,
+	};
 	list_init(&out->vms);
 	list_init(&out->disks);
 	quota_limits_default(&out->quota);

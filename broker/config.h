@@ -2,11 +2,11 @@
  * The administrator's files: devbroker.conf, vms.d/NAME.conf, disks.d/NAME.conf, read once at
  * start.
  *
- * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level=; [usb] quarantine=
- * host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs) vms.d/NAME.conf: [vm]
- * qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight= disks.d/NAME.conf: [disk]
- * image= read-only= speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines
- * and bad values are errors that name file and line.
+ * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
+ * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
+ * vms.d/NAME.conf: [vm] qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight=
+ * disks.d/NAME.conf: [disk] image= read-only= speed= serial= vm= Unknown sections and keys, keys
+ * given twice, over-long lines and bad values are errors that name file and line.
  */
 #pragma once
 
@@ -82,6 +82,9 @@ struct config_disk {
 	char *where_vm;
 };
 
+#define ORPHAN_SECONDS_DEFAULT 300
+#define ORPHAN_SECONDS_MAX     3600
+
 struct config {
 	uint32_t sandbox_stages; /* enum sandbox_stage bits, from sandbox_parse */
 	char *sandbox;           /* as written */
@@ -89,7 +92,8 @@ struct config {
 	uint32_t worker_uid_base;
 	uint32_t worker_uid_count; /* 0: "none" */
 	enum log_level log_level;
-	struct quota_limits quota; /* defaults of VMs */
+	uint32_t worker_orphan_seconds; /* 0: workers end with their broker */
+	struct quota_limits quota;      /* defaults of VMs */
 	struct config_usb usb;
 	struct list vms;
 	struct list disks;

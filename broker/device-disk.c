@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/lease-record.h"
 
 #define SERIAL_MAX 60 /* characters of a USB string that every host copes with */
 
@@ -77,14 +78,14 @@ static int check_unused(struct device_disk *k, struct refusal_text *text)
 }
 
 /* Checks the image; its fd is closed again if it is refused. */
-static int check_image(struct device_disk *k, struct refusal_text *text)
+static int check_image(struct device_disk *k, bool held, struct refusal_text *text)
 {
 	int r = image_check(k->image_fd, k->read_only, shown(k), &k->info, text);
 
 	if (r == 0) {
 		r = check_unused(k, text);
 	}
-	if (r == 0) {
+	if (r == 0 && !held) {
 		r = image_probe(k->image_fd, k->read_only, shown(k), text);
 	}
 	if (r != 0) {
@@ -94,7 +95,7 @@ static int check_image(struct device_disk *k, struct refusal_text *text)
 }
 
 /* Sees to it that the image is open: a file of configuration may have come since. */
-static int open_image(struct device_disk *k, struct refusal_text *text)
+static int open_image(struct device_disk *k, bool held, struct refusal_text *text)
 {
 	int r;
 
@@ -102,7 +103,7 @@ static int open_image(struct device_disk *k, struct refusal_text *text)
 		return 0;
 	}
 	r = image_open(k->path, k->read_only, &k->image_fd, text);
-	return r == 0 ? check_image(k, text) : r;
+	return r == 0 ? check_image(k, held, text) : r;
 }
 
 static int disk_check(
@@ -115,7 +116,7 @@ static int disk_check(
 		return refuse_with(text, REFUSAL_NOT_SUPPORTED, "Lend all of it.",
 			"%s has one interface: there is nothing to choose", d->name);
 	}
-	r = open_image(k, text);
+	r = open_image(k, false, text);
 	return r == 0 ? image_probe(k->image_fd, k->read_only, shown(k), text) : r;
 }
 
@@ -123,7 +124,7 @@ static void disk_take(struct device *d, struct lease *l)
 {
 	struct device_disk *k = device_disk(d);
 	struct refusal_text text = {0};
-	int r = open_image(k, &text);
+	int r = open_image(k, false, &text);
 
 	if (r == 0) {
 		r = image_lock(k->image_fd, k->read_only, shown(k), &text);
@@ -154,6 +155,55 @@ static void disk_give_back(struct device *d, struct lease *l)
 {
 	image_unlock(device_disk(d)->image_fd);
 	lease_given_back(l);
+}
+
+static void disk_note(const struct device *d, struct lease_record *r)
+{
+	const struct device_disk *k = disk_of(d);
+
+	r->image_dev = k->info.dev;
+	r->image_ino = k->info.ino;
+	r->image_rdev = k->info.rdev;
+	snprintf(r->serial, sizeof(r->serial), "%s", d->serial);
+	snprintf(r->speed, sizeof(r->speed), "%s", k->speed);
+	r->read_only = k->read_only;
+	snprintf(r->path, sizeof(r->path), "%s", k->path ? k->path : "");
+}
+
+/* Whether fd is the image that the record is about. */
+static int check_recorded(const struct lease_record *r, int fd, struct image_info *out)
+{
+	struct refusal_text text = {0};
+	struct image_info info;
+
+	if (fd < 0 || image_check(fd, r->read_only, r->device, &info, &text) != 0 ||
+		info.dev != r->image_dev || info.ino != r->image_ino ||
+		info.rdev != r->image_rdev) {
+		return -ESTALE;
+	}
+	*out = info;
+	return 0;
+}
+
+static int disk_adopt(struct device *d, struct lease *l, const struct lease_record *r, int fd)
+{
+	struct device_disk *k = device_disk(d);
+	_cleanup_close_ int image = fd;
+	struct image_info info;
+
+	if (image < 0) {
+		/* Made from it just now. */
+		return d->from_config || k->image_fd < 0 ? -ESTALE : 0;
+	}
+	if (check_recorded(r, image, &info) < 0 || k->read_only != r->read_only ||
+		(k->image_fd >= 0 && !image_same(&k->info, &info))) {
+		return -ESTALE;
+	}
+	/* The locks are this one's. */
+	safe_close(k->image_fd);
+	k->image_fd = steal_fd(&image);
+	k->info = info;
+	return 0;
 }
 
 static void disk_destroy(struct device *d)
@@ -193,6 +243,8 @@ static const struct device_ops disk_ops = {
 	.take = disk_take,
 	.worker = disk_worker,
 	.give_back = disk_give_back,
+	.note = disk_note,
+	.adopt = disk_adopt,
 	.destroy = disk_destroy,
 	.description = disk_description,
 	.speed = disk_speed,
@@ -260,12 +312,12 @@ static int init(struct device_disk *k, struct broker *b, const struct device_dis
 
 /* Of configuration: an image that is missing may come; the disk is shown with what is wrong with
  * it. */
-static void open_configured(struct device_disk *k)
+static void open_configured(struct device_disk *k, bool held)
 {
 	struct device *d = &k->device;
 	struct refusal_text problem = {0};
 
-	if (open_image(k, &problem) > 0) {
+	if (open_image(k, held, &problem) > 0) {
 		d->reason = LEASE_REASON_IMAGE_INVALID;
 		snprintf(d->detail, sizeof(d->detail), "%.*s", (int)sizeof(d->detail) - 1,
 			problem.sentence);
@@ -291,9 +343,9 @@ int device_add_disk(struct broker *b, const struct device_disk_options *o, struc
 		r = device_check_new(b, k->device.name, text);
 	}
 	if (r == 0 && k->image_fd >= 0) {
-		r = check_image(k, text);
+		r = check_image(k, o->held, text);
 	} else if (r == 0) {
-		open_configured(k);
+		open_configured(k, o->held);
 	}
 	if (r != 0) {
 		device_destroy(&k->device);
@@ -302,4 +354,34 @@ int device_add_disk(struct broker *b, const struct device_disk_options *o, struc
 	device_add(&k->device);
 	*out = &k->device;
 	return 0;
+}
+
+struct device *device_disk_recreate(struct broker *b, const struct lease_record *r, int image_fd)
+{
+	static const char prefix[] = "disk:";
+	const struct device_disk_options o = {
+		.name = r->device + sizeof(prefix) - 1,
+		.image_fd = image_fd,
+		.path = r->path[0] ? r->path : NULL,
+		.speed = r->speed,
+		.serial = r->serial,
+		.read_only = r->read_only,
+		.held = true,
+	};
+	struct refusal_text text = {0};
+	struct image_info info;
+	struct device *d;
+	int e;
+
+	if (strncmp(r->device, prefix, sizeof(prefix) - 1) != 0 ||
+		check_recorded(r, image_fd, &info) < 0) {
+		safe_close(image_fd);
+		return NULL;
+	}
+	e = device_add_disk(b, &o, &d, &text);
+	if (e != 0) {
+		log_warn("%s: %s", r->device, e < 0 ? strerror(-e) : text.sentence);
+		return NULL;
+	}
+	return d;
 }

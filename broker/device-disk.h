@@ -26,12 +26,17 @@ struct device_disk_options {
 	const char *serial; /* may be NULL: made from the name */
 	bool read_only;
 	bool from_config;
+	bool held; /* by the worker of an earlier broker: its locks are no surprise */
 };
 
 /* 0 with the device, which is announced; -errno; REFUSAL_INVALID, REFUSAL_EXISTS,
  * REFUSAL_IMAGE_INVALID, REFUSAL_IMAGE_BUSY, REFUSAL_QUOTA with text. */
 int device_add_disk(struct broker *b, const struct device_disk_options *options,
 	struct device **out, struct refusal_text *text) _must_check_;
+
+/* The disk of an earlier broker's client, from its lease's record and the image that its worker
+ * sent. Takes image_fd even on error. NULL: it can't be had. */
+struct device *device_disk_recreate(struct broker *b, const struct lease_record *r, int image_fd);
 
 /* d as a disk, or NULL if it is something else. */
 struct device_disk *device_disk(struct device *d);

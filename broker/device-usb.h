@@ -70,6 +70,12 @@ void usb_claim_take(struct device *d, struct lease *l);
 void usb_claim_give_back(struct device *d, struct lease *l);
 void usb_claim_message(struct device *d, struct lease *l, const union worker_msg *m);
 
+/* usb-adopt.c: struct device_ops, and what an earlier broker had written of a device that is still
+ * lent. */
+void usb_adopt_note(const struct device *d, struct lease_record *r);
+int usb_adopt(struct device *d, struct lease *l, const struct lease_record *r, int fd) _must_check_;
+void usb_adopt_claim(struct device_usb *u, const struct usb_record *record);
+
 /* Lets the host have what it has not, because its bus is quarantined or it was denied. */
 void usb_claim_to_host(struct device_usb *u);
 /* Takes it from the host for nobody. */

@@ -16,6 +16,7 @@
 
 struct broker;
 struct device;
+struct lease_record;
 union worker_msg;
 
 /* Command line of a worker in the making. */
@@ -46,6 +47,13 @@ struct device_ops {
 	void (*message)(struct device *d, struct lease *l, const union worker_msg *m);
 	/* Its lease is over: d may go, and then is gone when it returns. NULL: nothing. */
 	void (*lease_ended)(struct device *d);
+	/* Writes into the record of its lease what adopt needs. */
+	void (*note)(const struct device *d, struct lease_record *r);
+	/* Takes it for l as an earlier broker did, whose worker has it still. fd is the image that
+	 * the worker sent, or -1; taken even on error. 0, or -errno: it is another device now, or
+	 * can't be had; nothing is taken then. */
+	int (*adopt)(struct device *d, struct lease *l, const struct lease_record *r,
+		int fd) _must_check_;
 	/* The rest of device_destroy. Accepts half-built; frees d. */
 	void (*destroy)(struct device *d);
 	/* For people; never NULL. */

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "base/checked.h"
@@ -17,6 +18,7 @@
 #include "broker/broker.h"
 #include "broker/device.h"
 #include "broker/lease-internal.h"
+#include "broker/lease-keep.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 
@@ -25,7 +27,7 @@ static int start_worker(struct lease *l)
 	struct device *d = l->device;
 	struct broker *b = d->broker;
 	struct worker_args args = {0};
-	_cleanup_close_ int ours = -1;
+	_cleanup_close_ int ours = -1, listener = lease_keep_listen(l);
 	int pair[2], device_fd;
 
 	worker_args_add(&args, "--stream-fd=4");
@@ -34,6 +36,9 @@ static int start_worker(struct lease *l)
 	worker_args_add(&args, "--sandbox=%s", b->config.sandbox);
 	worker_args_add(&args, "--name=%s", d->name);
 	device_fd = d->ops->worker(d, &args);
+	if (listener >= 0) {
+		worker_args_add(&args, "--listen-fd=6");
+	}
 	if (args.overflow) {
 		return -E2BIG;
 	}
@@ -43,7 +48,8 @@ static int start_worker(struct lease *l)
 	ours = pair[0];
 	l->stream_fd = pair[1];
 	return worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
-		(const int[]){ours, device_fd}, 2, &lease_worker_ops, l, &l->worker);
+		(const int[]){ours, device_fd, listener}, listener >= 0 ? 3 : 2, &lease_worker_ops,
+		l, &l->worker);
 }
 
 /* What a refusal of the device means for its lease, and whether time may mend it. */
@@ -128,6 +134,37 @@ void lease_reconcile(struct lease *l)
 	}
 }
 
+int lease_new(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct lease **out, struct refusal_text *text)
+{
+	struct lease *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l) {
+		return -ENOMEM;
+	}
+	r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
+	if (r != 0) {
+		free(l);
+		return r;
+	}
+	/* Can't fail for 8 bytes once the pool is up. */
+	_unused_ ssize_t got = getrandom(&l->id, sizeof(l->id), 0);
+	l->device = d;
+	l->vm = vm;
+	l->state = LEASE_DECIDED;
+	l->options = *options;
+	l->stream_fd = -1;
+	l->asked_usec = now_usec();
+	list_append(&vm->leases, &l->link);
+	vm->n_leases++;
+	d->lease = l;
+	d->reason = LEASE_REASON_NONE;
+	d->detail[0] = '\0';
+	*out = l;
+	return 0;
+}
+
 int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
 	struct refusal_text *text)
 {
@@ -157,25 +194,10 @@ int lease_create(struct device *d, struct vm *vm, const struct lease_options *op
 	if (r != 0) {
 		return r;
 	}
-	l = calloc(1, sizeof(*l));
-	if (!l) {
-		return -ENOMEM;
-	}
-	r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
+	r = lease_new(d, vm, options, &l, text);
 	if (r != 0) {
-		free(l);
 		return r;
 	}
-	l->device = d;
-	l->vm = vm;
-	l->options = *options;
-	l->stream_fd = -1;
-	l->asked_usec = now_usec();
-	list_append(&vm->leases, &l->link);
-	vm->n_leases++;
-	d->lease = l;
-	d->reason = LEASE_REASON_NONE;
-	d->detail[0] = '\0';
 	if (!vm_reachable(vm)) {
 		lease_set_reason(l,
 			vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE, NULL);

@@ -16,6 +16,12 @@ void lease_set_state(struct lease *l, enum lease_state state);
 /* It can't go on: says so, counts the try and releases; retry: then tries again, later. l may be
  * gone when it returns. */
 void lease_failed(struct lease *l, enum lease_reason reason, const char *detail, bool retry);
+/* What its worker says of itself: device_connect was written, the guest configured it. */
+void lease_attached(struct lease *l, uint64_t connect_ns);
+void lease_configured(struct lease *l);
+void lease_watch_attached(struct lease *l);
+/* Starts the way out of any state. */
+void lease_begin_release(struct lease *l, enum lease_reason reason, const char *detail, bool retry);
 /* Begins whatever has to end before the lease can go on, or finds that all has ended. l may be gone
  * when it returns. */
 void lease_release_step(struct lease *l);

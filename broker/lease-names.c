@@ -5,6 +5,7 @@
 #include "broker/lease.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 
@@ -83,4 +84,14 @@ const char *lease_reason_sentence(enum lease_reason reason)
 const char *lease_reason_remedy(enum lease_reason reason)
 {
 	return reasons[reason].remedy;
+}
+
+enum lease_reason lease_reason_of(const char *code)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++) {
+		if (strcmp(reasons[i].code, code) == 0) {
+			return (enum lease_reason)i;
+		}
+	}
+	return LEASE_REASON_NONE;
 }

@@ -15,7 +15,8 @@ static bool record_ok(const char *name, const void *record)
 	const struct lease_record *r = record;
 
 	return hex_ok(name, 16) && strcmp(r->id, name) == 0 && r->device[0] && r->vm[0] &&
-	       (!r->cookie[0] || hex_ok(r->cookie, 32)) && r->worker <= INT32_MAX;
+	       (!r->cookie[0] || hex_ok(r->cookie, 32)) && r->worker <= INT32_MAX &&
+	       r->vmm <= INT32_MAX;
 }
 
 static const struct record_field fields[] = {
@@ -28,22 +29,26 @@ static const struct record_field fields[] = {
 	RECORD_BOOL_FIELD("retry", lease_record, retry),
 	RECORD_U32_FIELD("tries", lease_record, tries),
 	RECORD_BOOL_FIELD("plugged", lease_record, plugged),
+	RECORD_U64_FIELD("vmm", lease_record, vmm),
 	RECORD_TEXT_FIELD("qmp-id", lease_record, qmp_id),
 	RECORD_U64_FIELD("worker", lease_record, worker),
 	RECORD_TEXT_FIELD("cookie", lease_record, cookie),
 	RECORD_U64_FIELD("bytes-in-flight", lease_record, bytes),
 	RECORD_U64_FIELD("transfers-in-flight", lease_record, transfers),
-	RECORD_BOOL_FIELD("keep-drivers-off", lease_record, keep_drivers_off),
-	RECORD_BOOL_FIELD("last-input", lease_record, last_input),
-	RECORD_BOOL_FIELD("no-reset", lease_record, no_reset),
-	RECORD_BOOL_FIELD("by-policy", lease_record, by_policy),
+	RECORD_U32_FIELD("vm-interfaces", lease_record, options.interfaces),
+	RECORD_BOOL_FIELD("keep-drivers-off", lease_record, options.keep_drivers_off),
+	RECORD_BOOL_FIELD("last-input", lease_record, options.last_input),
+	RECORD_BOOL_FIELD("no-reset", lease_record, options.no_reset),
+	RECORD_BOOL_FIELD("vm-read-only", lease_record, options.read_only),
+	RECORD_BOOL_FIELD("allow-firmware", lease_record, options.allow_firmware),
+	RECORD_BOOL_FIELD("by-policy", lease_record, options.by_policy),
 	RECORD_U64_FIELD("asked-usec", lease_record, asked),
 	RECORD_U64_FIELD("connect-usec", lease_record, connect),
 	RECORD_U64_FIELD("connected-at-usec", lease_record, connected_at),
 	RECORD_U64_FIELD("configure-usec", lease_record, configure),
 	RECORD_U64_FIELD("configured-at-usec", lease_record, configured_at),
 	RECORD_U64_FIELD("instance", lease_record, instance),
-	RECORD_TEXT_FIELD("descriptors", lease_record, hash),
+	RECORD_TEXT_FIELD("descriptors", lease_record, descriptors),
 	RECORD_U32_FIELD("interfaces", lease_record, interfaces),
 	RECORD_U64_FIELD("image-dev", lease_record, image_dev),
 	RECORD_U64_FIELD("image-ino", lease_record, image_ino),

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/lease-options.h"
 #include "broker/record.h"
 
 /* Numbers are those of struct lease, struct device_usb and struct image_info. */
@@ -19,16 +20,13 @@ struct lease_record {
 	bool retry;
 	uint32_t tries;
 	bool plugged;    /* the VMM has its device */
+	uint64_t vmm;    /* pid of the VMM; 0: unknown */
 	char qmp_id[32]; /* "": it was never told of one */
 	uint64_t worker; /* pid; 0: it has none that outlives its broker */
 	char cookie[36]; /* that the worker knows: 32 hexadecimal digits, or "" */
 	uint64_t bytes;  /* that it was started with */
 	uint64_t transfers;
-	/* lease::options */
-	bool keep_drivers_off;
-	bool last_input;
-	bool no_reset;
-	bool by_policy;
+	struct lease_options options;
 	/* Times, CLOCK_MONOTONIC µs. */
 	uint64_t asked;
 	uint64_t connect;
@@ -37,7 +35,7 @@ struct lease_record {
 	uint64_t configured_at;
 	/* A device of the host. */
 	uint64_t instance;
-	char hash[40];
+	char descriptors[68]; /* SHA-256 of them, hexadecimal */
 	uint32_t interfaces;
 	/* A disk. */
 	uint64_t image_dev;

@@ -32,6 +32,7 @@
 #include "broker/bus.h"
 #include "broker/device.h"
 #include "broker/lease-internal.h"
+#include "broker/lease-keep.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 
@@ -53,6 +54,7 @@ void lease_set_state(struct lease *l, enum lease_state state)
 	l->device->since = wall_usec();
 	log_info("%s: %s, vm %s%s%s", l->device->name, lease_state_name(state), l->vm->name,
 		l->detail[0] ? ": " : "", l->detail);
+	lease_note(l);
 	device_changed(l->device);
 }
 
@@ -88,6 +90,7 @@ static void lease_end(struct lease *l)
 	stop_timer(l);
 	safe_close(l->stream_fd);
 	return_charges(l);
+	lease_forget_note(l);
 	list_remove(&l->link);
 	vm->n_leases--;
 	d->lease = NULL;
@@ -122,7 +125,7 @@ static void released(struct lease *l)
 	charge_return(&l->bytes);
 	charge_return(&l->transfers);
 	l->stream_fd = safe_close(l->stream_fd);
-	l->plugged = false;
+	l->plugged = l->kept = false;
 	l->connect_usec = l->configure_usec = l->connected_at = l->configured_at = 0;
 	stop_timer(l);
 	if (b->stopping || !l->retry ||
@@ -154,15 +157,17 @@ static void on_unplugged(
 {
 	struct lease *l = userdata;
 
+	bool other = l->vmm_pid > 0 && l->vm->vmm_pid > 0 && l->vmm_pid != l->vm->vmm_pid;
+
 	l->qmp = NULL;
 	l->plugged = false;
-	if (outcome != QMP_OK && l->reason == LEASE_REASON_VMM_UNPLUGGED) {
+	if ((outcome != QMP_OK || other) && l->reason == LEASE_REASON_VMM_UNPLUGGED) {
 		/* It was no unplug, but the beginning of the VMM's end. */
 		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
 		l->retry = true;
 		/* Or neither: one that lives, and hangs up each time, is tried less and less. */
 		forgive(l);
-		l->tries += outcome != QMP_GONE && l->vm->state != VM_GONE;
+		l->tries += !other && outcome != QMP_GONE && l->vm->state != VM_GONE;
 	} else if (outcome != QMP_OK && outcome != QMP_GONE && outcome != QMP_CLOSED) {
 		/* The VMM keeps a usb-redir device without a stream: harmless, but say so. */
 		log_warn("%s: vm %s did not confirm the unplug: %s", l->device->name, l->vm->name,
@@ -176,7 +181,8 @@ void lease_release_step(struct lease *l)
 	if (l->qmp || l->giving_back || l->taking) {
 		return;
 	}
-	if (l->plugged && l->vm->state != VM_GONE) {
+	/* Of a VM that is being asked for the first time nothing is known yet. */
+	if (l->plugged && (l->vm->state != VM_GONE || l->vm->probe)) {
 		if (qmp_run(l->vm, QMP_DETACH, l->qmp_id, -1, on_unplugged, l, &l->qmp) == 0) {
 			return;
 		}
@@ -199,8 +205,7 @@ void lease_given_back(struct lease *l)
 	lease_release_step(l);
 }
 
-/* Starts the way out of any state. */
-static void begin_release(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
+void lease_begin_release(struct lease *l, enum lease_reason reason, const char *detail, bool retry)
 {
 	if (l->state == LEASE_RELEASING) {
 		/* A user's or the broker's word stands over what the worker says on its way out. */
@@ -234,7 +239,7 @@ void lease_failed(struct lease *l, enum lease_reason reason, const char *detail,
 		bus_refused(l->device->broker, l->device->name, l->vm->name, reason,
 			detail && detail[0] ? detail : lease_reason_sentence(reason));
 	}
-	begin_release(l, reason, detail, retry);
+	lease_begin_release(l, reason, detail, retry);
 }
 
 static void on_plugged(
@@ -252,11 +257,14 @@ static void on_plugged(
 	switch (outcome) {
 	case QMP_OK:
 		if (!l->worker) {
-			begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
+			lease_begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
+			break;
 		}
+		l->vmm_pid = l->vm->vmm_pid;
+		lease_note(l);
 		break;
 	case QMP_GONE:
-		begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
+		lease_begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
 		break;
 	case QMP_CLOSED:
 		/* If that was its end, lease_vm_gone will say so. */
@@ -300,6 +308,7 @@ static void on_ready(void *userdata, uint32_t stages)
 	}
 	make_qmp_id(l);
 	lease_set_state(l, LEASE_CONNECTING);
+	lease_keep_worker(l);
 	if (qmp_run(l->vm, QMP_ATTACH, l->qmp_id, fd, on_plugged, l, &l->qmp) < 0) {
 		lease_failed(l, LEASE_REASON_QMP_FAILED, "out of memory", true);
 	}
@@ -318,7 +327,12 @@ static int on_not_configured(sd_event_source *source, uint64_t usec, void *userd
 	return 0;
 }
 
-static void on_attached(struct lease *l, uint64_t connect_ns)
+void lease_watch_attached(struct lease *l)
+{
+	start_timer(l, NOT_CONFIGURED_AFTER, on_not_configured);
+}
+
+void lease_attached(struct lease *l, uint64_t connect_ns)
 {
 	l->connected_at = now_usec();
 	/* The worker's own time is closer; believed only where it can be true. */
@@ -326,11 +340,11 @@ static void on_attached(struct lease *l, uint64_t connect_ns)
 		l->connected_at = connect_ns / 1000;
 	}
 	l->connect_usec = l->connected_at - l->asked_usec;
-	start_timer(l, NOT_CONFIGURED_AFTER, on_not_configured);
+	lease_watch_attached(l);
 	lease_set_state(l, LEASE_ATTACHED);
 }
 
-static void on_configured(struct lease *l)
+void lease_configured(struct lease *l)
 {
 	if (l->configure_usec == 0) {
 		l->configured_at = now_usec();
@@ -361,16 +375,16 @@ static void on_message(void *userdata, const union worker_msg *m)
 	switch (m->state.state) {
 	case WORKER_STATE_ATTACHED:
 		if (l->state == LEASE_CONNECTING) {
-			on_attached(l, m->state.connect_ns);
+			lease_attached(l, m->state.connect_ns);
 		}
 		break;
 	case WORKER_STATE_CONFIGURED:
 		if (l->state == LEASE_ATTACHED) {
-			on_configured(l);
+			lease_configured(l);
 		}
 		break;
 	case WORKER_STATE_EJECTED:
-		begin_release(l, LEASE_REASON_GUEST_EJECTED, NULL, false);
+		lease_begin_release(l, LEASE_REASON_GUEST_EJECTED, NULL, false);
 		break;
 	default:
 		break;
@@ -387,7 +401,7 @@ static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 			break;
 		}
 		/* The VMM died (its pidfd will say so), or somebody unplugged the device. */
-		begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
+		lease_begin_release(l, LEASE_REASON_VMM_UNPLUGGED, NULL, false);
 		break;
 	case WORKER_DONE_PEER_BAD:
 		lease_failed(l, LEASE_REASON_PEER_VIOLATION, done->detail, false);
@@ -446,6 +460,11 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 		lease_failed(l, LEASE_REASON_WORKER_DIED, "It sent a malformed message.", true);
 		break;
 	default:
+		if (status == PROCESS_STATUS_UNKNOWN) {
+			/* No child of ours. */
+			lease_failed(l, LEASE_REASON_WORKER_DIED, NULL, true);
+			break;
+		}
 		snprintf(detail, sizeof(detail),
 			status < 0 ? "Its worker was ended by signal %d."
 				   : "Its worker ended with status %d.",
@@ -469,7 +488,7 @@ void lease_release(struct lease *l, enum lease_reason reason)
 		lease_end(l);
 		return;
 	}
-	begin_release(l, reason, NULL, false);
+	lease_begin_release(l, reason, NULL, false);
 }
 
 void lease_vm_gone(struct lease *l)
@@ -492,5 +511,5 @@ void lease_vm_gone(struct lease *l)
 		lease_release_step(l);
 		return;
 	}
-	begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
+	lease_begin_release(l, LEASE_REASON_VM_GONE, NULL, true);
 }

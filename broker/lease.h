@@ -13,6 +13,7 @@
 #include "broker/qmp-run.h"
 #include "broker/quota.h"
 #include "protocol/refusal.h"
+#include "protocol/worker.h"
 
 struct device;
 struct vm;
@@ -66,11 +67,15 @@ struct lease {
 	struct charge devices;
 	struct charge bytes;
 	struct charge transfers;
-	struct worker *worker;   // may be NULL
-	struct qmp_request *qmp; // may be NULL: none is running for it
-	int stream_fd;           /* the VM's end, until it is handed over */
-	char qmp_id[32];         /* of its device in the VMM */
-	bool plugged;            /* the VMM has, or may have, its device */
+	uint64_t id;                        /* of its record, and of its worker's socket */
+	uint8_t cookie[WORKER_COOKIE_SIZE]; /* that its worker knows */
+	bool kept;                          /* it was told to outlive us */
+	struct worker *worker;              // may be NULL
+	struct qmp_request *qmp;            // may be NULL: none is running for it
+	int stream_fd;                      /* the VM's end, until it is handed over */
+	char qmp_id[32];                    /* of its device in the VMM */
+	bool plugged;                       /* the VMM has, or may have, its device */
+	pid_t vmm_pid;                      /* of the VMM then; 0: unknown */
 	struct lease_options options;
 	bool taking;             /* the device's take() runs */
 	bool taken;              /* and owes a give_back() */
@@ -90,6 +95,11 @@ struct lease {
 int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
 	struct refusal_text *text) _must_check_;
 
+/* A lease as nothing is done for it yet, in d and vm, charged for a device. 0 with the lease;
+ * -errno or REFUSAL_QUOTA with text. */
+int lease_new(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct lease **out, struct refusal_text *text) _must_check_;
+
 /* Compares what should be with what is: claims if the VM is up and nothing holds it back. */
 void lease_reconcile(struct lease *l);
 /* Ends it, whatever it is doing; asynchronous unless nothing was going on: l may be gone then. */
@@ -102,6 +112,8 @@ void lease_given_back(struct lease *l);
 /* The VMM's process is gone. l stays decided for its return. */
 void lease_vm_gone(struct lease *l);
 
+/* The reason with this code, or LEASE_REASON_NONE. */
+enum lease_reason lease_reason_of(const char *code);
 const char *lease_state_name(enum lease_state state);
 const char *lease_reason_code(enum lease_reason reason);
 const char *lease_reason_sentence(enum lease_reason reason);

@@ -164,6 +164,21 @@ static int on_stop_signal(
 	return 0;
 }
 
+/* The next broker goes on with what is lent: a restart, an upgrade. */
+static int on_leave_signal(
+	sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
+{
+	struct broker *b = userdata;
+
+	if (!b->stopping) {
+		log_info("devbrokerd: leaving; what is lent waits for the next one");
+		sd_notify(false, "STOPPING=1");
+		b->leaving = true;
+		sd_event_exit(b->event, 0);
+	}
+	return 0;
+}
+
 static int on_reload_signal(
 	sd_event_source *source, const struct signalfd_siginfo *info, void *userdata)
 {
@@ -187,11 +202,15 @@ static int watch_signals(struct broker *b)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = sd_event_add_signal(b->event, NULL, SIGTERM, on_stop_signal, b);
 	if (r >= 0) {
 		r = sd_event_add_signal(b->event, NULL, SIGINT, on_stop_signal, b);
+	}
+	if (r >= 0) {
+		r = sd_event_add_signal(b->event, NULL, SIGUSR1, on_leave_signal, b);
 	}
 	return r < 0 ? r : sd_event_add_signal(b->event, NULL, SIGHUP, on_reload_signal, b);
 }
@@ -320,12 +339,19 @@ int main(int argc, char **argv)
 			/* Nothing can be waited for; workers end when their sockets close. */
 			return die(r, &text, "the event loop failed");
 		}
+	} else if (b.n_processes > 0) {
+		/* What an earlier one lent waits for one that starts. */
+		b.leaving = true;
 	} else if (b.event) {
 		/* What configuration lends is decided, and no more than that yet. */
 		broker_stop(&b);
 	}
 	bus_server_destroy(b.bus);
 	b.bus = NULL;
+	if (b.leaving) {
+		/* Workers see their sockets close, as they would if it were killed. */
+		_exit(r);
+	}
 	broker_finish(&b);
 	return r;
 }

@@ -22,7 +22,8 @@ struct process {
 	pid_t pid;
 	int pidfd; /* -1: the spawner has not answered yet */
 	sd_event_source *source;
-	uint32_t uid_slot;
+	uint32_t uid_slot; /* PROCESS_NO_SLOT: none of ours */
+	bool adopted;      /* no child of ours */
 	bool kill;
 };
 
@@ -31,7 +32,9 @@ static void finish(struct process *p, int error, int status)
 	struct broker *b = p->broker;
 
 	p->source = sd_event_source_disable_unref(p->source);
-	broker_return_uid(b, p->uid_slot);
+	if (p->uid_slot != PROCESS_NO_SLOT) {
+		broker_return_uid(b, p->uid_slot);
+	}
 	b->n_processes--;
 	if (p->ended) {
 		p->ended(p->userdata, error, status);
@@ -44,12 +47,17 @@ static void finish(struct process *p, int error, int status)
 
 static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
+	struct process *p = userdata;
 	siginfo_t info = {0};
 
+	if (p->adopted) {
+		finish(p, 0, PROCESS_STATUS_UNKNOWN);
+		return 0;
+	}
 	if (waitid(P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG) < 0 || info.si_pid == 0) {
 		return 0;
 	}
-	finish(userdata, 0, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
+	finish(p, 0, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
 	return 0;
 }
 
@@ -137,6 +145,40 @@ int process_start(struct broker *b, enum spawner_program program, const char *na
 		free(p->name);
 		free(p);
 		return r;
+	}
+	b->n_processes++;
+	*out = p;
+	return 0;
+}
+
+int process_adopt(struct broker *b, enum spawner_program program, const char *name, pid_t pid,
+	int pidfd, uint32_t uid_slot, process_ended ended, void *userdata, struct process **out)
+{
+	struct process *p = calloc(1, sizeof(*p));
+	int r = -ENOMEM;
+
+	if (p) {
+		*p = (struct process){.broker = b,
+			.program = program,
+			.ended = ended,
+			.userdata = userdata,
+			.pid = pid,
+			.pidfd = pidfd,
+			.uid_slot = uid_slot,
+			.adopted = true};
+		p->name = strdup(name);
+		r = p->name ? sd_event_add_io(
+				      b->event, &p->source, pidfd, EPOLLIN, on_process_exit, p)
+			    : -ENOMEM;
+	}
+	if (r < 0) {
+		safe_close(pidfd);
+		free(p ? p->name : NULL);
+		free(p);
+		return r;
+	}
+	if (uid_slot != PROCESS_NO_SLOT) {
+		broker_claim_uid(b, uid_slot);
 	}
 	b->n_processes++;
 	*out = p;

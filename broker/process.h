@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/cleanup.h"
@@ -20,6 +21,9 @@ struct process;
  * then something else. What was asked for does not count. */
 #define PROCESS_MESSAGES_PER_PING 256
 
+#define PROCESS_STATUS_UNKNOWN INT32_MIN
+#define PROCESS_NO_SLOT        UINT32_MAX
+
 /* It is reaped, or could not be started or watched (error: -errno, else 0). status: its exit
  * status, or -signal. From the loop; p is gone when this returns. */
 typedef void (*process_ended)(void *userdata, int error, int status);
@@ -29,6 +33,12 @@ typedef void (*process_ended)(void *userdata, int error, int status);
 int process_start(struct broker *b, enum spawner_program program, const char *name,
 	const char *const *args, size_t n_args, const int *fds, size_t n_fds, process_ended ended,
 	void *userdata, struct process **out) _must_check_;
+/* The same for one that an earlier broker started: no child of ours, so nobody knows how it ended
+ * (PROCESS_STATUS_UNKNOWN). Takes pidfd even on error. uid_slot: its worker uid, which nobody else
+ * gets; PROCESS_NO_SLOT: it is not one of ours. 0 or -errno. */
+int process_adopt(struct broker *b, enum spawner_program program, const char *name, pid_t pid,
+	int pidfd, uint32_t uid_slot, process_ended ended, void *userdata,
+	struct process **out) _must_check_;
 /* 0: there is none yet, or p is NULL. */
 pid_t process_pid(const struct process *p);
 /* SIGKILL, now or as soon as it is there; ended follows. NULL is fine. */

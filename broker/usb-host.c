@@ -15,6 +15,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "broker/adopt.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/device-usb.h"
@@ -406,6 +407,10 @@ static void on_record(void *userdata, const struct usb_record *record)
 		usb_record_remove(b->run_dir, record->key);
 		return;
 	}
+	if (u->device.lease && u->device.lease->taken) {
+		usb_adopt_claim(u, record);
+		return;
+	}
 	usb_claim_restore(u, record);
 }
 
@@ -425,6 +430,18 @@ static int on_slow(sd_event_source *source, uint64_t usec, void *userdata)
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+/* The rules may be others than when it was lent. */
+static void check_adopted(struct broker *b)
+{
+	struct device *d, *next;
+
+	list_for_each_safe (d, next, &b->devices, link) {
+		if (device_usb(d) && d->lease && contradicts(d->lease, &device_usb(d)->decision)) {
+			lease_release(d->lease, LEASE_REASON_POLICY);
+		}
+	}
+}
+
 int usb_host_start(struct broker *b)
 {
 	int r = hotplug_create(b->event, &hotplug_ops, b, &b->hotplug);
@@ -435,6 +452,7 @@ int usb_host_start(struct broker *b)
 	if (r < 0) {
 		return r;
 	}
+	adopt_leases(b, "usb:");
 	r = usb_record_each(b->run_dir, on_record, b);
 	if (r < 0) {
 		log_warn("devbrokerd: can't read what an earlier one has taken from the host: %s",
@@ -446,6 +464,8 @@ int usb_host_start(struct broker *b)
 		return r;
 	}
 	b->usb_started = true;
+	adopt_finish(b);
+	check_adopted(b);
 	/* Now that all are known: twins can't be told apart. */
 	usb_host_decide_all(b);
 	return 0;

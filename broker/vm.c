@@ -26,6 +26,7 @@
 #include "broker/gpu.h"
 #include "broker/lease.h"
 #include "broker/usb-host.h"
+#include "broker/vm-record.h"
 
 #define USEC_PER_MSEC UINT64_C(1000)
 #define RETRY_FIRST   (50 * USEC_PER_MSEC)
@@ -394,6 +395,9 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	bus_vm_added(b, vm);
 	_unused_ int probed = vm_probe(vm, NULL);
 	usb_host_reconcile_all(b);
+	if (!o->from_config) {
+		vm_note(vm, o->gpu_group);
+	}
 	*out = vm;
 	return 0;
 }
@@ -405,6 +409,7 @@ int vm_remove(struct vm *vm, struct refusal_text *text)
 			vm->n_leases == 1 ? "" : "s");
 	}
 	bus_vm_removed(vm->broker, vm);
+	vm_forget_note(vm);
 	vm_destroy(vm);
 	return 0;
 }

@@ -176,6 +176,12 @@ static void worker_on_ended(void *userdata, int error, int status)
 	worker_report_end(w, end, status);
 }
 
+static int worker_listen(struct worker *w)
+{
+	return sd_event_add_io(
+		w->broker->event, &w->control_source, w->control, EPOLLIN, worker_on_control, w);
+}
+
 static int worker_connect(struct worker *w, int *peer_out)
 {
 	int pair[2];
@@ -185,8 +191,7 @@ static int worker_connect(struct worker *w, int *peer_out)
 	}
 	w->control = pair[0];
 	*peer_out = pair[1];
-	return sd_event_add_io(
-		w->broker->event, &w->control_source, w->control, EPOLLIN, worker_on_control, w);
+	return worker_listen(w);
 }
 
 static int worker_spawn(struct worker *w, const char *const *args, size_t n_args, int control_peer,
@@ -208,6 +213,36 @@ static int worker_spawn(struct worker *w, const char *const *args, size_t n_args
 		n_fds + 1, worker_on_ended, w, &w->process);
 }
 
+static struct worker *worker_new(struct broker *b, enum spawner_program program, const char *name,
+	const struct worker_ops *ops, void *userdata)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		return NULL;
+	}
+	*w = (struct worker){
+		.broker = b, .program = program, .ops = ops, .userdata = userdata, .control = -1};
+	list_init(&w->link);
+	w->name = strdup(name);
+	if (!w->name) {
+		worker_free(w);
+		return NULL;
+	}
+	return w;
+}
+
+static void worker_enter(struct worker *w)
+{
+	struct broker *b = w->broker;
+
+	list_append(&b->workers, &w->link);
+	if (b->n_workers++ == 0) {
+		sd_event_source_set_time(b->heartbeat, now_usec() + WORKER_HEARTBEAT_USEC);
+		sd_event_source_set_enabled(b->heartbeat, SD_EVENT_ON);
+	}
+}
+
 int worker_start(struct broker *b, enum spawner_program program, const char *name,
 	const char *const *args, size_t n_args, const int *fds, size_t n_fds,
 	const struct worker_ops *ops, void *userdata, struct worker **out)
@@ -219,19 +254,12 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 	if (b->n_workers >= BROKER_WORKERS_MAX) {
 		return -EAGAIN;
 	}
-	w = calloc(1, sizeof(*w));
+	w = worker_new(b, program, name, ops, userdata);
 	if (!w) {
 		return -ENOMEM;
 	}
-	*w = (struct worker){.broker = b,
-		.program = program,
-		.ops = ops,
-		.userdata = userdata,
-		.control = -1,
-		.end_deadline = now_usec() + READY_WITHIN};
-	list_init(&w->link);
-	w->name = strdup(name);
-	r = w->name ? worker_connect(w, &peer) : -ENOMEM;
+	w->end_deadline = now_usec() + READY_WITHIN;
+	r = worker_connect(w, &peer);
 	if (r >= 0) {
 		r = worker_spawn(w, args, n_args, peer, fds, n_fds);
 	}
@@ -239,10 +267,36 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 		worker_free(w);
 		return r;
 	}
-	list_append(&b->workers, &w->link);
-	if (b->n_workers++ == 0) {
-		sd_event_source_set_time(b->heartbeat, now_usec() + WORKER_HEARTBEAT_USEC);
-		sd_event_source_set_enabled(b->heartbeat, SD_EVENT_ON);
+	worker_enter(w);
+	*out = w;
+	return 0;
+}
+
+int worker_adopt(struct broker *b, enum spawner_program program, const char *name, int control,
+	pid_t pid, int pidfd, uint32_t uid_slot, const struct worker_ops *ops, void *userdata,
+	struct worker **out)
+{
+	struct worker *w = b->n_workers < BROKER_WORKERS_MAX
+				   ? worker_new(b, program, name, ops, userdata)
+				   : NULL;
+	int r;
+
+	if (!w) {
+		safe_close(control);
+		safe_close(pidfd);
+		return -ENOMEM;
+	}
+	w->control = control;
+	w->ready = true;
+	r = process_adopt(b, program, name, pid, pidfd, uid_slot, worker_on_ended, w, &w->process);
+	if (r < 0) {
+		worker_free(w);
+		return r;
+	}
+	worker_enter(w);
+	if (worker_listen(w) < 0) {
+		/* Deaf, it would be taken for one that hangs. */
+		process_kill(w->process);
 	}
 	*out = w;
 	return 0;
@@ -260,6 +314,18 @@ void worker_configured(struct worker *w, int error)
 
 	worker_msg_init(&m, WORKER_MSG_CONFIGURED);
 	m.configured.error = error;
+	if (!w->reaped) {
+		worker_send(w, &m);
+	}
+}
+
+void worker_keep(struct worker *w, const uint8_t cookie[WORKER_COOKIE_SIZE], uint64_t orphan_usec)
+{
+	union worker_msg m;
+
+	worker_msg_init(&m, WORKER_MSG_KEEP);
+	memcpy(m.keep.cookie, cookie, WORKER_COOKIE_SIZE);
+	m.keep.orphan_usec = orphan_usec;
 	if (!w->reaped) {
 		worker_send(w, &m);
 	}

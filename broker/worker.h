@@ -17,7 +17,7 @@ struct broker;
 
 enum worker_end {
 	WORKER_END_DONE,   /* it said why (worker::done) and exited */
-	WORKER_END_EXITED, /* it exited without a word, or a signal ended it (status of waitid) */
+	WORKER_END_EXITED, /* it exited without a word, or a signal ended it (struct process) */
 	WORKER_END_HUNG,   /* it missed its heartbeats, or overstayed; we killed it */
 	WORKER_END_BAD,    /* it sent a malformed message; we killed it */
 	WORKER_END_SPAWN,  /* it never started: errno */
@@ -62,6 +62,14 @@ int worker_start(struct broker *b, enum spawner_program program, const char *nam
 	const char *const *args, size_t n_args, const int *fds, size_t n_fds,
 	const struct worker_ops *ops, void *userdata, struct worker **out) _must_check_;
 
+/* The same for one that an earlier broker started, over a new connection to it. Takes control and
+ * pidfd even on error. It is ready. uid_slot: as in process_adopt. 0 or -errno. */
+int worker_adopt(struct broker *b, enum spawner_program program, const char *name, int control,
+	pid_t pid, int pidfd, uint32_t uid_slot, const struct worker_ops *ops, void *userdata,
+	struct worker **out) _must_check_;
+
+/* It goes on without us, and waits orphan_usec for another broker that knows the cookie. */
+void worker_keep(struct worker *w, const uint8_t cookie[WORKER_COOKIE_SIZE], uint64_t orphan_usec);
 /* Tells it to say goodbye to its guest, flush and end. It gets 5 s, or 60 s once it says that it is
  * flushing. */
 void worker_detach(struct worker *w);

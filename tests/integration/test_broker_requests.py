@@ -194,20 +194,6 @@ class Start(BrokerCase):
         p = subprocess.run(self.broker.argv(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20)
         return p.returncode, p.stdout
 
-    def test_after_a_killed_one(self):
-        self.start()
-        vmm = self.vmm()
-        image = self.disk()
-        pid = self.attached(vmm)["worker_pid"]
-        self.broker.kill()
-        # Its worker ends by itself, and so does what was plugged.
-        wait_until(lambda: not Path(f"/proc/{pid}").exists())
-        self.assertTrue((self.broker.run_dir / "bus").is_socket())
-        self.broker.start()
-        self.broker.cli("vm", "add", "win", "--qmp", vmm.path)
-        self.broker.cli("disk", "add", image, "--name", "stick")
-        self.attached(vmm)
-
     def test_stop_while_busy(self):
         """Stopping is bounded whatever is under way."""
         for moment in ("claiming", "stopped worker", "no greeting"):

@@ -8,6 +8,7 @@ them (usbredir.Stick). Options make it a bad VMM, or one whose guest is not as u
 import argparse
 import json
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -31,6 +32,12 @@ class Refused(Exception):
     def __init__(self, text, kind="GenericError"):
         super().__init__(text)
         self.kind = kind
+
+
+def ended(sock):
+    p = select.poll()
+    p.register(sock, 0)
+    return bool(p.poll(0))
 
 
 class Server:
@@ -109,6 +116,9 @@ class Server:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        elif name == "query-chardev" and not self.options.close_on:
+            return [{"label": i, "frontend-open": True, "filename": "disconnected:unix:" if ended(s) else "unix:"}
+                    for i, s in self.chardevs.items()]
         elif name != "qmp_capabilities":
             raise Refused(f"The command {name} has not been found")
         return {}

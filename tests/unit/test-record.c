@@ -52,7 +52,7 @@ static struct lease_record example(const char *state)
 		.cookie = COOKIE,
 		.bytes = UINT64_MAX,
 		.interfaces = UINT32_MAX,
-		.by_policy = true,
+		.options = {.interfaces = UINT32_MAX, .by_policy = true},
 		.path = "/a path/with=signs and \xc3\xa4",
 	};
 

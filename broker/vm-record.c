@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/vm-record.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/record.h"
+#include "broker/vm.h"
+
+struct vm_record {
+	char name[NAME_MAX_LENGTH + 1];
+	char qmp[108];
+	char bus[64];
+	uint32_t devices;
+	uint64_t bytes;
+	uint32_t transfers;
+	uint64_t gpu_memory;
+	char gpu_group[64];
+};
+
+static bool record_ok(const char *name, const void *record)
+{
+	const struct vm_record *r = record;
+
+	return strcmp(r->name, name) == 0 && config_name_ok(name);
+}
+
+static const struct record_field fields[] = {
+	RECORD_TEXT_FIELD("name", vm_record, name),
+	RECORD_TEXT_FIELD("qmp", vm_record, qmp),
+	RECORD_TEXT_FIELD("bus", vm_record, bus),
+	RECORD_U32_FIELD("devices", vm_record, devices),
+	RECORD_U64_FIELD("bytes-in-flight", vm_record, bytes),
+	RECORD_U32_FIELD("transfers-in-flight", vm_record, transfers),
+	RECORD_U64_FIELD("gpu-memory", vm_record, gpu_memory),
+	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
+};
+
+static const struct record_kind kind = {
+	.directory = "vms",
+	.header = "devbroker-vm 1",
+	.fields = fields,
+	.n_fields = ARRAY_SIZE(fields),
+	.size = sizeof(struct vm_record),
+	.ok = record_ok,
+};
+
+void vm_note(const struct vm *vm, const char *gpu_group)
+{
+	struct vm_record r = {
+		.devices = vm->limits.devices,
+		.bytes = vm->limits.bytes_in_flight,
+		.transfers = vm->limits.transfers_in_flight,
+		.gpu_memory = vm->gpu_memory.limit,
+	};
+	int e;
+
+	snprintf(r.name, sizeof(r.name), "%s", vm->name);
+	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp);
+	snprintf(r.bus, sizeof(r.bus), "%s", vm->bus);
+	snprintf(r.gpu_group, sizeof(r.gpu_group), "%s", gpu_group ? gpu_group : "");
+	e = record_write(vm->broker->run_dir, &kind, r.name, &r);
+	if (e < 0) {
+		log_warn("vm %s: can't write it down: %s. Another devbrokerd will not know it.",
+			vm->name, strerror(-e));
+	}
+}
+
+void vm_forget_note(const struct vm *vm)
+{
+	record_remove(vm->broker->run_dir, &kind, vm->name);
+}
+
+static void on_record(void *userdata, const char *name, const void *record)
+{
+	const struct vm_record *r = record;
+	struct broker *b = userdata;
+	const struct vm_options o = {
+		.name = r->name,
+		.qmp = r->qmp,
+		.bus = r->bus,
+		.limits = {r->devices, r->bytes, r->transfers},
+		.gpu_memory = r->gpu_memory,
+		.gpu_group = r->gpu_group[0] ? r->gpu_group : NULL,
+	};
+	struct refusal_text text = {0};
+	struct vm *vm;
+	int e;
+
+	if (broker_vm_named(b, name)) {
+		return;
+	}
+	e = quota_limits_check(&o.limits, &text);
+	if (e == 0) {
+		e = vm_add(b, &o, &vm, &text);
+	}
+	if (e != 0) {
+		log_warn("vm %s: an earlier devbrokerd knew it, and it can't be had again: %s",
+			name, e < 0 ? strerror(-e) : text.sentence);
+	}
+}
+
+void vm_restore_all(struct broker *b)
+{
+	int e = record_each(b->run_dir, &kind, on_record, b);
+
+	if (e < 0) {
+		log_warn("devbrokerd: can't read which VMs an earlier one knew: %s", strerror(-e));
+	}
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT
+ * VMs that clients added: the next broker knows them too, unless this one is stopped.
+ */
+#pragma once
+
+struct broker;
+struct vm;
+
+/* gpu_group may be NULL. */
+void vm_note(const struct vm *vm, const char *gpu_group);
+void vm_forget_note(const struct vm *vm);
+/* Adds those that an earlier broker had noted, where configuration has no VM of that name. */
+void vm_restore_all(struct broker *b);
