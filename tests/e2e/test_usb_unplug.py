@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import gadgets
+import restarts
 import runner
 from guest import LabError
 from host_case import Ours, Peer, read_sha256, wait_background
@@ -232,21 +233,51 @@ def test_worker_killed(lab):
 
 
 def test_broker_killed(lab):
-    """broker killed: the next one gives the host its drivers back, and can lend again"""
+    """broker killed (SIGKILL) and started again 10 times under I/O to a host's stick: no error in the guest"""
     h, b, g, ours = start(lab, "stick")
+    idle = b.idle()
     ours.lend("stick")
-    reads(g, g.wait_disk("stick"))
-    time.sleep(0.5)
-    b.kill()
-    b = lab.start_broker(VM)
-    lab.note(f"host driver back after {h.wait_drivers('stick', ['usb-storage'], timeout=20):.1f} s")
-    wait_background(g, "ended")
-    b.wait_vm("guest", "up")
-    g.wait_no_usb("stick")
-    ours.lend("stick")
-    g.wait_disk("stick")
+    disk = g.wait_disk("stick")
+    name = ours.wait_device("stick")["name"]
+    drivers = []
+
+    def again():
+        b.start()
+        drivers.append(h.drivers("stick"))
+
+    restarts.restart(lab, g, disk, name, 10, b.kill, again)
+    # No driver of the host has had it meanwhile, and then it comes back.
+    assert drivers == [["usbfs"]] * 10, drivers
     ours.take_back("stick")
-    h.wait_drivers("stick", ["usb-storage"])
+    lab.note(f"host driver back after {h.wait_drivers('stick', ['usb-storage']):.1f} s")
+    check_gone(lab, h, b, g, idle)
+
+
+def test_unplugged_without_broker(lab):
+    """unplugged, or its worker killed, while there is no broker: the next one tells the guest, or lends it again"""
+    h, b, g, ours = start(lab, "one", "two")
+    for serial in ("one", "two"):
+        ours.lend(serial)
+        g.wait_disk(serial)
+    two = ours.wait_device("two")
+    b.kill()
+    h.unplug("one")
+    h.run(f"kill -KILL {two['worker_pid']}")
+    g.forget_dmesg()
+    b.start()
+    g.wait_no_usb("one")
+    b.wait_state(two["name"], "configured")
+    g.wait_disk("two")
+    again = ours.wait_device("two")
+    assert again["worker_pid"] != two["worker_pid"], again
+    ours.take_back("two")
+    h.wait_drivers("two", ["usb-storage"])
+    assert not [d for d in b.cli("list")["devices"] if d["serial"] == "one"]
+    deadline = time.monotonic() + 15
+    while g.objects() or b.workers():
+        assert time.monotonic() < deadline, (g.objects(), b.workers())
+        time.sleep(0.1)
+    assert h.run("ls /run/devbroker/workers").strip() == "", h.run("ls /run/devbroker/workers")
 
 
 def test_vm_killed(lab):
