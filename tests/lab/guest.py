@@ -131,6 +131,7 @@ class Guest:
         self.accel = accel or accelerator(images)
         self.paused = paused
         self.extra = list(extra)
+        self.env = None  # as ours
         self.process = None
         self.console = None
         self.qmp = None
@@ -139,13 +140,14 @@ class Guest:
         self.qmp_path = self.work / "broker.qmp"
         self.serial = self.work / "serial.log"
 
+    MACHINE = "q35"
     MEMORY = "256"
     CMDLINE = "usb_storage.delay_use=0"
     PORTS = 8
 
     def argv(self):
         cpu = "host" if self.accel == "kvm" else "max"
-        return [QEMU, "-M", "q35", "-accel", self.accel, "-cpu", cpu, "-m", self.MEMORY, "-smp", "1", "-nodefaults",
+        return [QEMU, "-M", self.MACHINE, "-accel", self.accel, "-cpu", cpu, "-m", self.MEMORY, "-smp", "1", "-nodefaults",
                 "-no-user-config", "-display", "none", "-kernel", str(self.images.vmlinux), "-initrd",
                 str(self.images.initrd), "-append",
                 f"console=ttyS0 quiet loglevel=7 nokaslr mitigations=off panic=-1 {self.CMDLINE}",
@@ -163,7 +165,7 @@ class Guest:
         self.log_at = 0
         log = open(self.work / "qemu.log", "ab")
         self.process = subprocess.Popen(self.argv() + list(more) + self.extra, stdin=subprocess.DEVNULL, stdout=log,
-                                        stderr=log, preexec_fn=die_with_parent)
+                                        stderr=log, env=self.env, preexec_fn=die_with_parent)
         log.close()
 
     def _connect(self, timeout):

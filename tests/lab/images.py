@@ -18,7 +18,7 @@ APPLETS = ["sh", "mount", "umount", "insmod", "cat", "ls", "sleep", "dd", "sha25
            "stty", "mkdir", "echo", "dmesg", "seq", "tail", "head", "grep", "wc", "fdisk", "cp", "rm", "kill",
            "cut", "tr", "readlink", "basename", "blockdev", "date", "true", "printf", "cmp", "find", "hexdump",
            "sed", "ip", "ping", "nc", "timeout", "usleep", "ln", "base64",
-           "awk", "xxd"]
+           "awk", "xxd", "mkfifo", "gzip"]
 # Programs of tests/lab, linked statically.
 TOOLS = ["blockio", "usbpoke"]
 
@@ -66,6 +66,8 @@ class Images:
     """vmlinux and initrd, ready to boot."""
 
     NAME = "guest"
+    MODULES = MODULES
+    TOOLS = TOOLS
 
     def __init__(self, cache, source, say=print):
         self.cache = Path(cache)
@@ -114,7 +116,7 @@ class Images:
 
     def sources(self):
         """The files whose change makes another initramfs."""
-        return [Path(__file__), Path("/usr/bin/lsusb"), *(self.source / f"tests/lab/{tool}.c" for tool in TOOLS)]
+        return [Path(__file__), Path("/usr/bin/lsusb"), *(self.source / f"tests/lab/{tool}.c" for tool in self.TOOLS)]
 
     def _initrd(self):
         stamp = hashlib.sha256(b"".join(p.read_bytes() for p in self.sources()) + self.version.encode()).hexdigest()
@@ -139,12 +141,12 @@ class Images:
         """Puts everything but busybox itself into the root folder of the initramfs."""
         for a in APPLETS:
             (root / "bin" / a).symlink_to("busybox")
-        for tool in TOOLS:
+        for tool in self.TOOLS:
             run("gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", str(root / "bin" / tool),
                 str(self.source / f"tests/lab/{tool}.c"))
         for path in ["/usr/bin/lsusb", *libraries("/usr/bin/lsusb")]:
             install(root, path, "/bin/lsusb" if path == "/usr/bin/lsusb" else None)
-        order = self.modules(MODULES)
+        order = self.modules(self.MODULES)
         for path in order:
             shutil.copy(path, root / "lib/modules" / path.name)
         init = root / "init"

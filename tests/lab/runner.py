@@ -11,6 +11,7 @@ from pathlib import Path
 import guest
 import images
 from broker import Broker
+from gpu_guest import GpuGuest, GpuImages
 from guest import Guest, LabError
 from host import Host
 from host_broker import HostBroker
@@ -51,6 +52,13 @@ class Lab:
         g = Guest(self.images, self.work / name, name, extra=extra, **kw)
         self.guests.append(g)
         return g.start() if start else g
+
+    def gpu_guest(self, name, socket, **kw):
+        """A running guest whose GPU is behind that socket."""
+        images = GpuImages(self.images.cache, self.images.source, self.images.say)
+        g = GpuGuest(images, self.work / name, name, socket=socket, build=build_dir(), **kw)
+        self.guests.append(g)
+        return g.start()
 
     def vm(self, name="guest", **kw):
         """A running guest that the broker knows."""

@@ -25,6 +25,7 @@ strace:strace
 /usr/include/ini.h:libinih-dev
 /usr/include/jansson.h:libjansson-dev
 /usr/include/png.h:libpng-dev
+/usr/include/libdrm/drm_mode.h:libdrm-dev
 /usr/include/cmocka.h:libcmocka-dev
 scdoc:scdoc
 qemu-system-x86_64:qemu-system-x86
