@@ -125,7 +125,7 @@ class HostImages(Images):
         build = Path(build)
         files = {
             "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay",
-                    build / "tests/lab/fake-device", build / "tests/lab/tcp-run"],
+                    build / "tests/lab/fake-device", build / "tests/lab/tcp-run", build / "tests/lab/uevent-times"],
             "libexec": [*sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
                         build / "broker/devbroker-keyboards"],
             "rules": sorted((build / "udev-rules").glob("*.rules")),
