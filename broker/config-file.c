@@ -31,7 +31,7 @@ struct parse {
 	size_t n_keys;
 	void *target;
 	const struct config_sections *sections; // NULL: sections have no names
-	unsigned int section_line;              /* of the section that has begun */
+	unsigned int section_line, section_column; /* of the section that has begun */
 	const char *line;                   /* the one inih has now, blanks before it included */
 	unsigned int seen[CONFIG_KEYS_MAX]; /* line of each key, 0: not yet */
 	int result; /* first error, 0: none; inih goes on, so this stops the rest */
@@ -257,8 +257,8 @@ static int begin_section(struct parse *p, const char *section)
 	int r = p->section_line > 0 ? check_required(p) : 0;
 
 	p->section_line = p->place.line;
+	p->section_column = p->place.column;
 	memset(p->seen, 0, sizeof(p->seen));
-	p->place.column = 0;
 	return r == 0 ? p->sections->begin(p->target, name ? name + 1 : "", &p->place) : r;
 }
 
@@ -321,6 +321,9 @@ static char *read_line(char *out, int size, void *userdata)
 	while (eol > line && is_blank(eol[-1])) {
 		eol--;
 	}
+	if (p->sections) {
+		p->place.column = (unsigned int)(line - p->line) + 1;
+	}
 	length = (size_t)(eol - line);
 	p->result = check_line(p, line, length, (size_t)size - 3);
 	if (p->result != 0) {
@@ -337,7 +340,7 @@ static int check_required(const struct parse *p)
 	struct config_place whole = p->place;
 
 	whole.line = p->sections ? p->section_line : 0;
-	whole.column = 0;
+	whole.column = p->sections ? p->section_column : 0;
 	for (size_t i = 0; i < p->n_keys; i++) {
 		if (p->keys[i].how & CONFIG_REQUIRED && p->seen[i] == 0) {
 			return config_refuse(&whole, "%s= in [%s] is missing", p->keys[i].name,

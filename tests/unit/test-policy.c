@@ -275,19 +275,19 @@ static void broken_rules(void **state)
 		const char *sentence;
 	} all[] = {
 		{"Action=deny\n",
-			"policy.d/10-test.conf:1: a section must come before the first key"},
+			"policy.d/10-test.conf:1:1: a section must come before the first key"},
 		{"[rule]\nAction=deny\n",
-			"policy.d/10-test.conf:1: a rule needs a name without blanks: [rule NAME]"},
+			"policy.d/10-test.conf:1:1: a rule needs a name without blanks: [rule NAME]"},
 		{"[rule a b]\n",
-			"policy.d/10-test.conf:1: a rule needs a name without blanks: [rule NAME]"},
-		{"[rules a]\n", "policy.d/10-test.conf:1: unknown section [rules a]; known "
+			"policy.d/10-test.conf:1:1: a rule needs a name without blanks: [rule NAME]"},
+		{"[rules a]\n", "policy.d/10-test.conf:1:1: unknown section [rules a]; known "
 				"sections: [rule]"},
 		{"[rule a]\nMatch=id=0781:*\n",
-			"policy.d/10-test.conf:1: Action= in [rule] is missing"},
+			"policy.d/10-test.conf:1:1: Action= in [rule] is missing"},
 		{"[rule a]\n[rule b]\nAction=deny\n",
-			"policy.d/10-test.conf:1: Action= in [rule] is missing"},
+			"policy.d/10-test.conf:1:1: Action= in [rule] is missing"},
 		{"[rule a]\nAction=deny\nAction=hold\n",
-			"policy.d/10-test.conf:3: key \"Action\" is given twice; first in line 2"},
+			"policy.d/10-test.conf:3:1: key \"Action\" is given twice; first in line 2"},
 		{"[rule a]\nAction=attach\n", "policy.d/10-test.conf:2:8: Action=attach is not "
 					      "attach VM, offer VM…, hold, deny or ignore"},
 		{"[rule a]\nAction = deny win11\n",
@@ -314,8 +314,8 @@ static void broken_rules(void **state)
 			"high, super, super+ or a number of Mbit/s"},
 		{"[rule a]\nAction=deny\nReset=perhaps\n",
 			"policy.d/10-test.conf:3:7: Reset=perhaps is not yes or no"},
-		{"[rule a]\nAcction=deny\n",
-			"policy.d/10-test.conf:2: unknown key \"Acction\" in [rule a] "
+		{"[rule a]\n  Acction=deny\n",
+			"policy.d/10-test.conf:2:3: unknown key \"Acction\" in [rule a] "
 			"(did you mean Action?); known keys: Match, Action, HostDrivers, "
 			"LastInput, Reset, ReadOnly, AllowFirmware, Interfaces, BytesInFlight, "
 			"TransfersInFlight, Follow"},
