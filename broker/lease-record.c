@@ -36,6 +36,8 @@ static const struct record_field fields[] = {
 	RECORD_U64_FIELD("bytes-in-flight", lease_record, bytes),
 	RECORD_U64_FIELD("transfers-in-flight", lease_record, transfers),
 	RECORD_U32_FIELD("vm-interfaces", lease_record, options.interfaces),
+	RECORD_U64_FIELD("vm-bytes-in-flight", lease_record, options.bytes_in_flight),
+	RECORD_U32_FIELD("vm-transfers-in-flight", lease_record, options.transfers_in_flight),
 	RECORD_BOOL_FIELD("keep-drivers-off", lease_record, options.keep_drivers_off),
 	RECORD_BOOL_FIELD("last-input", lease_record, options.last_input),
 	RECORD_BOOL_FIELD("no-reset", lease_record, options.no_reset),
