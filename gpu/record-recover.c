@@ -58,7 +58,7 @@ static bool claim_extent(struct record *r, const struct journal_resource *res, u
 	uint32_t at = 0;
 
 	if (e.n == 0) {
-		return true;
+		return e.first == 0;
 	}
 	if (e.n > GPU_ENTRIES_MAX || e.first >= JOURNAL_ENTRIES ||
 		e.n > JOURNAL_ENTRIES - e.first) {
@@ -191,7 +191,6 @@ bool record_recover(struct record *r, struct journal *journal, struct gpu *g)
 	uint32_t dropped = 0;
 
 	if (done >= ORDER_MAX || highest >= ORDER_MAX) {
-		log_error("the journal of the last renderer is nonsense; starting with nothing");
 		record_init(r, journal);
 		return false;
 	}

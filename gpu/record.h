@@ -75,5 +75,6 @@ const struct backing_entry *record_entries(const struct record *r, uint32_t slot
 
 /* Reads what another renderer left: whatever was not done is taken back, and g (empty) gets its
  * resources with their pixels, its scanouts and its cursors. What can't be is dropped, with one
- * line. Returns false if the journal is nonsense altogether; it is emptied then. */
+ * line. Returns false if the journal is nonsense altogether; it is emptied then, and that is the
+ * caller's to say. */
 bool record_recover(struct record *r, struct journal *journal, struct gpu *g);

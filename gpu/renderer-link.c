@@ -147,6 +147,10 @@ static void commit_memory(struct renderer *r)
 		r->recover = false;
 		if (record_recover(&r->record, r->journal, r->gpu)) {
 			show_everything(r);
+		} else {
+			log_error("vm %s: the journal of its last renderer is nonsense; starting "
+				  "with nothing",
+				r->options->name);
 		}
 	}
 }
