@@ -64,6 +64,9 @@ void stub_descriptors(struct stub_device *d)
 	append(d, (const uint8_t[]){
 			  CONFIG_SIZE, CONFIG, 0, 0, STUB_INTERFACES, 1, 0, 0x80, super ? 12 : 50});
 	interface(d, 0, 0, 4);
+	if (d->options.storage) {
+		memcpy(d->config + d->config_size - 4, "\x08\x06\x50", 3);
+	}
 	endpoint(d, STUB_BULK_IN, BULK, 0, 0);
 	endpoint(d, STUB_BULK_OUT, BULK, 0, 0);
 	endpoint(d, STUB_INTERRUPT_IN, INTERRUPT, 0, 0);

@@ -49,6 +49,7 @@ static int take_word(const char *word, struct stub_options *o)
 		{"slow", &o->slow, 10},
 		{"busy", &o->busy, 10},
 		{"busy_after", &o->busy_after, 10},
+		{"storage", &o->storage, 10},
 	};
 	size_t length = strcspn(word, "=");
 

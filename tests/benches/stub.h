@@ -68,6 +68,7 @@ struct stub_options {
 	uint32_t slow;         /* slow=N: ms that a reset, a claim, a halt, an altsetting takes */
 	uint32_t busy;         /* busy: a host driver holds the interfaces */
 	uint32_t busy_after;   /* busy_after=N: it does after N claims */
+	uint32_t storage;      /* storage: interface 0 says that it is bulk-only mass storage */
 };
 
 struct stub_endpoint {

@@ -203,6 +203,17 @@ static void cut(uint8_t type, uint8_t *data, size_t max, size_t *size)
 	}
 }
 
+/* A vendor's interface whose firmware can be replaced: DFU 1.1, 4.1. */
+static size_t firmware_interfaces(uint8_t *data, size_t max, uint8_t *n_out)
+{
+	static const uint8_t dfu[] = {
+		INTERFACE(1, 0, 0, 0xfe, 1, 1), 9, 0x21, 0x0d, 0xff, 0, 0, 4, 0x10, 1};
+	size_t size = vendor_interfaces(data, max, n_out);
+
+	*n_out = 2;
+	return put(data, max, size, dfu, sizeof(dfu));
+}
+
 static const struct fake_kind kinds[] = {
 	{"vendor", FAKE_SPEED_HIGH, 0x0001, true, true, vendor_interfaces, NULL},
 	{"microphone", FAKE_SPEED_FULL, 0x0002, true, true, microphone_interfaces, NULL},
@@ -212,6 +223,7 @@ static const struct fake_kind kinds[] = {
 	{"sparse", FAKE_SPEED_HIGH, 0x0006, true, true, sparse_interfaces, NULL},
 	{"lying", FAKE_SPEED_HIGH, 0x0007, true, true, vendor_interfaces, lie},
 	{"crooked", FAKE_SPEED_HIGH, 0x0008, true, true, crooked_interfaces, cut},
+	{"firmware", FAKE_SPEED_HIGH, 0x0009, true, true, firmware_interfaces, NULL},
 };
 
 const struct fake_kind *fake_kind_find(const char *name)

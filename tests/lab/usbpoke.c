@@ -8,6 +8,10 @@
  *                                         as many bulk transfers at once as the kernel takes
  *   usbpoke alt NODE INTERFACE ALT        claims the interface and selects an altsetting
  *   usbpoke config NODE VALUE
+ *   usbpoke request NODE TYPE REQUEST VALUE INDEX
+ *                                         one control request without data; JSON: its errno, or 0
+ *   usbpoke scsi NODE in|out LENGTH COMMAND
+ *                                         of a disk, COMMAND in hex; JSON: sense key and code
  *   usbpoke tty NODE                      a serial line as it should be: raw, no echo
  *   usbpoke play|record NODE CHANNELS     16 bits at 48 kHz from standard input, or to standard
  * output
@@ -15,6 +19,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
+#include <scsi/sg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -178,11 +183,59 @@ static int set_alt(int fd, int interface, int alt)
 	return ioctl(fd, USBDEVFS_SETINTERFACE, &s) < 0 ? fail("set interface") : 0;
 }
 
+static int request(int fd, char **argv)
+{
+	struct usbdevfs_ctrltransfer c = {
+		.bRequestType = (uint8_t)strtoul(argv[0], NULL, 0),
+		.bRequest = (uint8_t)strtoul(argv[1], NULL, 0),
+		.wValue = (uint16_t)strtoul(argv[2], NULL, 0),
+		.wIndex = (uint16_t)strtoul(argv[3], NULL, 0),
+		.timeout = 5000,
+	};
+	int error = ioctl(fd, USBDEVFS_CONTROL, &c) < 0 ? errno : 0;
+
+	printf("{\"error\": %d}\n", error);
+	return 0;
+}
+
+static int scsi(int fd, const char *direction, unsigned int length, const char *hex)
+{
+	unsigned char command[16], sense[32] = {0}, *data = calloc(1, length + 1);
+	struct sg_io_hdr h = {
+		.interface_id = 'S',
+		.dxfer_direction = length == 0                     ? SG_DXFER_NONE
+				   : strcmp(direction, "out") == 0 ? SG_DXFER_TO_DEV
+								   : SG_DXFER_FROM_DEV,
+		.cmd_len = (unsigned char)(strlen(hex) / 2),
+		.mx_sb_len = sizeof(sense),
+		.dxfer_len = length,
+		.dxferp = data,
+		.cmdp = command,
+		.sbp = sense,
+		.timeout = 20000,
+	};
+
+	for (size_t i = 0; i < sizeof(command) && i < strlen(hex) / 2; i++) {
+		char digits[3] = {hex[2 * i], hex[2 * i + 1], '\0'};
+
+		command[i] = (unsigned char)strtoul(digits, NULL, 16);
+	}
+	if (!data || h.cmd_len > sizeof(command) || ioctl(fd, SG_IO, &h) < 0) {
+		free(data);
+		return fail("SG_IO");
+	}
+	printf("{\"status\": %d, \"host\": %d, \"key\": %d, \"code\": %d}\n", h.status,
+		h.host_status, sense[2] & 0x0f, sense[12]);
+	free(data);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 2 ? argv[1] : "";
 	bool play = strcmp(what, "play") == 0, record = strcmp(what, "record") == 0;
-	int flags = play ? O_WRONLY : record ? O_RDONLY : O_RDWR;
+	bool disk = strcmp(what, "scsi") == 0;
+	int flags = play ? O_WRONLY : record || disk ? O_RDONLY : O_RDWR;
 	int fd = argc > 2 ? open(argv[2], flags | O_NOCTTY) : -1, value;
 
 	if (argc > 2 && fd < 0) {
@@ -207,9 +260,16 @@ int main(int argc, char **argv)
 	if ((play || record) && argc == 5) {
 		return sound(fd, play, atoi(argv[3]), atof(argv[4]));
 	}
+	if (strcmp(what, "request") == 0 && argc == 7) {
+		return request(fd, argv + 3);
+	}
+	if (disk && argc == 6) {
+		return scsi(fd, argv[3], (unsigned int)atoi(argv[4]), argv[5]);
+	}
 	if (strcmp(what, "tty") == 0) {
 		return tty_raw(fd);
 	}
-	fprintf(stderr, "usage: usbpoke reset|control|flood|alt|config|tty|play|record NODE ...\n");
+	fprintf(stderr, "usage: usbpoke "
+			"reset|control|flood|alt|config|request|scsi|tty|play|record NODE ...\n");
 	return 2;
 }

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The host suite, part 4: what a guest may see of a lent device, and do to it."""
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
+import gadgets
+import runner
+from broker import CliError
+from host_case import Ours, lsusb, read_sha256
+
+DATA_PROTECT, WRITE_PROTECTED, ILLEGAL_REQUEST, INVALID_OPCODE = 7, 0x27, 5, 0x20
+ENOENT, EPIPE = 2, 32
+
+
+def start(lab):
+    h = lab.host()
+    lab.start_broker()
+    g = lab.vm()
+    return h, g, Ours(lab, g)
+
+
+def scsi(g, disk, direction, length, command):
+    """A command of the guest's own making; returns (sense key, additional sense code)."""
+    said = json.loads(g.run(f"usbpoke scsi /dev/{disk} {direction} {length} {command}", timeout=40))
+    assert said["host"] == 0, said
+    return said["key"], said["code"]
+
+
+def check_protected(g, disk, wanted):
+    """The guest sees a write-protected disk, reads all of it (sha256), and can't write by any way."""
+    assert g.run(f"cat /sys/block/{disk}/ro") == "1"
+    assert read_sha256(g, disk) == wanted
+    code, _ = g.run(f"dd if=/dev/zero of=/dev/{disk} bs=64k count=4 conv=notrunc 2>/dev/null", check=False)
+    assert code != 0
+    # Past the guest's own kernel, which would not even try.
+    sector = "00000008" + "00" + "0001" + "00"
+    assert scsi(g, disk, "out", 512, "2a00" + sector) == (DATA_PROTECT, WRITE_PROTECTED)
+    assert scsi(g, disk, "out", 512, "2e00" + sector) == (DATA_PROTECT, WRITE_PROTECTED)
+    assert scsi(g, disk, "out", 24, "42000000000000001800") == (DATA_PROTECT, WRITE_PROTECTED)
+    assert scsi(g, disk, "out", 65536, "8a00" + "00" * 8 + "00000080" + "0000") == (DATA_PROTECT, WRITE_PROTECTED)
+    assert scsi(g, disk, "none", 0, "040000000000") == (DATA_PROTECT, WRITE_PROTECTED)
+    assert scsi(g, disk, "out", 512, "850a0600000001000000000000403000") == (ILLEGAL_REQUEST, INVALID_OPCODE)
+    assert scsi(g, disk, "in", 64, "c0000000000000000000") == (ILLEGAL_REQUEST, INVALID_OPCODE)
+    assert scsi(g, disk, "in", 512, "2800" + sector) == (0, 0)
+    assert scsi(g, disk, "none", 0, "35000000000000000000") == (0, 0)
+    g.run(f"blockdev --flushbufs /dev/{disk}")
+    assert read_sha256(g, disk) == wanted
+
+
+def test_read_only_stick(lab):
+    """a stick lent read-only is write-protected in the guest; what it holds is the same afterwards, bit by bit"""
+    h, g, ours = start(lab)
+    image = lab.image("storage.img", mib=4)
+    content = image.read_bytes()
+    h.plug("storage", "stick", image=image)
+    name = ours.lend("stick", "--read-only")
+    device = ours.device("stick")
+    assert device["read_only"] and device["lent_interfaces"] == "", device
+    check_protected(g, g.wait_disk(), hashlib.sha256(content).hexdigest())
+    statistics = lab.broker.device(name)["statistics"]
+    assert statistics["errors"] == 0, statistics
+    # Lent already, and not so.
+    try:
+        lab.broker.cli("attach", name, "guest")
+        raise AssertionError("it is lent twice")
+    except CliError as e:
+        assert e.error["code"] == "busy", e
+    ours.take_back("stick")
+    h.wait_drivers("stick", ["usb-storage"])
+    assert image.read_bytes() == content
+    # Writable again.
+    ours.lend("stick")
+    assert not ours.device("stick")["read_only"]
+    assert g.run(f"cat /sys/block/{g.wait_disk()}/ro") == "0"
+    ours.take_back("stick")
+
+
+def test_read_only_gadget(lab):
+    """the same with another stick, at high speed"""
+    h, g, ours = start(lab)
+    backing = gadgets.mass_storage(h, "gstick", mib=4)
+    wanted = h.run(f"sha256sum {backing}").split()[0]
+    ours.lend("gstick", "--read-only")
+    check_protected(g, g.wait_disk("gstick"), wanted)
+    ours.take_back("gstick")
+    h.wait_drivers("gstick", ["usb-storage"])
+    assert h.run(f"sha256sum {backing}").split()[0] == wanted
+
+
+def refused(lab, *args):
+    """Returns the error of an attach that must fail."""
+    try:
+        lab.broker.cli("attach", *args, "--wait", "--last-input")
+    except CliError as e:
+        return e.error
+    raise AssertionError(f"{args}: it is lent")
+
+
+def test_what_is_refused(lab):
+    """a disk that speaks UAS only can't be write-protected: the host keeps it; nor can a keyboard, or what isn't there"""
+    h, g, ours = start(lab)
+    image = lab.image("uas.img", mib=1)
+    content = image.read_bytes()
+    h.plug("uas", "uas", image=image)
+    h.plug("kbd", "kbd")
+    error = refused(lab, ours.wait_device("uas")["name"], "guest", "--read-only")
+    assert error["code"] == "denied" and "write-protected" in error["message"], error
+    h.wait_drivers("uas", ["uas"])
+    assert not g.find_usb("uas") and image.read_bytes() == content
+    keyboard = ours.wait_device("kbd")["name"]
+    for options, code in ((["--read-only"], "not-supported"), (["--interfaces=1"], "invalid"),
+                          (["--interfaces=x"], "invalid"), (["--interfaces=0", "--remember"], "not-supported")):
+        error = refused(lab, keyboard, "guest", *options)
+        assert error["code"] == code and error["remedy"], (options, error)
+    h.wait_drivers("kbd", ["usbhid"])
+
+
+def test_one_function(lab):
+    """of a composite device the guest sees its serial line only, which works both ways; the host gets all of it back"""
+    h, g, ours = start(lab)
+    gadgets.composite(h, "combo")
+    numbers = {n["class"][:2]: n["number"] for n in lab.broker.cli("show", ours.wait_device("combo")["name"])["usb"]["interfaces"]
+               if n["driver"] == "cdc_acm"}
+    shown = f"{numbers['02']},{numbers['0a']}"
+    ours.lend("combo", f"--interfaces={shown}")
+    assert ours.device("combo")["lent_interfaces"] == shown
+    tty = g.wait_node("combo", "tty/ttyACM*")
+    said = lsusb(g, "combo")
+    assert said.count("bInterfaceNumber") == 2 and "bNumInterfaces          2" in said, said
+    assert said.count("Interface Association:") == 1 and "Human Interface Device" not in said, said
+    assert g.drivers("combo") == ["cdc_acm", "cdc_acm"], g.drivers("combo")
+    g.run(f"exec 5<>/dev/{tty}; usbpoke tty /dev/{tty}; {{ head -n 1 <&5; }} >/tmp/line &")
+    h.run("exec 5<>/dev/ttyGS0; stty -F /dev/ttyGS0 raw -echo; echo from the host >&5")
+    for _ in range(100):
+        if g.run("cat /tmp/line"):
+            break
+        time.sleep(0.1)
+    assert g.run("cat /tmp/line") == "from the host"
+    h.run("{ timeout 20 head -n 1 <&5; } >/tmp/line & usleep 100000")
+    g.run("echo from the guest >&5")
+    for _ in range(100):
+        if h.run("cat /tmp/line"):
+            break
+        time.sleep(0.1)
+    assert h.run("cat /tmp/line") == "from the guest"
+    # SET_REPORT of the keyboard: its kernel knows no such interface.
+    node = g.usb_node("combo")
+    hidden = next(n for n in range(8) if str(n) not in shown.split(","))
+    assert json.loads(g.run(f"usbpoke request {node} 0x21 9 0x200 {hidden}"))["error"] == ENOENT
+    g.run("exec 5>&-")
+    h.run("exec 5>&-")
+    ours.take_back("combo")
+    h.wait_drivers("combo", ["usbhid", "cdc_acm", "cdc_acm", "cdc_ether", "cdc_ether"])
+
+
+def test_firmware(lab):
+    """a guest can't replace a device's firmware (DFU), unless it may"""
+    h, g, ours = start(lab)
+    gadgets.fake(h, "firmware", "fw")
+    for options, download in (([], EPIPE), (["--allow-firmware"], 0)):
+        ours.lend("fw", *options)
+        assert ours.device("fw")["allow_firmware"] == bool(options)
+        node = g.usb_node("fw")
+        for request in (0, 1):
+            assert json.loads(g.run(f"usbpoke request {node} 0x21 {request} 0 1"))["error"] == download, (options, request)
+        # CLRSTATUS, and the other interface.
+        assert json.loads(g.run(f"usbpoke request {node} 0x21 4 0 1"))["error"] == 0
+        assert json.loads(g.run(f"usbpoke request {node} 0x21 1 0 0"))["error"] == 0
+        ours.take_back("fw")
+    gadgets.fake_unplug(h, "fw")
+
+
+if __name__ == "__main__":
+    runner.main([sys.modules[__name__]])
