@@ -5,7 +5,6 @@ import time
 from guest import LabError
 
 LOAD = """dd if=/dev/urandom of=/tmp/wanted bs=64k count=2 2>/dev/null
-rm -f /tmp/stop /tmp/bad
 n=0
 echo 0 >/tmp/count
 while [ ! -e /tmp/stop ]; do
@@ -43,6 +42,8 @@ def restart(lab, guest, disk, name, times, end, again):
     before = b.device(name)
     quota = b.vm(before["vm"])["quota"]
     guest.forget_dmesg()
+    # Those of the load before this one.
+    guest.run("rm -f /tmp/count /tmp/stop /tmp/bad")
     guest.begin(LOAD.format(disk=disk))
     deadline = time.monotonic() + 20
     while "no" in guest.run("[ -e /tmp/count ] || echo no; true"):

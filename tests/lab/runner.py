@@ -16,6 +16,7 @@ from guest import Guest, LabError
 from host import Host
 from host_broker import HostBroker
 from host_images import HostImages
+from host_systemd import SystemdHost, SystemdImages, UnitBroker
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -37,13 +38,15 @@ class Lab:
         self.machine = None
         self.guests = []
 
-    def host(self, **kw):
+    def host(self, systemd=False, **kw):
         """The host in a VM. A broker that is started then, and the guests that it knows, belong to it."""
-        self.machine = Host(host_images(self.images), self.work / "host", build=build_dir(), **kw).start()
+        kind, images_of = (SystemdHost, SystemdImages) if systemd else (Host, HostImages)
+        self.machine = kind(host_images(self.images, images_of), self.work / "host", build=build_dir(), **kw).start()
         return self.machine
 
     def start_broker(self, files=None, **kw):
-        self.broker = (HostBroker(self.machine, files, **kw) if self.machine else
+        kind = UnitBroker if isinstance(self.machine, SystemdHost) else HostBroker
+        self.broker = (kind(self.machine, files, **kw) if self.machine else
                        Broker(build_dir(), self.work, files, **kw)).start()
         return self.broker
 
@@ -107,8 +110,8 @@ class Lab:
             shutil.rmtree(self.work, ignore_errors=True)
 
 
-def host_images(all_images):
-    return HostImages(all_images.cache, all_images.source, all_images.say)
+def host_images(all_images, kind=HostImages):
+    return kind(all_images.cache, all_images.source, all_images.say)
 
 
 def run_once(name, test, title, all_images, failure):
