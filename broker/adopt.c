@@ -255,7 +255,8 @@ static void lend_again(struct adoption *a, struct device *d, struct vm *vm)
 		log_warn("%s: its worker ended with an earlier devbrokerd; vm %s gets it again",
 			d->name, vm->name);
 	}
-	e = lease_create(d, vm, &r->options, &text);
+	/* A worker that was just ending may have its image for a moment. */
+	e = lease_decide(d, vm, &r->options, &text);
 	if (e != 0) {
 		log_warn("%s: not attached to vm %s: %s", d->name, vm->name,
 			e < 0 ? strerror(-e) : text.sentence);

@@ -28,7 +28,7 @@ static int start_worker(struct lease *l)
 	struct broker *b = d->broker;
 	struct worker_args args = {0};
 	_cleanup_close_ int ours = -1, listener = lease_keep_listen(l);
-	int pair[2], device_fd;
+	int pair[2], device_fd, r;
 
 	worker_args_add(&args, "--stream-fd=4");
 	worker_args_add(&args, "--max-transfers=%" PRIu64, l->transfers.amount);
@@ -47,9 +47,14 @@ static int start_worker(struct lease *l)
 	}
 	ours = pair[0];
 	l->stream_fd = pair[1];
-	return worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
+	r = worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
 		(const int[]){ours, device_fd, listener}, listener >= 0 ? 3 : 2, &lease_worker_ops,
 		l, &l->worker);
+	if (r == 0) {
+		/* Another broker waits for its end before it lends the device again. */
+		lease_note(l);
+	}
+	return r;
 }
 
 /* What a refusal of the device means for its lease, and whether time may mend it. */
@@ -165,11 +170,29 @@ int lease_new(struct device *d, struct vm *vm, const struct lease_options *optio
 	return 0;
 }
 
+int lease_decide(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct refusal_text *text)
+{
+	struct lease *l;
+	int r = lease_new(d, vm, options, &l, text);
+
+	if (r != 0) {
+		return r;
+	}
+	if (!vm_reachable(vm)) {
+		lease_set_reason(l,
+			vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE, NULL);
+	}
+	lease_set_state(l, LEASE_DECIDED);
+	vm_changed(vm);
+	lease_reconcile(l);
+	return 0;
+}
+
 int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
 	struct refusal_text *text)
 {
 	struct broker *b = d->broker;
-	struct lease *l;
 	int r;
 
 	if (d->lease) {
@@ -191,19 +214,5 @@ int lease_create(struct device *d, struct vm *vm, const struct lease_options *op
 	}
 	/* What is wrong with it now is told now, not when the VM comes. */
 	r = d->ops->check(d, options, text);
-	if (r != 0) {
-		return r;
-	}
-	r = lease_new(d, vm, options, &l, text);
-	if (r != 0) {
-		return r;
-	}
-	if (!vm_reachable(vm)) {
-		lease_set_reason(l,
-			vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE, NULL);
-	}
-	lease_set_state(l, LEASE_DECIDED);
-	vm_changed(vm);
-	lease_reconcile(l);
-	return 0;
+	return r == 0 ? lease_decide(d, vm, options, text) : r;
 }

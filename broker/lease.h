@@ -95,6 +95,10 @@ struct lease {
 int lease_create(struct device *d, struct vm *vm, const struct lease_options *options,
 	struct refusal_text *text) _must_check_;
 
+/* The same without asking the device: what it has against it now may pass. There is no lease of
+ * it. */
+int lease_decide(struct device *d, struct vm *vm, const struct lease_options *options,
+	struct refusal_text *text) _must_check_;
 /* A lease as nothing is done for it yet, in d and vm, charged for a device. 0 with the lease;
  * -errno or REFUSAL_QUOTA with text. */
 int lease_new(struct device *d, struct vm *vm, const struct lease_options *options,

@@ -428,7 +428,8 @@ class AtEveryMoment(RestartCase):
             self.again()
             if not self.broker.cli("list")["devices"]:
                 # Its image was nobody's when the broker was killed: not connected yet, or just released.
-                self.broker.cli("disk", "add", image, "--name", "stick")
+                # A worker that it had just started may have it for a moment.
+                wait_until(lambda: self.broker.run_cli(["disk", "add", str(image), "--name", "stick"], 20)[0] == 0)
             if self.broker.device("disk:stick")["state"] == "present":
                 self.broker.cli("attach", "stick", "win")
             elif n % 3 == 2:
