@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/fd.h"
 #include "tests/gpu/bare-front.h"
 #include "tests/unit/test.h"
@@ -181,103 +180,6 @@ static void hangs(void **state)
 	done(b, LINK_RESET, 0, 0);
 	assert_int_equal(sim_vmm_reply(&b->vmm, VHOST_USER_RESET_DEVICE, &answer, 8), 0);
 	assert_int_equal(answer, 0);
-}
-
-/* A renderer with a ring, and nothing to do. */
-static void begin_idle(struct bare_front *b)
-{
-	struct link_start start;
-
-	bare_renderer(b);
-	check_start(b, 0, &start);
-	/* Longer than the front looks after it. */
-	bare_expect_nothing(b, 600);
-}
-
-static void kick(struct bare_front *b)
-{
-	const uint64_t one = 1;
-
-	assert_int_equal(write(b->kicks[0], &one, sizeof(one)), sizeof(one));
-}
-
-/* How long it takes until it is given up. */
-static int64_t hang(struct bare_front *b)
-{
-	int64_t start = now_ms();
-
-	bare_expect_lost(b);
-	return now_ms() - start;
-}
-
-/* Nobody waits for it: only a guest has kicked it, or has kept it busy, or our parent has asked. */
-static void hangs_unnoticed_by_the_vmm(void **state)
-{
-	struct bare_front *b = *state;
-	const struct parent_msg ping = {.type = PARENT_PING, .seq = 1};
-	struct parent_msg pong;
-	int64_t best = INT64_MAX, ms;
-
-	bare_ring(b, 0);
-	for (int i = 0; i < 3; i++) {
-		begin_idle(b);
-		if (i == 2) {
-			bare_ask(b, &ping);
-			assert_int_equal(bare_hear(b, PARENT_PONG, &pong), -1);
-		} else {
-			kick(b);
-		}
-		if (i == 1) {
-			/* It works, and would look again; then it does no more. */
-			bare_answer(b, bare_expect_ping(b), true);
-		}
-		ms = hang(b);
-		best = ms < best ? ms : best;
-	}
-	assert_in_range(best, 0, 2000);
-	bare_renderer(b);
-	assert_true(bare_serves(b));
-}
-
-/* One that shows that it works is waited for, and one that has nothing to do costs no turn of the
- * loop. */
-static void works_long(void **state)
-{
-	struct bare_front *b = *state;
-	unsigned long before;
-
-	bare_ring(b, 0);
-	begin_idle(b);
-	kick(b);
-	for (int i = 0; i < 20; i++) {
-		usleep(100000);
-		journal_beat(b->journal);
-	}
-	bare_expect_nothing(b, 600);
-	/* Neither message nor timer. */
-	before = bare_switches(b);
-	usleep(1000000);
-	assert_int_equal(bare_switches(b), before);
-	kick(b);
-	bare_answer(b, bare_expect_ping(b), false);
-}
-
-/* Again and again: what it does is probably what the guest asks each of them. */
-static void hangs_too_often(void **state)
-{
-	struct bare_front *b = *state;
-	struct link_start start;
-
-	bare_ring(b, 0);
-	for (int i = 0; i < 5; i++) {
-		bare_renderer(b);
-		check_start(b, 0, &start);
-		kick(b);
-		if (i < 4) {
-			bare_expect_lost(b);
-		}
-	}
-	assert_int_equal(bare_exit_code(b), 1);
 }
 
 static void damage(struct bare_front *b, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
@@ -628,9 +530,6 @@ int main(void)
 		TEST(memory_waits),
 		TEST(stop_waits),
 		TEST(hangs),
-		TEST(hangs_unnoticed_by_the_vmm),
-		TEST(works_long),
-		TEST(hangs_too_often),
 		TEST(pictures),
 		TEST(screenshot),
 		TEST(set_display),
