@@ -272,7 +272,7 @@ static int standard_request(
 		return get_descriptor(d, t, setup->wValue);
 	case GET_STATUS:
 		return reply(t,
-			(const uint8_t[]){
+			(const uint8_t[2]){
 				(setup->bmRequestType & 0x1f) == LIBUSB_RECIPIENT_ENDPOINT &&
 				e->halted},
 			2);
