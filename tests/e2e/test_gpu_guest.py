@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
 from gpu_guest import Picture, cursor, frame
+from gpu_images import GpuImages
 from guest import LabError, die_with_parent
 from vnc import Vnc
 
@@ -27,9 +28,9 @@ def configure(*names, memory="128M"):
 class Screen:
     """What one VM shows, by QEMU's word and by ours."""
 
-    def __init__(self, lab, name):
+    def __init__(self, lab, name, **kw):
         self.lab, self.name = lab, name
-        self.guest = lab.gpu_guest(name, lab.broker.run_dir / "vm" / name / "gpu.sock")
+        self.guest = lab.gpu_guest(name, lab.broker.run_dir / "vm" / name / "gpu.sock", **kw)
 
     def screenshot(self, scanout=0):
         path = self.guest.work / "screenshot.png"
@@ -49,6 +50,21 @@ class Screen:
                                f"screenshot: {ours or 'right'}")
             time.sleep(0.1)
 
+    def freeze(self):
+        """What QEMU and we show of a guest that draws, while it is held."""
+        self.guest.qmp.call("stop")
+        deadline = time.monotonic() + 15
+        while True:
+            p = self.guest.screendump()
+            difference = p.difference(self.screenshot())
+            if not difference:
+                break
+            if time.monotonic() > deadline:
+                raise LabError(f"{self.name}: screendump and screenshot: {difference}")
+            time.sleep(0.1)
+        self.guest.qmp.call("cont")
+        return p
+
     def expect_console(self, width, height, scanout=0):
         """The console is as large as the larger screen, and the other one shows its upper left part."""
         p = self.guest.framebuffer().cut(width, height)
@@ -60,13 +76,14 @@ class Screen:
 
 def processes(role, name):
     """pids of what serves the VM of that name: role is front or renderer."""
+    names = {f"--name={name}".encode(), f"--name=vm {name}: gpu".encode()}
     out = set()
     for p in Path("/proc").iterdir():
         try:
             words = (p / "cmdline").read_bytes().split(b"\0") if p.name.isdigit() else []
         except OSError:
             continue
-        if f"--{role}".encode() in words and f"--name={name}".encode() in words:
+        if f"--{role}".encode() in words and names.intersection(words):
             out.add(int(p.name))
     return out
 
@@ -216,6 +233,38 @@ def test_two_guests(lab):
     n = int(screens[1].guest.do("stop")[0])
     screens[1].expect(frame(1024, 768, n))
     check_errors(screens[1])
+
+
+def test_kmscube(lab):
+    """kmscube with Mesa's software GL: screendump and screenshot are one, its picture moves, also with another renderer"""
+    b = lab.start_broker(configure("one"))
+    disk = GpuImages(lab.images.cache, lab.images.source, lab.images.say).debian()
+    screen = Screen(lab, "one", memory="768", extra=["-drive", f"file={disk},if=virtio,format=raw,readonly=on"])
+    g = screen.guest
+    g.run("mount -o ro /dev/vda /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc && "
+          "mount -t sysfs sys /mnt/sys && mount -t tmpfs tmp /mnt/tmp")
+    # It ends when there is something to read.
+    g.begin("sleep 1000 | chroot /mnt /usr/bin/kmscube")
+
+    def wait_cube(before=None):
+        deadline = time.monotonic() + 90
+        while True:
+            p = screen.freeze()
+            # A shaded cube has many colours; a console and an empty screen have few.
+            if p.colours() > 200 and (not before or p.difference(before)):
+                return p
+            if time.monotonic() > deadline:
+                p.save(g.work / "cube.ppm")
+                raise LabError(f"no (new) cube; {p.colours()} colours; {g.run('tail -c 300 /tmp/background')}")
+
+    first = wait_cube()
+    gl = g.run("grep renderer: /tmp/background").split('"')[1]
+    kill_renderer("one")
+    second = wait_cube(first)
+    lab.note(f"{gl}, {first.width}x{first.height}, {second.colours()} colours")
+    if "pipe" not in gl:
+        raise LabError(f"this is no software GL: {gl}")
+    check_errors(screen)
 
 
 def test_stand_alone(lab):

@@ -12,19 +12,9 @@ import zlib
 from pathlib import Path
 
 from guest import Guest, LabError
-from images import MODULES, TOOLS, Images
 
 CURSOR_SIDE = 64
 PIECE = 24576
-
-
-class GpuImages(Images):
-    NAME = "gpu"
-    MODULES = MODULES + ["virtio_gpu"]
-    TOOLS = TOOLS + ["kmsdraw"]
-
-    def sources(self):
-        return super().sources() + [Path(__file__)]
 
 
 class GpuGuest(Guest):
@@ -32,9 +22,11 @@ class GpuGuest(Guest):
     CMDLINE = "vt.global_cursor_default=0"
     OUTPUTS = 2
 
-    def __init__(self, images, work, name="guest", *, socket, build, device="vhost-user-gpu-pci", **kw):
+    def __init__(self, images, work, name="guest", *, socket, build, device="vhost-user-gpu-pci", memory="256",
+                 **kw):
         super().__init__(images, work, name, **kw)
         self.build = Path(build)
+        self.MEMORY = memory
         if self.accel != "kvm":
             self.env = {**os.environ, "LD_AUDIT": str(self.build / "tests/lab/qemu-no-kvm.so")}
         self.extra += ["-object", f"memory-backend-memfd,id=mem,size={self.MEMORY}M,share=on", "-vga", "none",

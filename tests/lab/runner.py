@@ -11,7 +11,8 @@ from pathlib import Path
 import guest
 import images
 from broker import Broker
-from gpu_guest import GpuGuest, GpuImages
+from gpu_guest import GpuGuest
+from gpu_images import GpuImages
 from guest import Guest, LabError
 from host import Host
 from host_broker import HostBroker
@@ -132,15 +133,22 @@ def run_once(name, test, title, all_images, failure):
     return ok
 
 
-def run(modules, only=None):
-    """Runs all test_* of modules; returns how many passed, failed, and passed only at the second try. That is given to
-    them when all are run: whole machines without KVM are at the mercy of what else this one does. Both tries are shown.
+def words_of(option):
+    """What stands behind an option, separated by commas."""
+    return sys.argv[sys.argv.index(option) + 1].split(",") if option in sys.argv else []
+
+
+def run(modules, only=(), skip=()):
+    """Runs all test_* of modules, or those with a word of only and none of skip; returns how many passed, failed, and
+    passed only at the second try. That is given to them when not picked by only: whole machines without KVM are at the
+    mercy of what else this one does. Both tries are shown.
     """
     passed = failed = second = 0
     all_images = images.Images(SOURCE / "build/lab", SOURCE, say=lambda s: print(s, flush=True))
     for module in modules:
         for name, test in list(vars(module).items()):
-            if not name.startswith("test_") or (only and only not in name):
+            if not name.startswith("test_") or (only and not any(word in name for word in only)) or \
+                    any(word in name for word in skip):
                 continue
             title = (test.__doc__ or name).strip().splitlines()[0]
             ok = run_once(name, test, title, all_images, "FAIL" if only else "AGAIN")
@@ -152,7 +160,6 @@ def run(modules, only=None):
 
 
 def main(modules):
-    only = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else None
-    passed, failed, second = run(modules, only)
+    passed, failed, second = run(modules, words_of("--only"), words_of("--skip"))
     print(f"e2e: {passed} passed, {failed} failed" + (f", {second} of them at the second try" if second else ""), flush=True)
     sys.exit(1 if failed or not passed else 0)
