@@ -66,6 +66,40 @@ class Configuration(unittest.TestCase):
             self.assertEqual(w.code, EXIT_DEVICE_BUSY)
 
 
+    def another_broker(self, ask_first):
+        """What the guest wants while its broker is gone, or what that one had not done yet, is asked of the next one."""
+        cookie = bytes(range(16))
+        with LentDevice(listen=True) as w:
+            p = Guest(w.sock).start()
+            w.keep(cookie)
+            if ask_first:
+                ident = self.want(p, 0)
+                self.assertEqual(w.wanted_configuration(), 0)
+            w.hang_up()
+            if not ask_first:
+                ident = self.want(p, 0)
+            late = p.start_bulk_in(64)
+            time.sleep(0.3)
+            held = w.adopt(cookie)
+            self.assertEqual((held["state"], held["fd"]), ("configured", None))
+            self.assertEqual(w.wanted_configuration(), 0)
+            w.configured()
+            self.assertEqual(self.status(p, ident), (OK, 1))
+            self.assertEqual(p.expect(BULK)[0], late)
+            # Answered is answered.
+            w.hang_up()
+            w.adopt(cookie)
+            w.counters()
+            self.assertFalse([m for m in w.messages if m[0] == "set-configuration"])
+            self.assertEqual(p.bulk_in(BULK_IN, 64)[0], OK)
+
+    def test_its_broker_dies_over_it(self):
+        self.another_broker(True)
+
+    def test_it_has_no_broker_now(self):
+        self.another_broker(False)
+
+
 class Start(unittest.TestCase):
     def test_a_host_driver_has_it(self):
         with LentDevice("busy") as w:

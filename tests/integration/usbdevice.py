@@ -75,13 +75,17 @@ class Device(Worker):
 class LentDevice(Lent):
     """The same with us as its broker."""
 
-    def __init__(self, stub="", options=(), heartbeat=0.1):
+    def __init__(self, stub="", options=(), heartbeat=0.1, listen=False):
         self.dir = tempfile.TemporaryDirectory(prefix="db-device-")
         self.sock, stream = socket.socketpair()
         self.control, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log = open(os.path.join(self.dir.name, "log"), "w+b")
         device = os.open("/dev/null", os.O_RDWR)
         fds = [control.fileno(), stream.fileno(), device]
+        if listen:
+            listener = self.bind()
+            fds.append(listener.fileno())
+            options = [f"--listen-fd={fds[3]}", *options]
         self.begin = time.monotonic()
         self.process = subprocess.Popen(
             [os.environ["DEVBROKER_USB"], "--control-fd=%d" % fds[0], "--stream-fd=%d" % fds[1],
@@ -89,7 +93,7 @@ class LentDevice(Lent):
             env=dict(os.environ, LD_PRELOAD=STUB, STUB_LIBUSB=stub), stdin=subprocess.DEVNULL, stdout=self.log,
             stderr=self.log)
         self.pid = self.process.pid
-        for end in (control, stream):
+        for end in (control, stream, *([listener] if listen else [])):
             end.close()
         os.close(device)
         self.listen(heartbeat)
