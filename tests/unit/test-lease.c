@@ -213,6 +213,7 @@ static int set_up(void **state)
 	list_init(&config.vms);
 	list_init(&config.disks);
 	assert_int_equal(broker_init(&t.broker, &config, &t.spawner), 0);
+	t.broker.run_dir = "/nonexistent"; /* nothing here outlives its broker */
 	t.spawner = (struct spawner){.event = t.broker.event, .programs = {run_usb, run_qmp}};
 	start_vmm(&t);
 	assert_int_equal(vm_add(&t.broker, &vm, &t.vm, &text), 0);

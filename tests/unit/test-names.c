@@ -51,6 +51,7 @@ static int set_up(void **state)
 	list_init(&config.vms);
 	list_init(&config.disks);
 	assert_int_equal(broker_init(&t.broker, &config, &t.spawner), 0);
+	t.broker.run_dir = "/nonexistent"; /* nothing here outlives its broker */
 	t.spawner.event = t.broker.event;
 	add_disk(&t, "stick", "AAAA00000001");
 	add_disk(&t, "stick2", "BBBB00000002");
