@@ -156,25 +156,27 @@ class Replies(Storm):
 
 class Bounds(Storm):
     def test_transfers_in_flight(self):
-        """Exactly as many as were agreed on, then refusals; what comes back makes room again."""
+        """Exactly as many as were agreed on, then refusals, each at its turn; what comes back makes room again."""
         with Lent(options=["--max-transfers=5", "--max-bytes=2097152"]) as w:
             s = Stick(w.sock).start().ready()
             for round in range(3):
                 for i in range(8):
                     s.send(BULK, s.bulk_body(s.ep_in | 0x80, 512), 100 + i)
-                self.assertEqual([(s.expect(BULK)[0]) for _ in range(3)], [105, 106, 107])
+                s.round_trip()
                 self.assertEqual(w.counters()["in_flight"], 5)
                 for i in range(8):
                     s.send(CANCEL, b"", 100 + i)
-                self.assertEqual([(s.expect(BULK)[0]) for _ in range(5)], [100, 101, 102, 103, 104])
+                replies = [s.expect(BULK) for _ in range(8)]
+                self.assertEqual([(i, s.bulk_reply(b)[1]) for i, b in replies],
+                                 [(100 + i, CANCELLED if i < 5 else IO_ERROR) for i in range(8)])
             for i in range(4):
                 s.send(BULK, s.bulk_body(s.ep_in | 0x80, 1 << 20), 200 + i)
-            refused = [s.expect(BULK) for _ in range(2)]
-            self.assertEqual([(i, s.bulk_reply(b)[1]) for i, b in refused], [(202, IO_ERROR), (203, IO_ERROR)])
             s.round_trip()
             self.assertEqual(w.counters()["in_flight_bytes"], 2 << 20)
             s.send(RESET)
-            self.assertEqual([(s.expect(BULK)[0]) for _ in range(2)], [200, 201])
+            replies = [s.expect(BULK) for _ in range(4)]
+            self.assertEqual([(i, s.bulk_reply(b)[1]) for i, b in replies],
+                             [(200, CANCELLED), (201, CANCELLED), (202, IO_ERROR), (203, IO_ERROR)])
             self.assertEqual(w.pong["in_flight_peak"], 5)
             self.check_alive(s.ready(), w)
 
@@ -236,24 +238,33 @@ class Cancels(Storm):
         rng = random.Random(20261130)
         with Lent() as w:
             s = Stick(w.sock).start().ready()
-            flying = []
+            line = []  # (id, is it in flight, or a refusal that waits for its turn)
+
+            def expect(ident, status):
+                got, body = s.expect(BULK)
+                self.assertEqual((got, body[1]), (ident, status))
+
+            def expect_refusals():
+                while line and not line[0][1]:
+                    expect(line.pop(0)[0], INVALID)
+
             for _ in range(8000):
+                flying = [ident for ident, real in line if real]
                 if len(flying) < 64 and (len(flying) < 32 or rng.random() < 0.5):
-                    flying.append(rng.choice((rng.getrandbits(64), rng.getrandbits(6) << 40, rng.getrandbits(8))))
-                    again = flying.index(flying[-1]) < len(flying) - 1
-                    s.send(BULK, s.bulk_body(s.ep_in | 0x80, 512), flying[-1])
-                    if again:
-                        got, body = s.expect(BULK)
-                        self.assertEqual((got, body[1]), (flying.pop(), INVALID))
+                    ident = rng.choice((rng.getrandbits(64), rng.getrandbits(6) << 40, rng.getrandbits(8)))
+                    line.append((ident, ident not in flying))
+                    s.send(BULK, s.bulk_body(s.ep_in | 0x80, 512), ident)
                 else:
-                    ident = flying.pop(rng.randrange(len(flying)))
+                    ident = rng.choice(flying)
+                    line.remove((ident, True))
                     s.send_raw(s.packet(CANCEL, b"", ident) * 2)
-                    got, body = s.expect(BULK)
-                    self.assertEqual((got, body[1]), (ident, CANCELLED))
+                    expect(ident, CANCELLED)
+                    expect_refusals()
             s.round_trip()
-            self.assertEqual(w.counters()["in_flight"], len(flying))
+            self.assertEqual(w.counters()["in_flight"], sum(real for _, real in line))
             s.send(RESET)
-            self.assertEqual({s.expect(BULK)[0] for _ in flying}, set(flying))
+            for ident, real in line:
+                expect(ident, CANCELLED if real else INVALID)
             self.check_alive(s.ready(), w)
 
     def test_in_the_middle_of_reads_and_writes(self):
