@@ -72,14 +72,13 @@ static uint32_t slot_of(const struct broker *b, uid_t uid)
 		       : PROCESS_NO_SLOT;
 }
 
-static int decode_cookie(const char *text, uint8_t cookie[WORKER_COOKIE_SIZE])
+static void decode_cookie(const char *text, uint8_t cookie[WORKER_COOKIE_SIZE])
 {
 	for (size_t i = 0; i < WORKER_COOKIE_SIZE; i++) {
 		const char digits[] = {text[2 * i], text[2 * i + 1], '\0'};
 
 		cookie[i] = (uint8_t)strtoul(digits, NULL, 16);
 	}
-	return 0;
 }
 
 /* Steps 1 and 2, up to the question. */

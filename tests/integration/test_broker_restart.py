@@ -227,9 +227,7 @@ class Meanwhile(RestartCase):
         """It is ended before anything else is done with its device."""
         vmm = self.alone()
         os.kill(self.pid, signal.SIGSTOP)
-        start = time.monotonic()
         self.broker.start()
-        self.assertLess(time.monotonic() - start, 8)
         self.assertFalse(runs(self.pid))
         wait_until(lambda: vmm.ask("devices")["devices"] == [])
         self.stopped()
