@@ -138,6 +138,11 @@ def test_console(lab):
     screen.expect_console(1280, 800)
     b.cli("gpu", "set-display", "one", "800x600")
     b.cli("gpu", "set-display", "one", "1152x864", "--scanout", 1)
+    # In the middle of drawing.
+    g.draw()
+    g.do("mode 0 1280x800")
+    g.do("run")
+    g.wait_frames(2)
     g.restart()
     g.run(CONSOLE_TEXT)
     screen.expect_console(800, 600)
