@@ -26,7 +26,7 @@ _devbroker() {
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach remembered forget explain policy watch vm disk gpu help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach remembered forget explain log policy watch vm disk gpu help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
