@@ -10,6 +10,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "broker/adopt.h"
+#include "broker/audit.h"
+#include "broker/bus.h"
 #include "broker/device-disk.h"
 #include "broker/gpu.h"
 #include "broker/lease.h"
@@ -119,6 +121,13 @@ static int lend_disk(struct broker *b, const struct config_disk *c)
 		return 0;
 	}
 	r = lease_create(d, vm, &(struct lease_options){0}, &why);
+	if (r == 0) {
+		audit_note(b->audit, &(struct audit_event){.action = AUDIT_ATTACH,
+					     .uid = AUDIT_NOBODY,
+					     .device = d->name,
+					     .vm = vm->name,
+					     .text = "The configuration of the disk says so."});
+	}
 	if (r > 0) {
 		log_warn("%s: not attached to vm %s: %s", d->name, vm->name, why.sentence);
 		r = 0;
@@ -146,20 +155,63 @@ static int check_disks(struct broker *b, struct refusal_text *text)
 	return 0;
 }
 
-int broker_reload_policy(struct broker *b, struct refusal_text *text)
+static void audit_policy(struct broker *b, uid_t uid, int r, const struct refusal_text *text)
+{
+	char rules[64];
+
+	snprintf(rules, sizeof(rules), "%zu rules are in force.",
+		b->policy ? b->policy->n_rules : 0);
+	audit_note(b->audit, &(struct audit_event){.action = AUDIT_POLICY,
+				     .uid = uid,
+				     .reason = r > 0   ? refusal_code(r)
+					       : r < 0 ? "failed"
+						       : "",
+				     .text = r > 0   ? text->sentence
+					     : r < 0 ? strerror(-r)
+						     : rules});
+}
+
+int broker_reload_policy(struct broker *b, uid_t uid, struct refusal_text *text)
 {
 	struct policy *fresh, *old = b->policy;
 	int r = policy_load(b->config_dir, &fresh, text);
 
 	if (r != 0) {
+		audit_policy(b, uid, r, text);
 		return r;
 	}
 	b->policy = fresh;
+	audit_policy(b, uid, 0, text);
 	log_info("policy: %zu rule%s", fresh->n_rules, fresh->n_rules == 1 ? "" : "s");
 	/* Decisions point to rules of the old one until they are made anew. */
 	usb_host_decide_all(b);
 	policy_destroy(old);
 	return 0;
+}
+
+static int on_logged(sd_event_source *source, void *userdata)
+{
+	struct broker *b = userdata;
+
+	b->logged = sd_event_source_disable_unref(b->logged);
+	bus_logged(b, b->logged_seq);
+	return 0;
+}
+
+/* Many in one turn are told once. */
+static void on_noted(void *userdata, uint64_t seq)
+{
+	struct broker *b = userdata;
+
+	b->logged_seq = seq;
+	if (!b->logged && b->bus && sd_event_add_defer(b->event, &b->logged, on_logged, b) < 0) {
+		log_error("log: out of memory");
+	}
+}
+
+static int start_log(struct broker *b)
+{
+	return audit_create(b->state_dir, on_noted, b, &b->audit);
 }
 
 int broker_load(struct broker *b, struct refusal_text *text)
@@ -172,7 +224,10 @@ int broker_load(struct broker *b, struct refusal_text *text)
 		r = memory_load(b->state_dir, &b->memory, text);
 	}
 	if (r == 0) {
-		r = broker_reload_policy(b, text);
+		r = start_log(b);
+	}
+	if (r == 0) {
+		r = broker_reload_policy(b, AUDIT_NOBODY, text);
 	}
 	if (r != 0) {
 		return r;
@@ -182,6 +237,7 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.name = c->name,
 			.qmp = c->qmp,
 			.bus = c->bus,
+			.owners = &c->owners,
 			.limits = c->quota,
 			.gpu_memory = c->gpu_memory,
 			.gpu_group = c->gpu_group,
@@ -272,6 +328,8 @@ void broker_finish(struct broker *b)
 		memory_finish(&b->memory);
 	}
 	sd_event_source_disable_unref(b->heartbeat);
+	sd_event_source_disable_unref(b->logged);
+	audit_destroy(b->audit);
 	spawner_destroy(b->spawner);
 	sd_event_unref(b->event);
 	*b = (struct broker){0};

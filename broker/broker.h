@@ -14,6 +14,7 @@
 #include "broker/quota.h"
 #include "protocol/refusal.h"
 
+struct audit;
 struct bus_server;
 struct device;
 struct hotplug;
@@ -35,6 +36,9 @@ struct broker {
 	struct memory memory;   /* what users wanted remembered */
 	struct list adoptions;  // adoption::link: of an earlier broker; empty after start
 	struct spawner *spawner;
+	struct audit *audit; // may be NULL: before start
+	uint64_t logged_seq;
+	sd_event_source *logged; // may be NULL: clients are told of new records in this turn
 	struct bus_server *bus;  // may be NULL: before start, after stop
 	struct list vms;         // vm::link
 	struct list devices;     // device::link
@@ -63,8 +67,8 @@ struct broker {
 /* Sets up what needs nothing but memory. config is taken (moved). 0 or -errno. */
 int broker_init(struct broker *b, struct config *config, struct spawner *spawner) _must_check_;
 /* Reads the rules anew: the old ones stay in force if there is an error in the new. 0, -errno, or
- * REFUSAL_CONFIG with text. */
-int broker_reload_policy(struct broker *b, struct refusal_text *text) _must_check_;
+ * REFUSAL_CONFIG with text. uid is who wanted it, AUDIT_NOBODY if nobody asked. */
+int broker_reload_policy(struct broker *b, uid_t uid, struct refusal_text *text) _must_check_;
 /* Makes VMs and disks of the configuration. 0, -errno, or a refusal (of the kind REFUSAL_CONFIG)
  * with text. */
 int broker_load(struct broker *b, struct refusal_text *text) _must_check_;

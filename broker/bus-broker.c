@@ -41,79 +41,6 @@ int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text)
 		text->remedy[0] ? text->remedy : refusal_remedy(r));
 }
 
-int bus_check_admin(struct bus_connection *c, sd_bus_error *error)
-{
-	struct refusal_text text;
-
-	if (c->may_change) {
-		return 0;
-	}
-	return bus_fail(error,
-		refuse(&text, REFUSAL_DENIED, "user %u may not change what devbroker lends",
-			(unsigned int)c->uid),
-		&text);
-}
-
-/* Options are a{sv}; each handler knows its keys. */
-struct option {
-	const char *key;
-	char type; /* 's', 'b', 'u', 't' */
-	void *value;
-};
-
-/* 0; -errno; a refusal. */
-static int read_option(
-	sd_bus_message *m, const struct option *options, size_t n, struct refusal_text *text)
-{
-	const char *key;
-	char type[2] = "", shown[64];
-	int r = sd_bus_message_read(m, "s", &key);
-
-	if (r < 0) {
-		return r;
-	}
-	log_escape(key, strlen(key), shown, sizeof(shown));
-	for (size_t i = 0; i < n; i++) {
-		if (strcmp(options[i].key, key) != 0) {
-			continue;
-		}
-		type[0] = options[i].type;
-		if (sd_bus_message_enter_container(m, 'v', type) < 0) {
-			return refuse(text, REFUSAL_INVALID, "option %s has a wrong type", shown);
-		}
-		r = sd_bus_message_read_basic(m, type[0], options[i].value);
-		if (r >= 0) {
-			r = sd_bus_message_exit_container(m);
-		}
-		return r < 0 ? r : 0;
-	}
-	return refuse(text, REFUSAL_INVALID, "there is no option %s", shown);
-}
-
-static int read_options(
-	sd_bus_message *m, const struct option *options, size_t n, struct refusal_text *text)
-{
-	int r = sd_bus_message_enter_container(m, 'a', "{sv}");
-
-	if (r < 0) {
-		return r;
-	}
-	while ((r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-		r = read_option(m, options, n, text);
-		if (r != 0) {
-			return r;
-		}
-		r = sd_bus_message_exit_container(m);
-		if (r < 0) {
-			return r;
-		}
-	}
-	if (r == 0) {
-		r = sd_bus_message_exit_container(m);
-	}
-	return r < 0 ? r : 0;
-}
-
 static int reply_path(sd_bus_message *m, const char *prefix, const char *name)
 {
 	_cleanup_free_ char *path = NULL;
@@ -126,9 +53,10 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct bus_connection *c = userdata;
 	struct broker *b = broker_of(c);
-	struct vm_options o = {.limits = b->config.quota};
+	struct owners owners = {0};
+	struct vm_options o = {.limits = b->config.quota, .owners = &owners};
 	struct refusal_text text = {0};
-	const struct option options[] = {
+	const struct bus_option options[] = {
 		{"qmp", 's', &o.qmp},
 		{"bus", 's', &o.bus},
 		{"gpu-memory", 't', &o.gpu_memory},
@@ -136,20 +64,14 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		{"devices-max", 'u', &o.limits.devices},
 		{"bytes-in-flight-max", 't', &o.limits.bytes_in_flight},
 		{"transfers-in-flight-max", 'u', &o.limits.transfers_in_flight},
+		{"owners", 'U', &owners},
 	};
 	struct vm *vm;
 	int r;
 
-	/* The broker connects to that socket with its own rights. */
-	if (!c->may_add_vm) {
-		r = refuse_with(&text, REFUSAL_DENIED,
-			"Run it as root, or as the user who runs devbrokerd.",
-			"user %u may not add VMs", (unsigned int)c->uid);
-		return bus_fail(error, r, &text);
-	}
 	r = sd_bus_message_read(m, "s", &o.name);
 	if (r >= 0) {
-		r = read_options(m, options, ARRAY_SIZE(options), &text);
+		r = bus_read_options(m, options, ARRAY_SIZE(options), &text);
 	}
 	if (r == 0 && !o.qmp) {
 		r = refuse(&text, REFUSAL_INVALID, "a VM needs the path of its QMP socket");
@@ -160,28 +82,35 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		r = vm_add(b, &o, &vm, &text);
 	}
-	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_VMS, vm->name);
+	if (r != 0) {
+		return bus_fail_call(c, "", o.name, error, r, &text);
+	}
+	bus_audit(c, AUDIT_CHANGE, "", vm->name, "", "The VM was added.");
+	return reply_path(m, BUS_VMS, vm->name);
 }
 
 static int on_remove_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
+	char known[NAME_MAX_LENGTH + 1];
 	const char *name = NULL;
 	struct vm *vm;
-	int r = bus_check_admin(c, error);
+	int r = sd_bus_message_read(m, "s", &name);
 
-	if (r == 0) {
-		r = sd_bus_message_read(m, "s", &name);
-	}
 	if (r < 0) {
 		return r;
 	}
 	r = broker_find_vm(broker_of(c), name, &vm, &text);
 	if (r == 0) {
+		snprintf(known, sizeof(known), "%s", vm->name);
 		r = vm_remove(vm, &text);
 	}
-	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+	if (r != 0) {
+		return bus_fail_call(c, "", name, error, r, &text);
+	}
+	bus_audit(c, AUDIT_CHANGE, "", known, "", "The VM was removed.");
+	return sd_bus_reply_method_return(m, NULL);
 }
 
 static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -190,21 +119,16 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct device_disk_options o = {.image_fd = -1, .speed = "super"};
 	struct refusal_text text = {0};
 	int read_only = 0, fd;
-	const struct option options[] = {
+	const struct bus_option options[] = {
 		{"read-only", 'b', &read_only},
 		{"speed", 's', &o.speed},
 		{"serial", 's', &o.serial},
 		{"path", 's', &o.path},
 	};
 	struct device *d;
-	int r = bus_check_admin(c, error);
-
-	if (r < 0) {
-		return r;
-	}
-	r = sd_bus_message_read(m, "sh", &o.name, &fd);
+	int r = sd_bus_message_read(m, "sh", &o.name, &fd);
 	if (r >= 0) {
-		r = read_options(m, options, ARRAY_SIZE(options), &text);
+		r = bus_read_options(m, options, ARRAY_SIZE(options), &text);
 	}
 	if (r == 0) {
 		/* The message keeps its own. */
@@ -215,7 +139,11 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		o.read_only = read_only;
 		r = device_add_disk(broker_of(c), &o, &d, &text);
 	}
-	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
+	if (r != 0) {
+		return bus_fail_call(c, o.name, "", error, r, &text);
+	}
+	bus_audit(c, AUDIT_CHANGE, d->name, "", "", "The disk was added.");
+	return reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_remove_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -223,20 +151,59 @@ static int on_remove_disk(sd_bus_message *m, void *userdata, sd_bus_error *error
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
 	const char *name = NULL;
+	_cleanup_free_ char *known = NULL;
 	struct device *d;
-	int r = bus_check_admin(c, error);
+	int r = sd_bus_message_read(m, "s", &name);
 
-	if (r == 0) {
-		r = sd_bus_message_read(m, "s", &name);
-	}
 	if (r < 0) {
 		return r;
 	}
 	r = broker_find_device(broker_of(c), name, &d, &text);
 	if (r == 0) {
+		known = strdup(d->name);
 		r = device_remove(d, &text);
 	}
-	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+	if (r != 0) {
+		return bus_fail_call(c, name, "", error, r, &text);
+	}
+	bus_audit(c, AUDIT_CHANGE, known, "", "", "The disk was removed.");
+	return sd_bus_reply_method_return(m, NULL);
+}
+
+/* An owner may ask for less than a rule offers; what would be more is an administrator's to say. */
+static int check_wishes(struct bus_connection *c, bool wishes, struct refusal_text *text)
+{
+	if (!wishes || bus_is_admin(&c->caller)) {
+		return 0;
+	}
+	return refuse_with(text, REFUSAL_DENIED,
+		"Leave them out: the rule that offers it says how it is lent.",
+		"user %u may not ask for options that give a VM more", (unsigned int)c->caller.uid);
+}
+
+/* The rule that let an owner have it; "" if none had to. */
+static const char *offering_rule(const struct bus_connection *c, struct device *d)
+{
+	const struct device_usb *u = device_usb(d);
+
+	return bus_is_admin(&c->caller) || !u || !u->decision.rule ? "" : u->decision.rule->name;
+}
+
+static int attach(struct bus_connection *c, struct device *d, struct vm *vm,
+	struct lease_options *lend, bool remember, struct refusal_text *text)
+{
+	int r = device_usb(d) ? usb_host_restrict(device_usb(d), lend, text) : 0;
+
+	if (r == 0) {
+		r = lease_create(d, vm, lend, text);
+	}
+	if (r == 0 && remember) {
+		r = bus_remember(c, d, vm->name, text);
+		if (r != 0 && d->lease) {
+			lease_release(d->lease, LEASE_REASON_USER_DETACH);
+		}
+	}
+	return r;
 }
 
 static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -247,7 +214,7 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct lease_options lend = {0};
 	int keep_off = 0, last_input = 0, remember = 0, read_only = 0, firmware = 0;
 	const char *interfaces = NULL;
-	const struct option options[] = {
+	const struct bus_option options[] = {
 		{"keep-drivers-off", 'b', &keep_off},
 		{"last-input", 'b', &last_input},
 		{"remember", 'b', &remember},
@@ -255,17 +222,13 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		{"allow-firmware", 'b', &firmware},
 		{"interfaces", 's', &interfaces},
 	};
-	const char *device, *name;
+	const char *device = NULL, *name = NULL;
 	struct device *d;
 	struct vm *vm;
-	int r = bus_check_admin(c, error);
+	int r = sd_bus_message_read(m, "ss", &device, &name);
 
-	if (r < 0) {
-		return r;
-	}
-	r = sd_bus_message_read(m, "ss", &device, &name);
 	if (r >= 0) {
-		r = read_options(m, options, ARRAY_SIZE(options), &text);
+		r = bus_read_options(m, options, ARRAY_SIZE(options), &text);
 	}
 	if (r == 0) {
 		r = broker_find_device(b, device, &d, &text);
@@ -273,49 +236,47 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		r = broker_find_vm(b, name, &vm, &text);
 	}
-	if (r == 0 && interfaces && lease_interfaces_parse(interfaces, &lend.interfaces) < 0) {
-		r = refuse_with(&text, REFUSAL_INVALID,
-			"Write numbers from 0 to 31 with commas between them, as in 0,2.",
-			"what interfaces are to be lent is no list of numbers");
-	}
 	if (r == 0 && remember && (interfaces || read_only || firmware)) {
 		r = refuse_with(&text, REFUSAL_NOT_SUPPORTED,
 			"Write a rule that gives it to the VM so: devbroker-policy(5).",
 			"only where a device goes can be remembered, not what the VM sees of it");
 	}
 	if (r == 0) {
-		lend.keep_drivers_off = keep_off;
-		lend.last_input = last_input;
-		lend.read_only = read_only;
-		lend.allow_firmware = firmware;
-		r = device_usb(d) ? usb_host_restrict(device_usb(d), &lend, &text) : 0;
-		if (r == 0) {
-			r = lease_create(d, vm, &lend, &text);
+		r = bus_permit_attach(c, m, d, vm, &lend, error);
+		if (r != 0) {
+			return r;
 		}
-		if (r == 0 && remember) {
-			r = bus_remember(c, d, vm->name, &text);
-			if (r != 0 && d->lease) {
-				lease_release(d->lease, LEASE_REASON_USER_DETACH);
-			}
-		}
+		r = check_wishes(c, keep_off || last_input || remember || firmware, &text);
 	}
-	return r != 0 ? bus_fail(error, r, &text) : reply_path(m, BUS_DEVICES, d->name);
+	if (r == 0 && interfaces && lease_interfaces_parse(interfaces, &lend.interfaces) < 0) {
+		r = refuse_with(&text, REFUSAL_INVALID,
+			"Write numbers from 0 to 31 with commas between them, as in 0,2.",
+			"what interfaces are to be lent is no list of numbers");
+	}
+	if (r == 0) {
+		lend.keep_drivers_off |= keep_off;
+		lend.last_input |= last_input;
+		lend.read_only |= read_only;
+		lend.allow_firmware |= firmware;
+		r = attach(c, d, vm, &lend, remember, &text);
+	}
+	if (r != 0) {
+		return bus_fail_call(c, device, name, error, r, &text);
+	}
+	bus_audit(c, AUDIT_ATTACH, d->name, vm->name, offering_rule(c, d), "Asked for.");
+	return reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
-	const char *device;
+	const char *device = NULL;
 	struct device *d;
-	int r = bus_check_admin(c, error);
+	int r = sd_bus_message_read(m, "s", &device);
 
-	if (r < 0) {
-		return r;
-	}
-	r = sd_bus_message_read(m, "s", &device);
 	if (r >= 0) {
-		r = read_options(m, NULL, 0, &text);
+		r = bus_read_options(m, NULL, 0, &text);
 	}
 	if (r == 0) {
 		r = broker_find_device(broker_of(c), device, &d, &text);
@@ -324,15 +285,20 @@ static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		r = refuse(&text, REFUSAL_NOT_ATTACHED, "%s is in no VM", d->name);
 	}
 	if (r != 0) {
-		return bus_fail(error, r, &text);
+		return bus_fail_call(c, device, "", error, r, &text);
 	}
+	r = bus_permit_detach(c, m, d, error);
+	if (r != 0) {
+		return r;
+	}
+	bus_audit(c, AUDIT_DETACH, d->name, d->lease->vm->name, "", "Asked for.");
 	lease_release(d->lease, LEASE_REASON_USER_DETACH);
 	return reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_refresh(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-	return bus_refresh(m, userdata, NULL);
+	return bus_refresh(m, broker_of(userdata), NULL);
 }
 
 static int get_text(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -461,8 +427,11 @@ const sd_bus_vtable bus_broker_vtable[] = {
 	SD_BUS_METHOD_WITH_ARGS("Explain", SD_BUS_ARGS("s", device),
 		SD_BUS_RESULT("a(ssus)", trace, "s", action, "s", vm, "s", why), bus_on_explain,
 		SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Log", SD_BUS_ARGS("t", after, "a{sv}", options),
+		SD_BUS_RESULT("a(ttussssss)", records), bus_on_log, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD("RefreshVMs", NULL, NULL, on_refresh, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_SIGNAL_WITH_ARGS("Offered", SD_BUS_ARGS("s", device, "as", vms), 0),
+	SD_BUS_SIGNAL_WITH_ARGS("Logged", SD_BUS_ARGS("t", last), 0),
 	SD_BUS_SIGNAL_WITH_ARGS("Refused",
 		SD_BUS_ARGS("s", device, "s", vm, "s", code, "s", sentence, "s", remedy), 0),
 	SD_BUS_VTABLE_END,

@@ -10,17 +10,12 @@
 #include "broker/gpu.h"
 #include "broker/vm.h"
 
-/* Objects have no connection; the message has. */
-static int bus_check_caller(sd_bus_message *m, struct broker *b, sd_bus_error *error)
+/* What a guest shows is its owner's business, or an administrator's. */
+static int check_caller(sd_bus_message *m, struct vm *vm, sd_bus_error *error)
 {
-	struct bus_connection *c;
+	struct bus_connection *c = bus_connection_of(vm->broker, sd_bus_message_get_bus(m));
 
-	list_for_each (c, &b->bus->connections, link) {
-		if (c->bus == sd_bus_message_get_bus(m)) {
-			return bus_check_admin(c, error);
-		}
-	}
-	return -EACCES;
+	return c ? bus_permit_vm(c, m, vm, error) : -EACCES;
 }
 
 int bus_gpu_find(sd_bus *bus, const char *path, const char *interface, void *userdata,
@@ -43,6 +38,9 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
 	struct gpu_status s;
 
 	gpu_status(vm->gpu, &s);
+	if (strcmp(property, "Detail") == 0 && !bus_sees_vm(vm->broker, bus, vm)) {
+		return sd_bus_message_append(reply, "s", "");
+	}
 	return sd_bus_message_append(reply, "s",
 		strcmp(property, "State") == 0    ? gpu_state_name(s.state)
 		: strcmp(property, "Socket") == 0 ? s.socket
@@ -87,11 +85,12 @@ static int on_set_display(sd_bus_message *m, void *userdata, sd_bus_error *error
 	struct vm *vm = userdata;
 	struct refusal_text text = {0};
 	uint32_t scanout = 0, width = 0, height = 0;
-	int r = bus_check_caller(m, vm->broker, error);
+	int r = check_caller(m, vm, error);
 
-	if (r == 0) {
-		r = sd_bus_message_read(m, "uuu", &scanout, &width, &height);
+	if (r != 0) {
+		return r;
 	}
+	r = sd_bus_message_read(m, "uuu", &scanout, &width, &height);
 	if (r < 0) {
 		return r;
 	}
@@ -131,12 +130,12 @@ static int on_screenshot(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct refusal_text text = {0};
 	uint32_t scanout = 0;
 	struct shot *s;
-	/* What a guest shows is nobody's business but an administrator's. */
-	int r = bus_check_caller(m, vm->broker, error);
+	int r = check_caller(m, vm, error);
 
-	if (r == 0) {
-		r = sd_bus_message_read(m, "u", &scanout);
+	if (r != 0) {
+		return r;
 	}
+	r = sd_bus_message_read(m, "u", &scanout);
 	if (r < 0) {
 		return r;
 	}

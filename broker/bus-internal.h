@@ -9,7 +9,9 @@
 #include <systemd/sd-event.h>
 
 #include "base/list.h"
+#include "broker/audit.h"
 #include "broker/bus.h"
+#include "broker/uid-account.h"
 
 #define BUS_ROOT      "/org/devbroker"
 #define BUS_DEVICES   BUS_ROOT "/device"
@@ -20,6 +22,8 @@
 #define BUS_IFACE_VM  "org.devbroker.VM1"
 #define BUS_IFACE_GPU "org.devbroker.Gpu1"
 
+struct bus_system;
+
 struct bus_server {
 	struct broker *broker;
 	gid_t admin_gid; /* of group devbroker; -1: there is none */
@@ -29,16 +33,33 @@ struct bus_server {
 	sd_event_source *resume; // may be NULL: accepting pauses
 	struct list connections; // bus_connection::link
 	unsigned int n_connections;
+	struct uid_accounts accounts;
+	struct bus_system *system; // may be NULL: not on the system bus
 };
 
+/* Who asks. */
+struct bus_caller {
+	uid_t uid;
+	pid_t pid;
+	enum uid_class class;
+	bool by_polkit; /* for this one message as if class was UID_ADMIN */
+	struct uid_account *account;
+};
+
+/* A client of the private socket, or the connection to the system bus. */
 struct bus_connection {
 	struct list link; // bus_server::connections
 	struct bus_server *server;
 	sd_bus *bus;
-	uid_t uid;
-	pid_t pid;
-	bool may_change;        /* administrator: see bus_connection_init */
-	bool may_add_vm;        /* may name sockets that the broker then connects to */
+	struct bus_system *system; // NULL: a client
+	/* Of a client it is the same for good; on the system bus of the message that is handled. */
+	struct bus_caller caller;
+	bool announcing; /* on the system bus: what is said now is said to everybody */
+
+	/* Of a client, bus-pump.c. */
+	sd_event_source *io;
+	sd_event_source *timer;
+	uint64_t unframed;      /* bytes since the last complete message, rather too many */
 	sd_event_source *hello; // may be NULL: it has authenticated
 	sd_event_source *dying; // may be NULL: to be destroyed in the next turn
 };
@@ -48,8 +69,74 @@ static inline struct broker *bus_broker(const struct bus_connection *c)
 	return c->server->broker;
 }
 
-/* Registers all vtables on a new connection. 0 or -errno. */
-int bus_export(struct bus_connection *c) _must_check_;
+static inline bool bus_is_admin(const struct bus_caller *caller)
+{
+	return caller->class != UID_ORDINARY || caller->by_polkit;
+}
+
+/* The connection that bus is. */
+struct bus_connection *bus_connection_of(struct broker *b, sd_bus *bus);
+
+/* bus.c: ends a connection, from the loop: the caller may be one of its handlers. */
+void bus_connection_drop(struct bus_connection *c);
+
+/* bus-pump.c: a client's connection on the loop, with a bound on its messages. 0 or -errno. */
+int bus_pump_start(struct bus_connection *c) _must_check_;
+void bus_pump_stop(struct bus_connection *c);
+
+/* Before any handler, with c->caller filled: quota and permission of a call. 0: go on; 1: it has
+ * been dealt with; < 0: error is the answer. */
+int bus_admit(struct bus_connection *c, sd_bus_message *m, sd_bus_error *error);
+
+/* bus-permit.c. Handlers give back what is not 0: an error, or 1 where polkit is being asked and
+ * the call comes again. */
+int bus_permit_call(struct bus_connection *c, sd_bus_message *m, sd_bus_error *error);
+/* Calls that an owner may make. */
+int bus_permit_vm(
+	struct bus_connection *c, sd_bus_message *m, const struct vm *vm, sd_bus_error *error);
+int bus_permit_detach(
+	struct bus_connection *c, sd_bus_message *m, const struct device *d, sd_bus_error *error);
+/* On 0 lend has the options of the rule that offers it, if that is why. */
+int bus_permit_attach(struct bus_connection *c, sd_bus_message *m, struct device *d,
+	const struct vm *vm, struct lease_options *lend, sd_bus_error *error);
+int bus_permit_explain(
+	struct bus_connection *c, sd_bus_message *m, struct device *d, sd_bus_error *error);
+/* Whether what is the owners' business is shown to the one who is being answered. */
+bool bus_sees_vm(struct broker *b, sd_bus *bus, const struct vm *vm);
+bool bus_sees_device(struct broker *b, sd_bus *bus, struct device *d);
+bool bus_sees_all(struct broker *b, sd_bus *bus);
+
+/* bus-system.c */
+int bus_system_create(
+	struct bus_server *s, const char *address, struct bus_system **out) _must_check_;
+/* NULL is fine. */
+void bus_system_destroy(struct bus_system *s);
+/* The connection can't be used any more. */
+void bus_system_lost(struct bus_system *s);
+
+/* Those of objects, and Broker1's. */
+struct bus_vtables {
+	const sd_bus_vtable *device;
+	const sd_bus_vtable *vm;
+	const sd_bus_vtable *gpu;
+};
+extern const struct bus_vtables bus_plain_vtables;
+/* A copy for where signals reach everybody: what only owners see is not in them. To be freed; NULL
+ * if there is no memory. */
+sd_bus_vtable *bus_vtable_discreet(const sd_bus_vtable *vtable);
+/* Registers all vtables on a new connection; t lives as long as it. 0 or -errno. */
+int bus_export(struct bus_connection *c, const struct bus_vtables *t) _must_check_;
+
+/* Options of a call are a{sv}; each handler knows its keys. */
+struct bus_option {
+	const char *key;
+	char type; /* 's', 'b', 'u', 't'; 'U': au, into a struct owners */
+	void *value;
+};
+
+/* 0; -errno; a refusal with text. */
+int bus_read_options(sd_bus_message *m, const struct bus_option *options, size_t n,
+	struct refusal_text *text) _must_check_;
 
 extern const sd_bus_vtable bus_broker_vtable[];
 extern const sd_bus_vtable bus_device_vtable[];
@@ -79,10 +166,20 @@ int bus_usb_emit_changed(sd_bus *bus, const char *path);
 /* Answers a call with a refusal (r > 0) or an errno (r < 0). Returns what a method handler
  * returns. */
 int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text);
-/* Answers m when every VM in vms (all of the broker if vm is NULL) has said how it is. */
-int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm);
-/* 0 if the caller is an administrator, else the answer to give back. */
-int bus_check_admin(struct bus_connection *c, sd_bus_error *error);
+/* Answers m when vm (NULL: every VM) has said how it is, as far as the caller sees it. */
+int bus_refresh(sd_bus_message *m, struct broker *b, struct vm *vm);
+/* bus-log.c: what a call leaves in the log; names NULL or "" if there are none. */
+void bus_audit(const struct bus_connection *c, enum audit_action action, const char *device,
+	const char *vm, const char *rule, const char *text);
+void bus_audit_refused(const struct bus_connection *c, const struct bus_caller *caller,
+	const char *device, const char *vm, int refusal, const char *sentence);
+/* A connection that was one too many: the caller has no account for it. */
+void bus_audit_connection(
+	struct bus_server *s, const struct bus_caller *caller, const struct refusal_text *text);
+/* bus_fail, with a record of a refusal. */
+int bus_fail_call(struct bus_connection *c, const char *device, const char *vm, sd_bus_error *error,
+	int r, const struct refusal_text *text);
+int bus_on_log(sd_bus_message *m, void *userdata, sd_bus_error *error);
 
 /* bus-policy.c */
 struct policy_rule;

@@ -232,27 +232,67 @@ static const struct text_property vm_texts[] = {
 	{"Bus", vm_bus},
 };
 
-static int append_text(sd_bus_message *reply, const struct text_property *table, size_t n,
-	const char *property, const void *object)
+static const struct text_property *find_text(
+	const struct text_property *table, size_t n, const char *property)
 {
 	for (size_t i = 0; i < n; i++) {
 		if (strcmp(table[i].name, property) == 0) {
-			return sd_bus_message_append(reply, "s", table[i].get(object));
+			return &table[i];
 		}
 	}
-	return -ENOENT;
+	return NULL;
+}
+
+/* Of devices and VMs: for owners and administrators; "" for others. */
+static bool is_discreet(const char *property)
+{
+	return strcmp(property, "Detail") == 0 || strcmp(property, "Path") == 0 ||
+	       strcmp(property, "Qmp") == 0;
+}
+
+sd_bus_vtable *bus_vtable_discreet(const sd_bus_vtable *vtable)
+{
+	sd_bus_vtable *copy;
+	size_t n = 0;
+
+	while (vtable[n].type != _SD_BUS_VTABLE_END) {
+		n++;
+	}
+	copy = calloc(n + 1, sizeof(*copy));
+	if (!copy) {
+		return NULL;
+	}
+	memcpy(copy, vtable, (n + 1) * sizeof(*copy));
+	for (size_t i = 0; i < n; i++) {
+		sd_bus_vtable *v = &copy[i];
+
+		if (v->type == _SD_BUS_VTABLE_PROPERTY && is_discreet(v->x.property.member) &&
+			v->flags & SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE) {
+			v->flags &= ~SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE;
+			v->flags |= SD_BUS_VTABLE_PROPERTY_EMITS_INVALIDATION;
+		}
+	}
+	return copy;
 }
 
 static int get_device_text(sd_bus *bus, const char *path, const char *interface,
 	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-	return append_text(reply, device_texts, ARRAY_SIZE(device_texts), property, userdata);
+	const struct text_property *p = find_text(device_texts, ARRAY_SIZE(device_texts), property);
+	struct device *d = userdata;
+	bool shown = !is_discreet(property) || bus_sees_device(d->broker, bus, d);
+
+	return sd_bus_message_append(reply, "s", shown ? p->get(d) : "");
 }
 
 static int get_vm_text(sd_bus *bus, const char *path, const char *interface, const char *property,
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
-	return append_text(reply, vm_texts, ARRAY_SIZE(vm_texts), property, userdata);
+	const struct text_property *p = find_text(vm_texts, ARRAY_SIZE(vm_texts), property);
+	const struct vm *vm = userdata;
+	bool shown = !is_discreet(property) || bus_sees_vm(vm->broker, bus, vm);
+
+	return sd_bus_message_append(reply, "s", shown ? p->get(vm) : "");
 }
 
 static int get_read_only(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -344,6 +384,15 @@ static int get_devices(sd_bus *bus, const char *path, const char *interface, con
 	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
+static int get_owners(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct vm *vm = userdata;
+	uint32_t n = bus_sees_vm(vm->broker, bus, vm) ? vm->owners.n : 0;
+
+	return sd_bus_message_append_array(reply, 'u', vm->owners.uids, n * sizeof(uint32_t));
+}
+
 static int get_quota(sd_bus *bus, const char *path, const char *interface, const char *property,
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -398,9 +447,8 @@ static void refresh_add(struct refresh *f, struct vm *vm)
 	}
 }
 
-int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm)
+int bus_refresh(sd_bus_message *m, struct broker *b, struct vm *vm)
 {
-	struct broker *b = broker_of(c);
 	struct refresh *f = calloc(1, sizeof(*f) + (vm ? 1 : b->n_vms) * sizeof(struct vm_waiter));
 	struct vm *each;
 
@@ -410,11 +458,15 @@ int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm)
 	f->call = sd_bus_message_ref(m);
 	/* Held until all are asked: an answer may not come from within, but a failure may. */
 	f->n_waiting = 1;
-	if (vm) {
+	if (vm && bus_sees_vm(b, sd_bus_message_get_bus(m), vm)) {
 		refresh_add(f, vm);
-	} else {
+	}
+	if (!vm) {
 		list_for_each (each, &b->vms, link) {
-			refresh_add(f, each);
+			/* Others are told what is known: asking takes a process for each. */
+			if (bus_sees_vm(b, sd_bus_message_get_bus(m), each)) {
+				refresh_add(f, each);
+			}
 		}
 	}
 	f->n_waiting--;
@@ -424,15 +476,9 @@ int bus_refresh(sd_bus_message *m, struct bus_connection *c, struct vm *vm)
 
 static int on_vm_refresh(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
-	struct refresh *f = calloc(1, sizeof(*f) + sizeof(struct vm_waiter));
+	struct vm *vm = userdata;
 
-	if (!f) {
-		return -ENOMEM;
-	}
-	f->call = sd_bus_message_ref(m);
-	refresh_add(f, userdata);
-	refresh_done(f);
-	return 1;
+	return bus_refresh(m, vm->broker, vm);
 }
 
 const sd_bus_vtable bus_device_vtable[] = {
@@ -475,6 +521,7 @@ const sd_bus_vtable bus_vm_vtable[] = {
 	SD_BUS_PROPERTY("Detail", "s", get_vm_text, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Qmp", "s", get_vm_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("Bus", "s", get_vm_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("Owners", "au", get_owners, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("VmmPid", "u", get_vmm_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Devices", "as", get_devices, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Quota", "a{s(tt)}", get_quota, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -494,11 +541,30 @@ static const sd_bus_vtable hello_vtable[] = {
 	SD_BUS_VTABLE_END,
 };
 
-int bus_export(struct bus_connection *c)
+const struct bus_vtables bus_plain_vtables = {
+	.device = bus_device_vtable,
+	.vm = bus_vm_vtable,
+	.gpu = bus_gpu_vtable,
+};
+
+int bus_export(struct bus_connection *c, const struct bus_vtables *t)
 {
+	const struct {
+		const char *prefix;
+		const char *interface;
+		const sd_bus_vtable *vtable;
+		sd_bus_object_find_t find;
+	} fallbacks[] = {
+		{BUS_DEVICES, BUS_IFACE_DEV, t->device, bus_device_find},
+		{BUS_DEVICES, BUS_IFACE_USB, bus_usb_vtable, bus_usb_find},
+		{BUS_VMS, BUS_IFACE_VM, t->vm, bus_vm_find},
+		{BUS_VMS, BUS_IFACE_GPU, t->gpu, bus_gpu_find},
+	};
 	sd_bus *bus = c->bus;
-	int r = sd_bus_add_object_vtable(
-		bus, NULL, "/org/freedesktop/DBus", "org.freedesktop.DBus", hello_vtable, c);
+	/* On a message bus that is the bus's own. */
+	int r = c->system ? 0
+			  : sd_bus_add_object_vtable(bus, NULL, "/org/freedesktop/DBus",
+				    "org.freedesktop.DBus", hello_vtable, c);
 
 	if (r >= 0) {
 		r = sd_bus_add_object_manager(bus, NULL, BUS_ROOT);
@@ -506,21 +572,9 @@ int bus_export(struct bus_connection *c)
 	if (r >= 0) {
 		r = sd_bus_add_object_vtable(bus, NULL, BUS_ROOT, BUS_IFACE, bus_broker_vtable, c);
 	}
-	if (r >= 0) {
-		r = sd_bus_add_fallback_vtable(bus, NULL, BUS_DEVICES, BUS_IFACE_DEV,
-			bus_device_vtable, bus_device_find, c);
-	}
-	if (r >= 0) {
-		r = sd_bus_add_fallback_vtable(
-			bus, NULL, BUS_DEVICES, BUS_IFACE_USB, bus_usb_vtable, bus_usb_find, c);
-	}
-	if (r >= 0) {
-		r = sd_bus_add_fallback_vtable(
-			bus, NULL, BUS_VMS, BUS_IFACE_VM, bus_vm_vtable, bus_vm_find, c);
-	}
-	if (r >= 0) {
-		r = sd_bus_add_fallback_vtable(
-			bus, NULL, BUS_VMS, BUS_IFACE_GPU, bus_gpu_vtable, bus_gpu_find, c);
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(fallbacks); i++) {
+		r = sd_bus_add_fallback_vtable(bus, NULL, fallbacks[i].prefix,
+			fallbacks[i].interface, fallbacks[i].vtable, fallbacks[i].find, c);
 	}
 	if (r >= 0) {
 		r = sd_bus_add_node_enumerator(bus, NULL, BUS_DEVICES, bus_device_enumerate, c);

@@ -11,17 +11,14 @@
 #include "broker/device-usb.h"
 #include "broker/policy.h"
 #include "broker/usb-host.h"
+#include "broker/vm.h"
 
 int bus_on_reload_policy(sd_bus_message *m, void *userdata, sd_bus_error *error)
 {
 	struct bus_connection *c = userdata;
 	struct refusal_text text = {0};
-	int r = bus_check_admin(c, error);
+	int r = broker_reload_policy(bus_broker(c), c->caller.uid, &text);
 
-	if (r < 0) {
-		return r;
-	}
-	r = broker_reload_policy(bus_broker(c), &text);
 	return r != 0 ? bus_fail(error, r, &text)
 		      : sd_bus_reply_method_return(
 				m, "u", (uint32_t)bus_broker(c)->policy->n_rules);
@@ -99,6 +96,10 @@ int bus_on_explain(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r != 0) {
 		return bus_fail(error, r, &text);
 	}
+	r = bus_permit_explain(c, m, d, error);
+	if (r != 0) {
+		return r;
+	}
 	r = sd_bus_message_new_method_return(m, &reply);
 	if (r >= 0) {
 		r = append_explanation(reply, device_usb(d));
@@ -119,6 +120,7 @@ int bus_remember(
 	}
 	r = memory_add(&bus_broker(c)->memory, u->facts, vm, text);
 	if (r == 0) {
+		bus_audit(c, AUDIT_CHANGE, d->name, vm, "", "It is remembered.");
 		usb_host_decide_all(bus_broker(c));
 	}
 	return r;
@@ -147,11 +149,8 @@ int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	const struct memory_entry *e;
 	struct refusal_text text = {0};
 	const char *name = NULL;
-	int r = bus_check_admin(c, error);
+	int r = sd_bus_message_read(m, "s", &name);
 
-	if (r == 0) {
-		r = sd_bus_message_read(m, "s", &name);
-	}
 	if (r < 0 || !name) {
 		return r;
 	}
@@ -169,6 +168,7 @@ int bus_on_forget(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r < 0) {
 		return r;
 	}
+	bus_audit(c, AUDIT_CHANGE, name, "", "", "It is remembered no more.");
 	usb_host_decide_all(bus_broker(c));
 	return sd_bus_reply_method_return(m, NULL);
 }
@@ -181,7 +181,10 @@ int bus_get_remembered(sd_bus *bus, const char *path, const char *interface, con
 	int r = sd_bus_message_open_container(reply, 'a', "(sssss)");
 
 	list_for_each (e, &memory->entries, link) {
-		if (r >= 0) {
+		const struct vm *vm = broker_vm_named(bus_broker(userdata), e->vm);
+
+		if (r >= 0 && (vm ? bus_sees_vm(vm->broker, bus, vm)
+				  : bus_sees_all(bus_broker(userdata), bus))) {
 			r = sd_bus_message_append(
 				reply, "(sssss)", e->key, e->id, e->serial, e->product, e->vm);
 		}

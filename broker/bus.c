@@ -3,8 +3,9 @@
  * There is no message bus in between: a client connects to the socket and calls. Each accepted
  * connection is an sd-bus server with the same vtables. Clients are hostile until proven
  * otherwise: who they are comes from the kernel (SO_PEERCRED, SO_PEERGROUPS) at accept, a uid has
- * CONNECTIONS_PER_UID connections, one that does not authenticate or does not read is dropped, and
- * when the broker runs out of fds it stops accepting for a while instead of spinning.
+ * so many connections and requests (broker/uid-account), one that does not authenticate, does not
+ * read or sends a message without end is dropped, and when the broker runs out of fds it stops
+ * accepting for a while instead of spinning.
  */
 #include "broker/bus.h"
 
@@ -19,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
@@ -26,15 +28,14 @@
 #include "broker/device.h"
 #include "broker/vm.h"
 
-#define CONNECTIONS_MAX     128
-#define CONNECTIONS_PER_UID 32
-#define QUEUED_MAX          2048 /* messages that a client has not read */
-#define UNREAD_ANSWERS_MAX  64   /* of them, when it calls again: answers may be large */
-#define SEND_BUFFER         (128 << 10)
-#define GROUPS_MAX          256
-#define HELLO_WITHIN        (10 * UINT64_C(1000000))
-#define PAUSE               (100 * UINT64_C(1000))
-#define ADMIN_GROUP         "devbroker"
+#define CONNECTIONS_MAX    128 /* the last of them are for root and the broker's own user */
+#define RESERVED           32
+#define UNREAD_ANSWERS_MAX 64 /* when it calls again: answers may be large */
+#define SEND_BUFFER        (128 << 10)
+#define GROUPS_MAX         256
+#define HELLO_WITHIN       (10 * UINT64_C(1000000))
+#define PAUSE              (100 * UINT64_C(1000))
+#define ADMIN_GROUP        "devbroker"
 
 static void connection_destroy(struct bus_connection *c)
 {
@@ -42,10 +43,9 @@ static void connection_destroy(struct bus_connection *c)
 	c->server->n_connections--;
 	sd_event_source_disable_unref(c->hello);
 	sd_event_source_disable_unref(c->dying);
-	if (c->bus) {
-		sd_bus_detach_event(c->bus);
-		sd_bus_close_unref(c->bus);
-	}
+	bus_pump_stop(c);
+	sd_bus_close_unref(c->bus);
+	uid_account_disconnect(&c->server->accounts, c->caller.account, c->caller.class);
 	free(c);
 }
 
@@ -55,18 +55,63 @@ static int on_dying(sd_event_source *source, void *userdata)
 	return 0;
 }
 
-/* From the loop: the caller may be one of its handlers. */
-static void connection_drop(struct bus_connection *c)
+void bus_connection_drop(struct bus_connection *c)
 {
+	if (c->system) {
+		bus_system_lost(c->system);
+		return;
+	}
 	if (!c->dying && sd_event_add_defer(c->server->broker->event, &c->dying, on_dying, c) < 0) {
 		log_error("bus: out of memory");
 	}
 }
 
-static int on_disconnected(sd_bus_message *m, void *userdata, sd_bus_error *error)
+struct bus_connection *bus_connection_of(struct broker *b, sd_bus *bus)
 {
-	connection_drop(userdata);
-	return 0;
+	struct bus_connection *c;
+
+	if (!b->bus) {
+		return NULL;
+	}
+	list_for_each (c, &b->bus->connections, link) {
+		if (c->bus == bus) {
+			return c;
+		}
+	}
+	return NULL;
+}
+
+/* All objects at once are as much work as asking for each few of them. */
+static uint32_t cost_of(const struct bus_connection *c, sd_bus_message *m)
+{
+	const struct broker *b = bus_broker(c);
+
+	if (sd_bus_message_is_method_call(m, BUS_IFACE, "Log") > 0) {
+		return 8;
+	}
+	if (sd_bus_message_is_method_call(
+		    m, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects") <= 0) {
+		return 1;
+	}
+	return 1 + (b->n_devices + b->n_vms) / 8;
+}
+
+int bus_admit(struct bus_connection *c, sd_bus_message *m, sd_bus_error *error)
+{
+	struct refusal_text text = {0};
+	int r = uid_account_charge(
+		c->caller.account, c->caller.class, cost_of(c, m), now_usec(), &text);
+
+	if (r < 0) {
+		/* It floods: of a client nothing is heard any more, and on the system bus, where
+		 * others talk on the same connection, it isn't answered. */
+		if (!c->system) {
+			log_warn("bus: uid %u floods; dropped", (unsigned int)c->caller.uid);
+			bus_connection_drop(c);
+		}
+		return 1;
+	}
+	return r != 0 ? bus_fail_call(c, "", "", error, r, &text) : bus_permit_call(c, m, error);
 }
 
 /* Before any handler: one that only asks would be answered into memory. */
@@ -75,16 +120,17 @@ static int on_incoming(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct bus_connection *c = userdata;
 	uint64_t queued = 0;
 
+	c->unframed = 0;
 	if (c->dying) {
 		return 1;
 	}
 	if (sd_bus_get_n_queued_write(c->bus, &queued) >= 0 && queued > UNREAD_ANSWERS_MAX) {
-		log_warn(
-			"bus: uid %u pid %d asks, but does not read; dropped", c->uid, (int)c->pid);
-		connection_drop(c);
+		log_warn("bus: uid %u pid %d asks, but does not read; dropped",
+			(unsigned int)c->caller.uid, (int)c->caller.pid);
+		bus_connection_drop(c);
 		return 1;
 	}
-	return 0;
+	return sd_bus_message_is_method_call(m, NULL, NULL) > 0 ? bus_admit(c, m, error) : 0;
 }
 
 static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
@@ -93,8 +139,8 @@ static int on_hello_late(sd_event_source *source, uint64_t usec, void *userdata)
 
 	c->hello = sd_event_source_disable_unref(c->hello);
 	if (sd_bus_is_ready(c->bus) <= 0) {
-		log_debug("bus: uid %u did not authenticate", c->uid);
-		connection_drop(c);
+		log_debug("bus: uid %u did not authenticate", (unsigned int)c->caller.uid);
+		bus_connection_drop(c);
 	}
 	return 0;
 }
@@ -131,28 +177,31 @@ static int connection_identify(struct bus_connection *c, int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0) {
 		return -errno;
 	}
-	c->uid = peer.uid;
-	c->pid = peer.pid;
-	c->may_add_vm = peer.uid == 0 || peer.uid == geteuid();
-	c->may_change = c->may_add_vm || in_admin_group(c->server, fd, peer.gid);
+	c->caller.uid = peer.uid;
+	c->caller.pid = peer.pid;
+	c->caller.class = peer.uid == 0 || peer.uid == geteuid()    ? UID_HOST
+			  : in_admin_group(c->server, fd, peer.gid) ? UID_ADMIN
+								    : UID_ORDINARY;
 	return 0;
 }
 
-static int connection_check_quota(struct bus_server *s, const struct bus_connection *c)
+static int connection_check_quota(struct bus_connection *c)
 {
-	const struct bus_connection *other;
-	unsigned int n = 0;
+	struct bus_server *s = c->server;
+	struct refusal_text text = {0};
+	unsigned int reserved = c->caller.class == UID_HOST ? 0 : RESERVED;
+	int r;
 
-	list_for_each (other, &s->connections, link) {
-		n += other->uid == c->uid;
-	}
-	/* The last ones are for root and the broker's own user, whoever else crowds in. */
-	if (s->n_connections + (c->may_add_vm ? 0 : CONNECTIONS_PER_UID) >= CONNECTIONS_MAX ||
-		n >= CONNECTIONS_PER_UID) {
-		log_debug("bus: uid %u has %u connections: no more", c->uid, n);
+	if (s->n_connections + reserved >= CONNECTIONS_MAX) {
 		return -EAGAIN;
 	}
-	return 0;
+	r = uid_account_connect(
+		&s->accounts, c->caller.uid, c->caller.class, &c->caller.account, &text);
+	if (r > 0) {
+		log_debug("bus: %s", text.sentence);
+		bus_audit_connection(s, &c->caller, &text);
+	}
+	return r > 0 ? -EAGAIN : r;
 }
 
 /* sd-bus asks for 8 MiB: so much of the kernel's memory for one that does not read is too much. */
@@ -186,14 +235,14 @@ static int connection_start(struct bus_connection *c, int fd)
 	}
 	if (r >= 0) {
 		/* Images: who may not add one has no business with our fds. */
-		r = sd_bus_negotiate_fds(c->bus, c->may_change);
+		r = sd_bus_negotiate_fds(c->bus, bus_is_admin(&c->caller));
 	}
 	if (r >= 0) {
 		r = sd_bus_negotiate_creds(
 			c->bus, true, SD_BUS_CREDS_EUID | SD_BUS_CREDS_PID | SD_BUS_CREDS_EGID);
 	}
 	if (r >= 0) {
-		r = bus_export(c);
+		r = bus_export(c, &bus_plain_vtables);
 	}
 	if (r >= 0) {
 		r = sd_bus_add_filter(c->bus, NULL, on_incoming, c);
@@ -205,15 +254,7 @@ static int connection_start(struct bus_connection *c, int fd)
 		r = connection_bound_sending(c);
 	}
 	if (r >= 0) {
-		/* The end of the loop would flush it: see bus_server_destroy. */
-		r = sd_bus_set_close_on_exit(c->bus, false);
-	}
-	if (r >= 0) {
-		r = sd_bus_attach_event(c->bus, c->server->broker->event, SD_EVENT_PRIORITY_NORMAL);
-	}
-	if (r >= 0) {
-		r = sd_bus_match_signal(c->bus, NULL, NULL, "/org/freedesktop/DBus/Local",
-			"org.freedesktop.DBus.Local", "Disconnected", on_disconnected, c);
+		r = bus_pump_start(c);
 	}
 	if (r >= 0) {
 		r = sd_event_add_time_relative(c->server->broker->event, &c->hello, CLOCK_MONOTONIC,
@@ -236,7 +277,7 @@ static void connection_create(struct bus_server *s, int fd)
 	list_init(&c->link);
 	r = connection_identify(c, fd);
 	if (r == 0) {
-		r = connection_check_quota(s, c);
+		r = connection_check_quota(c);
 	}
 	if (r < 0) {
 		safe_close(fd);
@@ -247,7 +288,7 @@ static void connection_create(struct bus_server *s, int fd)
 	s->n_connections++;
 	r = connection_start(c, fd);
 	if (r < 0) {
-		log_debug("bus: can't serve uid %u: %s", c->uid, strerror(-r));
+		log_debug("bus: can't serve uid %u: %s", (unsigned int)c->caller.uid, strerror(-r));
 		connection_destroy(c);
 	}
 }
@@ -335,6 +376,7 @@ int bus_listen(struct broker *b, struct bus_server **out)
 	s->broker = b;
 	s->listen_fd = s->reserve_fd = -1;
 	list_init(&s->connections);
+	uid_accounts_init(&s->accounts);
 	snprintf(path, sizeof(path), "%s/bus", b->run_dir);
 	/* Once: a group database on a network must not stop the loop at an accept. */
 	g = getgrnam(ADMIN_GROUP);
@@ -354,6 +396,11 @@ int bus_listen(struct broker *b, struct bus_server **out)
 	return 0;
 }
 
+int bus_serve_system(struct bus_server *s, const char *address)
+{
+	return bus_system_create(s, address, &s->system);
+}
+
 void bus_server_destroy(struct bus_server *s)
 {
 	struct bus_connection *c, *next;
@@ -364,9 +411,11 @@ void bus_server_destroy(struct bus_server *s)
 	}
 	/* Not flushed: what a client that reads is told is in its socket already, and for one that
 	 * does not read, or has not authenticated, sd_bus_flush would wait without end. */
+	bus_system_destroy(s->system);
 	list_for_each_safe (c, next, &s->connections, link) {
 		connection_destroy(c);
 	}
+	uid_accounts_finish(&s->accounts);
 	if (s->listen_fd >= 0) {
 		snprintf(path, sizeof(path), "%s/bus", s->broker->run_dir);
 		unlink(path);
@@ -376,141 +425,4 @@ void bus_server_destroy(struct bus_server *s)
 	safe_close(s->listen_fd);
 	safe_close(s->reserve_fd);
 	free(s);
-}
-
-/* For connections that may be told: authenticated, and reading. */
-static bool connection_hears(struct bus_connection *c)
-{
-	uint64_t queued = 0;
-
-	if (c->dying || sd_bus_is_ready(c->bus) <= 0) {
-		return false;
-	}
-	if (sd_bus_get_n_queued_write(c->bus, &queued) >= 0 && queued > QUEUED_MAX) {
-		log_warn("bus: uid %u pid %d does not read; dropped", c->uid, (int)c->pid);
-		connection_drop(c);
-		return false;
-	}
-	return true;
-}
-
-static void object_event(struct broker *b, const char *prefix, const char *name,
-	int (*emit)(sd_bus *bus, const char *path))
-{
-	_cleanup_free_ char *path = NULL;
-	struct bus_connection *c;
-
-	if (!b->bus || sd_bus_path_encode(prefix, name, &path) < 0) {
-		return;
-	}
-	list_for_each (c, &b->bus->connections, link) {
-		if (connection_hears(c)) {
-			emit(c->bus, path);
-		}
-	}
-}
-
-static int emit_added(sd_bus *bus, const char *path)
-{
-	return sd_bus_emit_object_added(bus, path);
-}
-
-static int emit_removed(sd_bus *bus, const char *path)
-{
-	return sd_bus_emit_object_removed(bus, path);
-}
-
-static int emit_device_changed(sd_bus *bus, const char *path)
-{
-	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_DEV, "State", "Reason", "Detail",
-		"VM", "ReadOnly", "LentInterfaces", "AllowFirmware", "Size", "WorkerPid", "Since",
-		"ConnectUsec", "ConfigureUsec", "OfferedTo", NULL);
-}
-
-static int emit_vm_changed(sd_bus *bus, const char *path)
-{
-	return sd_bus_emit_properties_changed(
-		bus, path, BUS_IFACE_VM, "State", "Detail", "VmmPid", "Devices", "Quota", NULL);
-}
-
-void bus_device_added(struct broker *b, struct device *d)
-{
-	object_event(b, BUS_DEVICES, d->name, emit_added);
-}
-
-void bus_device_removed(struct broker *b, struct device *d)
-{
-	object_event(b, BUS_DEVICES, d->name, emit_removed);
-}
-
-void bus_device_changed(struct broker *b, struct device *d)
-{
-	object_event(b, BUS_DEVICES, d->name, emit_device_changed);
-}
-
-void bus_usb_changed(struct broker *b, struct device *d)
-{
-	object_event(b, BUS_DEVICES, d->name, bus_usb_emit_changed);
-}
-
-static int emit_gpu_changed(sd_bus *bus, const char *path)
-{
-	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_GPU, "State", "Detail", NULL);
-}
-
-void bus_gpu_changed(struct broker *b, struct vm *vm)
-{
-	object_event(b, BUS_VMS, vm->name, emit_gpu_changed);
-}
-
-void bus_vm_added(struct broker *b, struct vm *vm)
-{
-	object_event(b, BUS_VMS, vm->name, emit_added);
-}
-
-void bus_vm_removed(struct broker *b, struct vm *vm)
-{
-	object_event(b, BUS_VMS, vm->name, emit_removed);
-}
-
-void bus_vm_changed(struct broker *b, struct vm *vm)
-{
-	object_event(b, BUS_VMS, vm->name, emit_vm_changed);
-}
-
-void bus_refused(struct broker *b, const char *device, const char *vm, enum lease_reason reason,
-	const char *sentence)
-{
-	struct bus_connection *c;
-
-	if (!b->bus) {
-		return;
-	}
-	list_for_each (c, &b->bus->connections, link) {
-		if (connection_hears(c)) {
-			sd_bus_emit_signal(c->bus, BUS_ROOT, BUS_IFACE, "Refused", "sssss", device,
-				vm, lease_reason_code(reason), sentence,
-				lease_reason_remedy(reason));
-		}
-	}
-}
-
-void bus_offered(struct broker *b, struct device *d, const struct policy_rule *rule)
-{
-	struct bus_connection *c;
-
-	if (!b->bus) {
-		return;
-	}
-	list_for_each (c, &b->bus->connections, link) {
-		_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
-
-		if (connection_hears(c) &&
-			sd_bus_message_new_signal(c->bus, &m, BUS_ROOT, BUS_IFACE, "Offered") >=
-				0 &&
-			sd_bus_message_append(m, "s", d->name) >= 0 &&
-			bus_append_offer(m, rule) >= 0) {
-			sd_bus_send(c->bus, m, NULL);
-		}
-	}
 }

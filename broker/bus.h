@@ -17,6 +17,8 @@ struct vm;
 /* Listens on RUN-DIR/bus. The caller holds the lock on RUN-DIR, so a socket that is there is
  * nobody's. 0 or -errno. */
 int bus_listen(struct broker *b, struct bus_server **out) _must_check_;
+/* Serves on the message bus at this D-Bus address as well, whenever it is there. 0 or -errno. */
+int bus_serve_system(struct bus_server *s, const char *address) _must_check_;
 /* Closes all connections and removes the socket. NULL is fine. */
 void bus_server_destroy(struct bus_server *s);
 
@@ -33,5 +35,7 @@ void bus_vm_removed(struct broker *b, struct vm *vm);
 void bus_vm_changed(struct broker *b, struct vm *vm);
 /* A rule offers it to some VMs: somebody has to choose. */
 void bus_offered(struct broker *b, struct device *d, const struct policy_rule *rule);
+/* The log has records up to this one. */
+void bus_logged(struct broker *b, uint64_t seq);
 void bus_refused(struct broker *b, const char *device, const char *vm, enum lease_reason reason,
 	const char *sentence);

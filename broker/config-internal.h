@@ -14,6 +14,9 @@ struct config_target {
 	struct config_disk *disk;   // may be NULL
 };
 
+/* owner= of [vm]: the target is a struct config_target. */
+int config_set_owner(void *target, const char *value, const struct config_place *place);
+
 /* The keys of [usb]; target is a struct config_target. */
 int config_usb_set_quarantine(void *target, const char *value, const struct config_place *place);
 int config_usb_set_host_drivers(void *target, const char *value, const struct config_place *place);

@@ -260,6 +260,7 @@ static const struct config_key vm_keys[] = {
 	{"gpu", "socket-group", set_gpu_group, CONFIG_OPTIONAL},
 	{"vm", "qmp", set_qmp, CONFIG_REQUIRED},
 	{"vm", "bus", set_bus, CONFIG_OPTIONAL},
+	{"vm", "owner", config_set_owner, CONFIG_OPTIONAL | CONFIG_REPEATS},
 	QUOTA_KEYS,
 };
 

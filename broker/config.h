@@ -4,7 +4,7 @@
  *
  * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
  * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
- * vms.d/NAME.conf: [vm] qmp= bus=; [quota] devices= bytes-in-flight= transfers-in-flight=
+ * vms.d/NAME.conf: [vm] qmp= bus= owner=; [quota] devices= bytes-in-flight= transfers-in-flight=
  * disks.d/NAME.conf: [disk] image= read-only= speed= serial= vm= Unknown sections and keys, keys
  * given twice, over-long lines and bad values are errors that name file and line.
  */
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/cleanup.h"
 #include "base/list.h"
@@ -56,11 +57,24 @@ struct config_usb {
 #define USBFS_MEMORY_MIN (256 << 10)
 #define USBFS_MEMORY_MAX (256 << 20)
 
+#define OWNERS_MAX 16
+
+/* Users who may lend to a VM what rules offer to it. */
+struct owners {
+	uint32_t n;
+	uid_t uids[OWNERS_MAX];
+};
+
+bool owners_have(const struct owners *o, uid_t uid);
+/* One that it has already is fine. False if there are too many. */
+bool owners_add(struct owners *o, uid_t uid) _must_check_;
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;
 	char *qmp; /* absolute path */
 	char *bus; /* default "xhci.0" */
+	struct owners owners;
 	struct quota_limits quota;
 	uint64_t gpu_memory; /* bytes of the guest's images; 0: it has no GPU */
 	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */

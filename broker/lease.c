@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "broker/audit.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/device.h"
@@ -99,6 +100,12 @@ static void lease_end(struct lease *l)
 	snprintf(d->detail, sizeof(d->detail), "%s", l->detail);
 	snprintf(d->last_vm, sizeof(d->last_vm), "%s", vm->name);
 	log_info("%s: present, was in vm %s: %s", d->name, vm->name, l->detail);
+	audit_note(b->audit, &(struct audit_event){.action = AUDIT_END,
+				     .uid = AUDIT_NOBODY,
+				     .device = d->name,
+				     .vm = vm->name,
+				     .reason = lease_reason_code(l->reason),
+				     .text = l->detail});
 	free(l);
 	device_changed(d);
 	vm_changed(vm);

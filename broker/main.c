@@ -20,6 +20,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sandbox.h"
+#include "broker/audit.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/config.h"
@@ -28,6 +29,7 @@
 #include "build-config.h"
 
 #define EXIT_USAGE 2
+#define SYSTEM_BUS "unix:path=/run/dbus/system_bus_socket"
 
 /* A range that no distribution's useradd, systemd or container manager hands out: see
  * https://systemd.io/UIDS-GIDS; above systemd-nspawn's, below 2^31. */
@@ -39,6 +41,7 @@ struct options {
 	const char *run_dir;
 	const char *state_dir;
 	const char *libexec_dir;
+	const char *system_bus; /* address; NULL: as run_dir says; "none" */
 	bool log_level_set;
 };
 
@@ -49,6 +52,9 @@ static const char usage[] = "Usage: devbrokerd [OPTIONS]\n"
 			    "  --run-dir DIR    sockets, default " DEVBROKER_RUN_DIR "\n"
 			    "  --libexec DIR    where the worker programs are, default\n"
 			    "                   " DEVBROKER_LIBEXECDIR "\n"
+			    "  --system-bus ADDRESS|none\n"
+			    "                   D-Bus address; default: the system bus, if the\n"
+			    "                   run directory is the default one\n"
 			    "  --log-level L    error, warn, info or debug\n"
 			    "  --version, --help\n";
 
@@ -60,6 +66,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"run-dir", required_argument, NULL, 'r'},
 		{"state-dir", required_argument, NULL, 's'},
 		{"libexec", required_argument, NULL, 'l'},
+		{"system-bus", required_argument, NULL, 'b'},
 		{"log-level", required_argument, NULL, 'g'},
 		{"version", no_argument, NULL, 'V'},
 		{"help", no_argument, NULL, 'h'},
@@ -81,6 +88,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'l':
 			o->libexec_dir = optarg;
+			break;
+		case 'b':
+			o->system_bus = optarg;
 			break;
 		case 'g':
 			if (log_level_parse(optarg, &level) < 0) {
@@ -184,7 +194,7 @@ static int on_reload_signal(
 {
 	struct broker *b = userdata;
 	struct refusal_text text = {0};
-	int r = b->stopping ? 0 : broker_reload_policy(b, &text);
+	int r = b->stopping ? 0 : broker_reload_policy(b, AUDIT_NOBODY, &text);
 
 	if (r != 0) {
 		log_error("devbrokerd: the rules stay as they were: %s",
@@ -253,6 +263,19 @@ static int start_spawner(const struct options *o, struct spawner **out)
 	return r;
 }
 
+/* There is one name on the bus: it belongs to the broker of the default run directory, which can be
+ * served by one only. */
+static int serve_system_bus(struct broker *b, const struct options *o)
+{
+	const char *given = getenv("DBUS_SYSTEM_BUS_ADDRESS");
+	const char *address = o->system_bus;
+
+	if (!address && strcmp(o->run_dir, DEVBROKER_RUN_DIR) == 0) {
+		address = given && given[0] ? given : SYSTEM_BUS;
+	}
+	return !address || strcmp(address, "none") == 0 ? 0 : bus_serve_system(b->bus, address);
+}
+
 /* Everything between the fork and READY=1. Returns 0 or the exit code. */
 static int set_up(struct broker *b, const struct options *o, struct config *config, int *lock_out)
 {
@@ -297,6 +320,9 @@ static int set_up(struct broker *b, const struct options *o, struct config *conf
 		return die(r, &text, "can't look for USB devices");
 	}
 	r = bus_listen(b, &b->bus);
+	if (r == 0) {
+		r = serve_system_bus(b, o);
+	}
 	return r == 0 ? 0 : die(r, &text, "can't listen for clients");
 }
 

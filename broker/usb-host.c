@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "broker/adopt.h"
+#include "broker/audit.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/device-usb.h"
@@ -93,6 +94,20 @@ static void back_off(struct device_usb *u)
 	}
 }
 
+/* Nobody asked: a rule did, udev, or what was remembered. */
+static void audit(const struct device_usb *u, enum audit_action action)
+{
+	const struct policy_decision *p = &u->decision;
+
+	audit_note(u->device.broker->audit, &(struct audit_event){.action = action,
+						    .uid = AUDIT_NOBODY,
+						    .device = u->device.name,
+						    .vm = p->vm,
+						    .rule = p->rule ? p->rule->name : "",
+						    .reason = policy_action_name(p->action),
+						    .text = p->why});
+}
+
 static void attach(struct device_usb *u)
 {
 	struct device *d = &u->device;
@@ -112,6 +127,7 @@ static void attach(struct device_usb *u)
 	options.by_policy = true;
 	r = lease_create(d, vm, &options, &text);
 	if (r == 0) {
+		audit(u, AUDIT_ATTACH);
 		return;
 	}
 	if (set_detail(u,
@@ -200,6 +216,7 @@ static void decide(struct device_usb *u)
 	forgive(u);
 	if (now.why[0]) {
 		log_info("%s: %s", u->device.name, now.why);
+		audit(u, AUDIT_DECIDED);
 	}
 	if (now.action != POLICY_ATTACH && now.why[0]) {
 		set_detail(u, LEASE_REASON_NONE, now.why);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/record.h"
@@ -18,7 +19,31 @@ struct vm_record {
 	uint32_t transfers;
 	uint64_t gpu_memory;
 	char gpu_group[64];
+	char owners[OWNERS_MAX * 11]; /* numbers with blanks between them */
 };
+
+static void print_owners(const struct owners *o, char *out, size_t size)
+{
+	size_t at = 0;
+
+	out[0] = '\0';
+	for (uint32_t i = 0; i < o->n && at < size; i++) {
+		at += (size_t)snprintf(out + at, size - at, "%s%u", at ? " " : "", o->uids[i]);
+	}
+}
+
+static void parse_owners(const char *text, struct owners *out)
+{
+	char word[12];
+	uint64_t uid;
+
+	for (const char *p = text; *p; p += strcspn(p, " "), p += strspn(p, " ")) {
+		snprintf(word, sizeof(word), "%.*s", (int)MIN(strcspn(p, " "), 11u), p);
+		if (parse_u64(word, 0, UINT32_MAX - 1, &uid) == 0) {
+			_unused_ bool fits = owners_add(out, (uid_t)uid);
+		}
+	}
+}
 
 static bool record_ok(const char *name, const void *record)
 {
@@ -36,6 +61,7 @@ static const struct record_field fields[] = {
 	RECORD_U32_FIELD("transfers-in-flight", vm_record, transfers),
 	RECORD_U64_FIELD("gpu-memory", vm_record, gpu_memory),
 	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
+	RECORD_TEXT_FIELD("owners", vm_record, owners),
 };
 
 static const struct record_kind kind = {
@@ -61,6 +87,7 @@ void vm_note(const struct vm *vm, const char *gpu_group)
 	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp);
 	snprintf(r.bus, sizeof(r.bus), "%s", vm->bus);
 	snprintf(r.gpu_group, sizeof(r.gpu_group), "%s", gpu_group ? gpu_group : "");
+	print_owners(&vm->owners, r.owners, sizeof(r.owners));
 	e = record_write(vm->broker->run_dir, &kind, r.name, &r);
 	if (e < 0) {
 		log_warn("vm %s: can't write it down: %s. Another devbrokerd will not know it.",
@@ -77,7 +104,9 @@ static void on_record(void *userdata, const char *name, const void *record)
 {
 	const struct vm_record *r = record;
 	struct broker *b = userdata;
+	struct owners owners = {0};
 	const struct vm_options o = {
+		.owners = &owners,
 		.name = r->name,
 		.qmp = r->qmp,
 		.bus = r->bus,
@@ -92,6 +121,7 @@ static void on_record(void *userdata, const char *name, const void *record)
 	if (broker_vm_named(b, name)) {
 		return;
 	}
+	parse_owners(r->owners, &owners);
 	e = quota_limits_check(&o.limits, &text);
 	if (e == 0) {
 		e = vm_add(b, &o, &vm, &text);

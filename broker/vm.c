@@ -361,6 +361,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	*vm = (struct vm){
 		.broker = b,
 		.from_config = o->from_config,
+		.owners = o->owners ? *o->owners : (struct owners){0},
 		.limits = o->limits,
 		.devices = {.name = "devices", .limit = o->limits.devices},
 		.bytes = {.name = "bytes-in-flight",

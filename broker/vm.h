@@ -34,6 +34,7 @@ struct vm {
 	char *name;
 	char *qmp; /* path of the socket */
 	char *bus;
+	struct owners owners;
 	bool from_config;
 	enum vm_state state;
 	char detail[256];
@@ -72,8 +73,9 @@ struct vm_options {
 	const char *qmp;
 	const char *bus; /* NULL: "xhci.0" */
 	struct quota_limits limits;
-	uint64_t gpu_memory;   /* 0: no GPU */
-	const char *gpu_group; /* may be NULL */
+	const struct owners *owners; /* may be NULL: nobody */
+	uint64_t gpu_memory;         /* 0: no GPU */
+	const char *gpu_group;       /* may be NULL */
 	bool from_config;
 };
 

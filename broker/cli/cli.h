@@ -29,7 +29,8 @@ struct cli {
 	struct options o;
 	bool colour_out;
 	bool colour_err;
-	sd_bus *bus; // may be NULL: before cli_connect
+	sd_bus *bus;             // may be NULL: before cli_connect
+	const char *destination; /* of calls; NULL: there is no message bus in between */
 };
 
 /* The value of --name ("" if it takes none), or NULL if it was not given. */
@@ -105,6 +106,7 @@ int cmd_gpu_show(struct cli *c);
 int cmd_gpu_screenshot(struct cli *c);
 int cmd_gpu_set_display(struct cli *c);
 int cmd_watch(struct cli *c);
+int cmd_log(struct cli *c);
 int cmd_vm_list(struct cli *c);
 int cmd_vm_show(struct cli *c);
 int cmd_vm_add(struct cli *c);

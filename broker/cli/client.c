@@ -11,6 +11,7 @@
 
 #include "base/fd.h"
 #include "broker/cli/cli.h"
+#include "build-config.h"
 
 static void print_error(const struct cli *c, int exit_code, const char *code, const char *message,
 	const char *remedy)
@@ -60,7 +61,18 @@ int cli_fail_call(const struct cli *c, int r, const sd_bus_error *error)
 	if (!sentence) {
 		return CLI_EXIT_FAILED;
 	}
+	if (error && error->name &&
+		strcmp(error->name, SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED) == 0) {
+		refusal = REFUSAL_DENIED;
+	}
 	if (refusal == REFUSAL_NONE) {
+		if (error && error->name &&
+			(strcmp(error->name, SD_BUS_ERROR_SERVICE_UNKNOWN) == 0 ||
+				strcmp(error->name, SD_BUS_ERROR_NAME_HAS_NO_OWNER) == 0)) {
+			return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
+				"See whether it runs: systemctl status devbrokerd",
+				"devbrokerd is not on the system bus");
+		}
 		if (r == -ECONNRESET || r == -ENOTCONN || r == -EPIPE) {
 			return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
 				"See whether it runs: systemctl status devbrokerd",
@@ -128,11 +140,22 @@ static int fail_connect(const struct cli *c, int error)
 	}
 	if (error == EACCES || error == EPERM) {
 		return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
-			"Run it as root or as a member of the group devbroker.",
+			"Run it as root or as a member of the group devbroker, or with --system.",
 			"you may not connect to %s", c->o.socket);
 	}
 	return cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable", "Check --socket and --run-dir.",
 		"can't connect to %s: %s", c->o.socket, strerror(error));
+}
+
+static int connect_system(struct cli *c)
+{
+	int r = sd_bus_open_system(&c->bus);
+
+	c->destination = CLI_IFACE_BROKER;
+	return r < 0 ? cli_fail(c, CLI_EXIT_UNREACHABLE, "unreachable",
+			       "See whether dbus-daemon or dbus-broker runs.",
+			       "can't connect to the system bus: %s", strerror(-r))
+		     : 0;
 }
 
 int cli_connect(struct cli *c)
@@ -141,13 +164,20 @@ int cli_connect(struct cli *c)
 	_cleanup_close_ int fd = -1;
 	int r;
 
+	if (c->o.system) {
+		return connect_system(c);
+	}
 	if (strlen(c->o.socket) >= sizeof(addr.sun_path)) {
 		return fail_connect(c, ENAMETOOLONG);
 	}
 	memcpy(addr.sun_path, c->o.socket, strlen(c->o.socket) + 1);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		return fail_connect(c, errno);
+		r = errno;
+		/* The private socket is for administrators; the system bus is everybody's. */
+		return r == EACCES && strcmp(c->o.socket, DEVBROKER_RUN_DIR "/bus") == 0
+			       ? connect_system(c)
+			       : fail_connect(c, r);
 	}
 	r = fd_set_nonblock(fd, true);
 	if (r >= 0) {

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 static int new_call(struct cli *c, const char *member, sd_bus_message **out)
 {
 	return sd_bus_message_new_method_call(
-		c->bus, out, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, member);
+		c->bus, out, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER, member);
 }
 
 /* Sends m, and reads the path of the object that was made, if path_out is wanted (to be freed).
@@ -46,6 +47,25 @@ static int call(struct cli *c, sd_bus_message *m, char **path_out)
 static int append_text(sd_bus_message *m, const char *key, const char *value)
 {
 	return value ? sd_bus_message_append(m, "{sv}", key, "s", value) : 0;
+}
+
+static int append_uids(sd_bus_message *m, const char *key, const uint32_t *uids, size_t n)
+{
+	int r = sd_bus_message_open_container(m, 'e', "sv");
+
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "s", key);
+	}
+	if (r >= 0) {
+		r = sd_bus_message_open_container(m, 'v', "au");
+	}
+	if (r >= 0) {
+		r = sd_bus_message_append_array(m, 'u', uids, n * sizeof(*uids));
+	}
+	if (r >= 0) {
+		r = sd_bus_message_close_container(m);
+	}
+	return r < 0 ? r : sd_bus_message_close_container(m);
 }
 
 /* Options that are numbers, with their D-Bus types. */
@@ -108,6 +128,38 @@ static char *absolute(const char *path)
 	return out;
 }
 
+/* --owner USER,…: numbers for the broker, which looks up no names while it runs. 0; -errno; -ERANGE
+ * with *bad_out. */
+static int append_owners(const struct cli *c, sd_bus_message *m, const char **bad_out)
+{
+	_cleanup_free_ char *list = strdup(cli_value(c, "owner") ? cli_value(c, "owner") : "");
+	uint32_t uids[64];
+	size_t n = 0;
+	char *save = NULL;
+
+	if (!list) {
+		return -ENOMEM;
+	}
+	for (char *word = strtok_r(list, ", ", &save); word; word = strtok_r(NULL, ", ", &save)) {
+		const struct passwd *user;
+		uint64_t uid;
+
+		if (parse_u64(word, 0, UINT32_MAX - 1, &uid) < 0) {
+			user = getpwnam(word);
+			uid = user ? user->pw_uid : UINT64_MAX;
+		}
+		if (uid == UINT64_MAX || n == ARRAY_SIZE(uids)) {
+			*bad_out = "owner";
+			return -ERANGE;
+		}
+		uids[n++] = (uint32_t)uid;
+	}
+	if (n == 0) {
+		return 0;
+	}
+	return append_uids(m, "owners", uids, n);
+}
+
 /* The options of AddVM behind its name. Errors as append_limits. */
 static int append_vm_options(
 	const struct cli *c, sd_bus_message *m, const char *qmp, const char **bad_out)
@@ -119,6 +171,9 @@ static int append_vm_options(
 	}
 	if (r >= 0) {
 		r = append_text(m, "bus", cli_value(c, "bus"));
+	}
+	if (r >= 0) {
+		r = append_owners(c, m, bad_out);
 	}
 	if (r >= 0) {
 		r = append_limits(c, m, bad_out);
@@ -153,6 +208,10 @@ int cmd_vm_add(struct cli *c)
 	}
 	if (r < 0) {
 		sd_bus_message_unref(m);
+		if (bad && strcmp(bad, "owner") == 0) {
+			return cli_fail(c, CLI_EXIT_USAGE, "usage", "A number needs no user.",
+				"--owner takes names of users or their numbers, at most 64");
+		}
 		return bad ? cli_fail(c, CLI_EXIT_USAGE, "usage", "",
 				     "--%s takes a number, or a size as in 8M", bad)
 			   : cli_fail_call(c, r, NULL);

@@ -190,8 +190,8 @@ static int shoot(struct cli *c, const char *path, const char *file, uint32_t sca
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	uint32_t width = 0, height = 0;
 	int fd = -1;
-	int r = sd_bus_call_method(
-		c->bus, NULL, path, CLI_IFACE_GPU, "Screenshot", &error, &reply, "u", scanout);
+	int r = sd_bus_call_method(c->bus, c->destination, path, CLI_IFACE_GPU, "Screenshot",
+		&error, &reply, "u", scanout);
 
 	if (r >= 0) {
 		r = sd_bus_message_read(reply, "huu", &fd, &width, &height);
@@ -263,8 +263,8 @@ int cmd_gpu_set_display(struct cli *c)
 	if (r != 0) {
 		return r;
 	}
-	r = sd_bus_call_method(c->bus, NULL, path, CLI_IFACE_GPU, "SetDisplay", &error, NULL, "uuu",
-		scanout, width, height);
+	r = sd_bus_call_method(c->bus, c->destination, path, CLI_IFACE_GPU, "SetDisplay", &error,
+		NULL, "uuu", scanout, width, height);
 	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
 	sd_bus_error_free(&error);
 	if (r == 0 && c->o.json) {

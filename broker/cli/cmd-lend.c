@@ -156,7 +156,7 @@ static int call_attach(const struct cli *c, sd_bus_error *error, sd_bus_message 
 {
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
 	int r = sd_bus_message_new_method_call(
-		c->bus, &m, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Attach");
+		c->bus, &m, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Attach");
 
 	if (r >= 0) {
 		r = sd_bus_message_append(m, "ss", c->o.args[0], c->o.args[1]);
@@ -177,8 +177,8 @@ static int call(struct wait *w, sd_bus_message **reply_out)
 	if (w->attach) {
 		r = call_attach(c, &error, reply_out);
 	} else {
-		r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Detach",
-			&error, reply_out, "sa{sv}", c->o.args[0], 0);
+		r = sd_bus_call_method(c->bus, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+			"Detach", &error, reply_out, "sa{sv}", c->o.args[0], 0);
 	}
 	if (r >= 0) {
 		r = sd_bus_message_read(*reply_out, "o", &w->path);
@@ -191,7 +191,7 @@ static int call(struct wait *w, sd_bus_message **reply_out)
 static int lend(struct wait *w, bool wait, uint64_t timeout)
 {
 	sd_bus_message *reply = NULL;
-	int r = sd_bus_match_signal(w->c->bus, NULL, NULL, NULL, CLI_IFACE_PROPERTIES,
+	int r = sd_bus_match_signal(w->c->bus, NULL, w->c->destination, NULL, CLI_IFACE_PROPERTIES,
 		"PropertiesChanged", on_changed, w);
 
 	r = r < 0 ? cli_fail_call(w->c, r, NULL) : call(w, &reply);

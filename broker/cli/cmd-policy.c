@@ -73,8 +73,8 @@ int cmd_explain(struct cli *c)
 	const char *action, *vm, *why;
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	int r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Explain",
-		&error, &reply, "s", c->o.args[0]);
+	int r = sd_bus_call_method(c->bus, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+		"Explain", &error, &reply, "s", c->o.args[0]);
 
 	if (r >= 0) {
 		r = read_trace(reply, &s);
@@ -97,8 +97,8 @@ int cmd_policy_reload(struct cli *c)
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	uint32_t rules = 0;
-	int r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "ReloadPolicy",
-		&error, &reply, "");
+	int r = sd_bus_call_method(c->bus, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+		"ReloadPolicy", &error, &reply, "");
 
 	if (r >= 0) {
 		r = sd_bus_message_read(reply, "u", &rules);
@@ -262,8 +262,8 @@ int cmd_policy_test(struct cli *c)
 int cmd_forget(struct cli *c)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	int r = sd_bus_call_method(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Forget",
-		&error, NULL, "s", c->o.args[0]);
+	int r = sd_bus_call_method(c->bus, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+		"Forget", &error, NULL, "s", c->o.args[0]);
 
 	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
 	sd_bus_error_free(&error);
@@ -321,8 +321,8 @@ int cmd_remembered(struct cli *c)
 	_cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	json_t *entries = json_array();
-	int r = sd_bus_get_property(c->bus, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Remembered",
-		&error, &reply, "a(sssss)");
+	int r = sd_bus_get_property(c->bus, c->destination, CLI_PATH_BROKER, CLI_IFACE_BROKER,
+		"Remembered", &error, &reply, "a(sssss)");
 
 	if (r >= 0) {
 		r = read_remembered(reply, entries);

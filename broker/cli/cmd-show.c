@@ -161,7 +161,7 @@ int cmd_disk_list(struct cli *c)
 static int refresh(struct cli *c, const char *vm)
 {
 	sd_bus_error error = SD_BUS_ERROR_NULL;
-	int r = sd_bus_call_method(c->bus, NULL, vm ? vm : CLI_PATH_BROKER,
+	int r = sd_bus_call_method(c->bus, c->destination, vm ? vm : CLI_PATH_BROKER,
 		vm ? CLI_IFACE_VM : CLI_IFACE_BROKER, vm ? "Refresh" : "RefreshVMs", &error, NULL,
 		NULL);
 

@@ -245,24 +245,25 @@ static int on_offered(sd_bus_message *m, void *userdata, sd_bus_error *error)
 static int match(struct watch *w)
 {
 	sd_bus *bus = w->c->bus;
+	const char *to = w->c->destination;
 	int r = sd_bus_match_signal(
-		bus, NULL, NULL, NULL, CLI_IFACE_PROPERTIES, "PropertiesChanged", on_changed, w);
+		bus, NULL, to, NULL, CLI_IFACE_PROPERTIES, "PropertiesChanged", on_changed, w);
 
 	if (r >= 0) {
 		r = sd_bus_match_signal(
-			bus, NULL, NULL, NULL, CLI_IFACE_MANAGER, "InterfacesAdded", on_added, w);
+			bus, NULL, to, NULL, CLI_IFACE_MANAGER, "InterfacesAdded", on_added, w);
 	}
 	if (r >= 0) {
-		r = sd_bus_match_signal(bus, NULL, NULL, NULL, CLI_IFACE_MANAGER,
-			"InterfacesRemoved", on_removed, w);
+		r = sd_bus_match_signal(
+			bus, NULL, to, NULL, CLI_IFACE_MANAGER, "InterfacesRemoved", on_removed, w);
 	}
 	if (r >= 0) {
-		r = sd_bus_match_signal(bus, NULL, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER,
-			"Refused", on_refused, w);
+		r = sd_bus_match_signal(
+			bus, NULL, to, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Refused", on_refused, w);
 	}
 	if (r >= 0) {
-		r = sd_bus_match_signal(bus, NULL, NULL, CLI_PATH_BROKER, CLI_IFACE_BROKER,
-			"Offered", on_offered, w);
+		r = sd_bus_match_signal(
+			bus, NULL, to, CLI_PATH_BROKER, CLI_IFACE_BROKER, "Offered", on_offered, w);
 	}
 	return r;
 }

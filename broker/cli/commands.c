@@ -58,6 +58,15 @@ static const struct cli_command commands[] = {
 		.args = "",
 		.help = "what is there, then every change as it comes, until Ctrl-C",
 		.run = cmd_watch},
+	{.name = "log",
+		.args = "",
+		.help = "who did what, where, why and when",
+		.options = {{"device", "DEVICE", "only of this one, with its full name"},
+			{"vm", "VM", "only of this one"},
+			{"since", "TIME",
+				"as in 10m, 2h, 3d (ago) or 2026-01-31 or \"2026-01-31 12:00\""},
+			{"follow", NULL, "go on until Ctrl-C"}},
+		.run = cmd_log},
 	{.group = "vm",
 		.name = "list",
 		.args = "",
@@ -77,6 +86,7 @@ static const struct cli_command commands[] = {
 		.options = {{"qmp", "PATH", "its QMP socket, for devbroker alone"},
 			{"bus", "BUS", "USB controller to plug into, default xhci.0"},
 			{"gpu-memory", "SIZE", "give it a GPU, with that much for images"},
+			{"owner", "USER,…", "who may attach to it what rules offer to it"},
 			{"devices-max", "N", "devices that it may have at once"},
 			{"bytes-in-flight-max", "SIZE", "per device, as in 8M"},
 			{"transfers-in-flight-max", "N", "per device"}},
@@ -207,6 +217,7 @@ static void help_globals(void)
 	help_line("--no-color", "no colours, as with NO_COLOR in the environment");
 	help_line("--run-dir DIR", "of devbrokerd, default " DEVBROKER_RUN_DIR);
 	help_line("--socket PATH", "default RUN-DIR/bus");
+	help_line("--system", "over the system bus: the way for ordinary users");
 	help_line("-h, --help", "");
 	help_line("-V, --version", "");
 	printf("\nDEVICE and VM may be shortened as long as they are unambiguous.\n");

@@ -81,6 +81,7 @@ static const struct name names[] = {
 	{CLI_IFACE_VM, "Detail", "detail"},
 	{CLI_IFACE_VM, "Qmp", "qmp"},
 	{CLI_IFACE_VM, "Bus", "bus"},
+	{CLI_IFACE_VM, "Owners", "owners"},
 	{CLI_IFACE_VM, "VmmPid", "vmm_pid"},
 	{CLI_IFACE_VM, "Devices", "devices"},
 	{CLI_IFACE_VM, "Quota", "quota"},
@@ -370,8 +371,8 @@ static int ask(struct cli *c, const char *path, const char *interface, const cha
 	sd_bus_error error = SD_BUS_ERROR_NULL;
 	sd_bus_message *reply = NULL;
 	uint64_t serial = 0;
-	int r = sd_bus_call_method(
-		c->bus, NULL, path, interface, member, &error, &reply, arg ? "s" : NULL, arg);
+	int r = sd_bus_call_method(c->bus, c->destination, path, interface, member, &error, &reply,
+		arg ? "s" : NULL, arg);
 
 	if (r >= 0) {
 		r = sd_bus_message_get_cookie(reply, &serial);

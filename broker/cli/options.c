@@ -87,6 +87,12 @@ static int set_json(struct options *o, const char *value)
 	return 0;
 }
 
+static int set_system(struct options *o, const char *value)
+{
+	o->system = true;
+	return 0;
+}
+
 static int set_no_color(struct options *o, const char *value)
 {
 	o->no_color = true;
@@ -117,6 +123,7 @@ static const struct {
 	{"version", false, set_version},
 	{"run-dir", true, set_run_dir},
 	{"socket", true, set_socket_path},
+	{"system", false, set_system},
 };
 
 static bool is_name(const char *arg, size_t length, const char *name)

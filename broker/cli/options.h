@@ -45,6 +45,7 @@ struct options {
 	const char *values[CLI_OPTIONS_MAX]; /* of command->options; "" without a value */
 	bool json;
 	bool no_color;
+	bool system; /* over the system bus */
 	bool help;
 	bool version;
 	char socket[512];

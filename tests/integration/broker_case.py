@@ -18,18 +18,18 @@ ROOT = "/org/devbroker"
 
 
 class RawBus:
-    """A client of RUN-DIR/bus in raw bytes (D-Bus specification 0.41)."""
+    """A client of RUN-DIR/bus, or of the socket of a message bus, in raw bytes (D-Bus specification 0.41)."""
 
     def __init__(self, broker, authenticate=True):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(10)
-        self.sock.connect(str(broker.run_dir / "bus"))
+        self.sock.connect(str(broker.run_dir / "bus") if isinstance(broker, Broker) else broker)
         self.serial = 0
         if authenticate:
             self.authenticate()
 
     def authenticate(self):
-        uid = str(os.getuid()).encode().hex().encode()
+        uid = str(os.geteuid()).encode().hex().encode()
         self.sock.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\nBEGIN\r\n")
         reply = b""
         while b"\r\n" not in reply:
@@ -46,26 +46,47 @@ class RawBus:
         return struct.pack("<I", len(raw)) + raw + b"\0"
 
     def field(self, code, kind, text):
+        if kind == "u":
+            return bytes([code, 1]) + b"u\0" + struct.pack("<I", text)
         value = bytes([len(text)]) + text.encode() + b"\0" if kind == "g" else self.string(text)
         return bytes([code, 1]) + kind.encode() + b"\0" + value
 
-    def message(self, path, interface, member, *strings, options=False):
+    def message(self, path, interface, member, *strings, options=False, destination=None):
         """A method call with arguments of type s, and an empty a{sv} at the end if options."""
-        self.serial += 1
         body = b""
         for s in strings:
             body = self.align(body, 4) + self.string(s)
         if options:
             body = self.align(self.align(body, 4) + bytes(4), 8)
-        fields = b""
         parts = [(1, "o", path), (2, "s", interface), (3, "s", member)]
+        if destination:
+            parts.append((6, "s", destination))
         signature = "s" * len(strings) + ("a{sv}" if options else "")
         if signature:
             parts.append((8, "g", signature))
+        return self.bytes_of(1, parts, body)
+
+    def bytes_of(self, kind, parts, body):
+        self.serial += 1
+        fields = b""
         for part in parts:
             fields = self.align(fields, 8) + self.field(*part)
-        head = struct.pack("<cBBBIII", b"l", 1, 0, 1, len(body), self.serial, len(fields))
+        head = struct.pack("<cBBBIII", b"l", kind, 0, 1, len(body), self.serial, len(fields))
         return self.align(head + fields, 8) + body
+
+    def request_name(self, name):
+        """On a message bus."""
+        body = self.string(name)
+        body = self.align(body, 4) + struct.pack("<I", 4)
+        self.sock.sendall(self.bytes_of(1, [(1, "o", "/org/freedesktop/DBus"), (2, "s", "org.freedesktop.DBus"),
+                                            (3, "s", "RequestName"), (6, "s", "org.freedesktop.DBus"),
+                                            (8, "g", "su")], body))
+        while (got := self.receive())[0] == 4:
+            pass
+        assert got == (2, struct.pack("<I", 1)), got
+
+    def reply(self, destination, serial, signature, body):
+        self.sock.sendall(self.bytes_of(2, [(5, "u", serial), (6, "s", destination), (8, "g", signature)], body))
 
     def exactly(self, n):
         data = b""
@@ -83,8 +104,26 @@ class RawBus:
         self.exactly(n_fields + -n_fields % 8)
         return head[1], self.exactly(n_body)
 
-    def call(self, *message, options=False):
-        self.sock.sendall(self.message(*message, options=options))
+    def receive_all(self):
+        """(type, header fields by code where they are strings, serial, body) of the next message."""
+        head = self.exactly(16)
+        n_body, serial, n_fields = struct.unpack_from("<III", head, 4)
+        raw = self.exactly(n_fields + -n_fields % 8)
+        fields, at = {}, 0
+        while at < n_fields:
+            at += -at % 8
+            code, kind = raw[at], raw[at + 2:at + 3]
+            at += 4
+            if kind in b"so":
+                n = struct.unpack_from("<I", raw, at)[0]
+                fields[code] = raw[at + 4:at + 4 + n].decode()
+                at += 4 + n + 1
+            else:
+                at += 4 if kind == b"u" else raw[at] + 2
+        return head[1], fields, serial, self.exactly(n_body)
+
+    def call(self, *message, options=False, destination=None):
+        self.sock.sendall(self.message(*message, options=options, destination=destination))
         while True:
             kind, body = self.receive()
             if kind != 4:

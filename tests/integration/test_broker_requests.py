@@ -129,11 +129,19 @@ class Requests(BrokerCase):
         p = subprocess.run([*nobody, "get-property", IFACE, ROOT, IFACE, "Version"], capture_output=True, text=True)
         self.assertEqual(p.returncode, 0, p.stderr)
         self.disk()
+        self.broker.cli("vm", "add", "x", "--qmp", self.work / "x.qmp")
+        self.broker.cli("attach", "stick", "x")
         for call in (["AddVM", "sa{sv}", "x", "1", "qmp", "s", "/x"], ["RemoveVM", "s", "x"],
                      ["RemoveDisk", "s", "stick"], ["Attach", "ssa{sv}", "stick", "x", "0"],
                      ["Detach", "sa{sv}", "stick", "0"]):
             p = subprocess.run([*nobody, "call", IFACE, ROOT, IFACE, *call], capture_output=True, text=True)
             self.assertIn("may not", p.stderr, call)
+        # What is the owner's: neither where things are nor sentences about them.
+        p = subprocess.run([*nobody, "call", IFACE, ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"],
+                           capture_output=True, text=True)
+        self.assertIn("disk:stick", p.stdout)
+        self.assertNotIn(str(self.work), p.stdout)
+        self.broker.cli("detach", "stick")
         self.assertEqual([d["name"] for d in self.broker.cli("list")["devices"]], ["disk:stick"])
 
 

@@ -141,9 +141,9 @@ class Broker:
     def fds(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
-    def rss_kib(self, pid=None):
+    def rss_kib(self, pid=None, what="VmRSS"):
         for line in Path(f"/proc/{pid or self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith(f"{what}:"):
                 return int(line.split()[1])
         return 0
 
@@ -152,7 +152,7 @@ class Broker:
         disks = len([d for d in self.cli("disk", "list")["devices"] if d["size_bytes"]])
         return {"fds": self.fds() - disks, "children": sorted(n for n, _ in self.children().values())}
 
-    def check_idle(self, before, vms=(), timeout=10):
+    def check_idle(self, before, vms=(), timeout=20):
         """Nothing is left behind: fds, processes, zombies, charges."""
         deadline = time.monotonic() + timeout
         while self.idle() != before:

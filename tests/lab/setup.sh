@@ -40,6 +40,8 @@ mkfs.vfat:dosfstools
 mcopy:mtools
 setpriv:util-linux
 busctl:systemd
+dbus-daemon:dbus-daemon
+gdbus:libglib2.0-bin
 mount:mount
 losetup:mount
 mkfs.ext4:e2fsprogs

@@ -178,7 +178,7 @@ static void good_files_give_their_values(void **state)
 #define DISK     "disks.d/stick.conf"
 #define BROKER   "devbroker.conf"
 #define STAGES   "namespaces, root, privileges, landlock, seccomp"
-#define VM_KEYS  "known keys: qmp, bus"
+#define VM_KEYS  "known keys: qmp, bus, owner"
 #define VM_START "[vm]\nqmp=/run/q\n"
 
 static const struct {
@@ -288,7 +288,7 @@ static void the_first_error_counts(void **state)
 	put_text(p, "vms.d/b.conf", "[vm]\nqmp=/run/q\n");
 	put_text(p, "vms.d/c.conf", "[vm]\nx=1\n");
 	put_text(p, "vms.d/d.conf", "[vm]\ny=1\n");
-	expect(p, "vms.d/c.conf:2: unknown key \"x\" in [vm]; known keys: qmp, bus");
+	expect(p, "vms.d/c.conf:2: unknown key \"x\" in [vm]; known keys: qmp, bus, owner");
 }
 
 static void nul_and_size_are_refused(void **state)
