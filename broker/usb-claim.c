@@ -253,7 +253,7 @@ static void run_ended(struct device_usb *u)
 {
 	u->run = NULL;
 	close_run(u);
-	if (u->take_waits) {
+	if (u->take_waits && u->device.lease) {
 		u->take_waits = false;
 		usb_claim_take(&u->device, u->device.lease);
 		return;

@@ -20,18 +20,20 @@ void engine_order_init(struct engine *e)
 	}
 }
 
-static struct list *line_of(struct engine *e, uint8_t type, uint8_t endpoint, uint32_t stream_id)
+static bool has_line(uint8_t type, uint32_t stream_id)
 {
-	return type == TRANSFER_BULK && stream_id == 0 ? &e->lines[descriptors_slot(endpoint)]
-						       : NULL;
+	return type == TRANSFER_BULK && stream_id == 0;
+}
+
+static struct list *line_of(struct engine *e, uint8_t endpoint)
+{
+	return &e->lines[descriptors_slot(endpoint)];
 }
 
 void engine_order_enter(struct engine *e, struct transfer *t)
 {
-	struct list *line = line_of(e, t->type, t->endpoint, t->stream_id);
-
-	if (line) {
-		list_append(line, &t->line);
+	if (has_line(t->type, t->stream_id)) {
+		list_append(line_of(e, t->endpoint), &t->line);
 	}
 }
 
@@ -56,24 +58,23 @@ static void advance(struct engine *e, struct list *line)
 
 void engine_order_completed(struct engine *e, struct transfer *t)
 {
-	struct list *line = line_of(e, t->type, t->endpoint, t->stream_id);
-
-	if (!line) {
+	if (!has_line(t->type, t->stream_id)) {
 		answer(e, t);
 		return;
 	}
 	t->done = true;
-	advance(e, line);
+	advance(e, line_of(e, t->endpoint));
 }
 
 void engine_order_refuse(
 	struct engine *e, const struct redir_request *r, enum transfer_status status)
 {
-	struct list *line = line_of(e, r->type, r->endpoint, r->stream_id);
+	struct list *line = line_of(e, r->endpoint);
 	struct transfer *t = NULL;
 
 	/* More of them are nothing that a guest's stack would do: they have no memory here. */
-	if (line && !list_empty(line) && e->n_refused < ENGINE_TRANSFERS_MAX) {
+	if (has_line(r->type, r->stream_id) && !list_empty(line) &&
+		e->n_refused < ENGINE_TRANSFERS_MAX) {
 		t = transfer_get(e->pool, 0);
 	}
 	if (!t) {
@@ -93,7 +94,8 @@ void engine_order_refuse(
 
 void engine_order_cancel(struct engine *e, struct transfer *t)
 {
-	struct list *line = line_of(e, t->type, t->endpoint, t->stream_id);
+	bool in_line = has_line(t->type, t->stream_id);
+	struct list *line = line_of(e, t->endpoint);
 	const struct redir_request request = {
 		.type = t->type,
 		.endpoint = t->endpoint,
@@ -112,7 +114,7 @@ void engine_order_cancel(struct engine *e, struct transfer *t)
 		engine_data_cancel_one(e, t);
 	}
 	redir_refuse(e->redir, &request, TRANSFER_CANCELLED);
-	if (line) {
+	if (in_line) {
 		advance(e, line);
 	}
 }
