@@ -276,10 +276,10 @@ static void broken_rules(void **state)
 	} all[] = {
 		{"Action=deny\n",
 			"policy.d/10-test.conf:1:1: a section must come before the first key"},
-		{"[rule]\nAction=deny\n",
-			"policy.d/10-test.conf:1:1: a rule needs a name without blanks: [rule NAME]"},
-		{"[rule a b]\n",
-			"policy.d/10-test.conf:1:1: a rule needs a name without blanks: [rule NAME]"},
+		{"[rule]\nAction=deny\n", "policy.d/10-test.conf:1:1: a rule needs a name without "
+					  "blanks: [rule NAME]"},
+		{"[rule a b]\n", "policy.d/10-test.conf:1:1: a rule needs a name without blanks: "
+				 "[rule NAME]"},
 		{"[rules a]\n", "policy.d/10-test.conf:1:1: unknown section [rules a]; known "
 				"sections: [rule]"},
 		{"[rule a]\nMatch=id=0781:*\n",
@@ -287,7 +287,8 @@ static void broken_rules(void **state)
 		{"[rule a]\n[rule b]\nAction=deny\n",
 			"policy.d/10-test.conf:1:1: Action= in [rule] is missing"},
 		{"[rule a]\nAction=deny\nAction=hold\n",
-			"policy.d/10-test.conf:3:1: key \"Action\" is given twice; first in line 2"},
+			"policy.d/10-test.conf:3:1: key \"Action\" is given twice; first in line "
+			"2"},
 		{"[rule a]\nAction=attach\n", "policy.d/10-test.conf:2:8: Action=attach is not "
 					      "attach VM, offer VM…, hold, deny or ignore"},
 		{"[rule a]\nAction = deny win11\n",
