@@ -30,7 +30,7 @@ struct parse {
 	const struct config_key *keys;
 	size_t n_keys;
 	void *target;
-	const struct config_sections *sections; // NULL: sections have no names
+	const struct config_sections *sections;    // NULL: sections have no names
 	unsigned int section_line, section_column; /* of the section that has begun */
 	const char *line;                   /* the one inih has now, blanks before it included */
 	unsigned int seen[CONFIG_KEYS_MAX]; /* line of each key, 0: not yet */
