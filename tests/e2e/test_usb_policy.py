@@ -175,9 +175,10 @@ def test_rules(lab):
     b.wait_state(device["name"], "present")
     h.wait_drivers("stick", ["usb-storage"])
     assert b.device(device["name"])["reason"] == "policy"
-    h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("again", "attach guest"))
+    h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("again", "attach guest\nReadOnly=yes"))
     h.run("kill -HUP %d" % b.process)
     b.wait_state(device["name"], "configured")
+    assert g.run(f"cat /sys/block/{g.wait_disk('stick')}/ro").strip() == "1"
     h.push("/etc/devbroker/policy.d/20-sticks.conf", rule % ("bad", "deny"))
     sysname = h.find_usb("stick")
     b.cli("policy", "reload")
