@@ -498,6 +498,12 @@ void lease_release(struct lease *l, enum lease_reason reason)
 	lease_begin_release(l, reason, NULL, false);
 }
 
+void lease_retake(struct lease *l)
+{
+	lease_failed(l, LEASE_REASON_DEVICE_BUSY, "A driver of the host took it; it is lent anew.",
+		true);
+}
+
 void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;

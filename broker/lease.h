@@ -113,6 +113,8 @@ void lease_release(struct lease *l, enum lease_reason reason);
 void lease_taken(struct lease *l, int r, const struct refusal_text *text);
 /* Ends device_ops::give_back. l may be gone when it returns. */
 void lease_given_back(struct lease *l);
+/* Its device was taken from it: it is released and lent anew. l may be gone when it returns. */
+void lease_retake(struct lease *l);
 /* The VMM's process is gone. l stays decided for its return. */
 void lease_vm_gone(struct lease *l);
 

@@ -114,6 +114,17 @@ static uint32_t driven_interfaces(const struct usb_facts *f)
 	return mask;
 }
 
+bool usb_claim_lost(const struct device_usb *u)
+{
+	const struct lease *l = u->device.lease;
+
+	if (!u->facts || u->run || !l || !l->taken) {
+		return false;
+	}
+	return (l->state == LEASE_ATTACHED || l->state == LEASE_CONFIGURED) &&
+	       (driven_interfaces(u->facts) & u->interfaces) != 0;
+}
+
 static void close_run(struct device_usb *u)
 {
 	u->run_node = safe_close(u->run_node);

@@ -382,6 +382,9 @@ static void on_changed(void *userdata, const struct usb_facts *old, const struct
 		}
 	} else {
 		decide(u);
+		if (usb_claim_lost(u)) {
+			lease_retake(u->device.lease);
+		}
 	}
 	usb_host_reconcile(u);
 }

@@ -11,7 +11,6 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__file__).resolve().parent)]
 import gadgets
 import runner
-from guest import LabError
 from test_usb_policy import wait, wait_device
 
 FLASH = "[rule flash]\nMatch=serial=flash\nAction=attach guest\nFollow=%d 1d6b:0d0? 1d6b:0e00\n"
@@ -36,28 +35,47 @@ class Case:
     def state(self, serial):
         return next(((d["state"], d["vm"]) for d in self.broker.cli("list")["devices"] if d["serial"] == serial), None)
 
-    def back(self, what, begin, *serials):
+    def known(self, serial):
+        """Its name, if the broker knows of the one that is plugged in now, not of one before it."""
+        sysname = self.host.find_usb(serial)
+        number = sysname and self.host.run(f"cat /sys/bus/usb/devices/{sysname}/devnum 2>/dev/null; true").strip()
+        for d in self.broker.cli("list")["devices"] if number else ():
+            if d["serial"] == serial and self.broker.cli("show", d["name"])["usb"]["device_number"] == int(number):
+                return d["name"]
+        return None
+
+    def back(self, what, begin, *serials, timeout=60):
         """Waits until the guest has configured them (again); notes the seconds since begin."""
         for serial in serials:
-            wait(f"{serial} is in the guest after {what}", lambda: self.state(serial) == ("configured", "guest"), 30)
+            wait(f"{serial} is in the guest after {what}",
+                 lambda: self.known(serial) and self.state(serial) == ("configured", "guest"), timeout)
         took = time.monotonic() - begin
         for serial in serials:
             self.guest.wait_disk(serial)
         self.lab.note(f"{what}: configured after {took:.1f} s")
+
+    def left_to_host(self, serial):
+        """The broker knows it, and leaves it to the host."""
+        name = wait(f"{serial} is known", lambda: self.known(serial), 30)
+        assert self.broker.cli("explain", name)["action"] == "hold", self.broker.cli("explain", name)
+        self.host.wait_drivers(serial, ["usb-storage"], timeout=30)
+        assert self.state(serial) == ("present", ""), self.state(serial)
 
     def gadget_id(self, product, between="usleep 300000"):
         """The gadget drops off its port and comes back with these ids; returns when it did."""
         begin = time.monotonic()
         self.host.run(f"echo '' >{UDC}; {between}; echo {product} >{gadgets.CONFIGFS}/flash/idProduct; "
                       f"echo dummy_udc.0 >{UDC}")
-        self.host.wait_usb("flash")
+        self.host.wait_usb("flash", timeout=30)
         return begin
 
 
-def read(case, serial):
-    """It works: what the guest reads of it comes from the device."""
-    disk = case.guest.wait_disk(serial)
-    case.guest.run(f"blockdev --flushbufs /dev/{disk}; dd if=/dev/{disk} of=/dev/null bs=64k count=4 2>/dev/null")
+def works(case, serial):
+    """What the guest reads of it comes from the device."""
+    disk = case.guest.wait_disk(serial, timeout=60)
+    code, _ = case.guest.run(f"blockdev --flushbufs /dev/{disk} && dd if=/dev/{disk} of=/dev/null bs=64k count=4 2>/dev/null",
+                             check=False)
+    return code == 0 and case.known(serial) and case.state(serial) == ("configured", "guest")
 
 
 def test_comes_back(lab):
@@ -80,15 +98,15 @@ def test_comes_back(lab):
     c.back("replug", begin, "flash")
     begin = time.monotonic()
     c.host.run(f"echo '' >{UDC}; echo dummy_udc.0 >{UDC}")
-    time.sleep(0.5)
     c.back("self-reset (off its port and on again)", begin, "flash")
-    read(c, "flash")
+    wait("it works", lambda: works(c, "flash"), 60)
     c.host.plug("storage", "stick", image=lab.image(mib=4))
     c.back("VM before the device", time.monotonic(), "stick")
     begin = suspend(c.host)
-    c.back("suspend and resume of the host", begin, "flash", "stick")
-    read(c, "flash")
-    read(c, "stick")
+    # What has kept its power stays where it is; what has not, or what the host's driver took, is lent anew.
+    for serial in ("flash", "stick"):
+        wait(f"{serial} works", lambda: works(c, serial), 90)
+        lab.note(f"{serial}, after suspend and resume of the host: works after {time.monotonic() - begin:.1f} s")
 
 
 def suspend(host):
@@ -114,19 +132,16 @@ def test_follows(lab):
     # Back to what the rule is about, and from there to one that it does not follow.
     c.back("as 1d6b:0104 again", c.gadget_id("0x0104"), "flash")
     c.gadget_id("0x0f00")
-    c.host.wait_drivers("flash", ["usb-storage"])
-    assert c.state("flash") == ("present", ""), c.state("flash")
+    c.left_to_host("flash")
     # Which ended it: what comes next is not followed.
     c.gadget_id("0x0d00")
-    c.host.wait_drivers("flash", ["usb-storage"])
-    assert c.state("flash") == ("present", ""), c.state("flash")
+    c.left_to_host("flash")
     # Too late.
     c.host.push("/etc/devbroker/policy.d/10-lab.conf", FLASH.replace("serial=flash", "id=1d6b:0104") % 1)
     c.broker.cli("policy", "reload")
     c.back("as 1d6b:0104 again", c.gadget_id("0x0104"), "flash")
     c.gadget_id("0x0d00", between="sleep 2")
-    c.host.wait_drivers("flash", ["usb-storage"])
-    assert c.state("flash") == ("present", ""), c.state("flash")
+    c.left_to_host("flash")
 
 
 def test_offer(lab):
@@ -134,14 +149,14 @@ def test_offer(lab):
     c = Case(lab, "[rule some]\nMatch=class=storage\nAction=offer guest other\nTransfersInFlight=8\n")
     c.start_guest()
     c.broker.begin_cli("watch", "--json")
+    wait("it watches", lambda: "guest" in c.host.run("cat /tmp/cli.begun"))
     c.host.plug("storage", "stick", image=lab.image(mib=4))
     device = wait_device(c.broker, "stick")
     assert wait("the offer", lambda: c.broker.device(device["name"])["offered_to"]) == ["guest", "other"]
     assert c.broker.device(device["name"])["detail"].endswith("offers it to guest other."), device
 
     def events():
-        lines = c.host.run("cat /tmp/cli.begun").splitlines()
-        return [e for e in map(json.loads, lines) if e["event"] == "offered"]
+        return [json.loads(e) for e in c.host.run("grep '\"event\":\"offered\"' /tmp/cli.begun; true").splitlines()]
 
     wait("the signal", lambda: len(events()) == 1)
     assert events()[0]["name"] == device["name"] and events()[0]["values"]["offered_to"] == ["guest", "other"], events()
@@ -175,7 +190,8 @@ def test_one_waits_alone(lab):
     c.back("another one meanwhile", begin, "flash")
     assert c.state("used") == ("present", "")
     c.host.run("umount /mnt/x")
-    c.back("no longer mounted", time.monotonic(), "used")
+    # At the latest 64 s after the last try.
+    c.back("no longer mounted", time.monotonic(), "used", timeout=100)
     # It was said once, however often it was tried.
     assert c.broker.log_text().count("mounted at /mnt/x") == 1, c.broker.log_text()
 
@@ -216,26 +232,29 @@ until [ -e /tmp/enough ]; do
 	mv /tmp/rules.new /etc/devbroker/policy.d/10-lab.conf
 	{ours} policy reload >/dev/null 2>&1 || bad=$((bad + 1))
 	n=$((n + 1))
+	echo $n >/tmp/count
 done
 echo $n $bad >/tmp/reloads
 """)
     c.host.push("/tmp/ask", f"until [ -e /tmp/enough ]; do {ours} list; {ours} explain {name}; {ours} policy check /etc/devbroker; "
                             "done >/dev/null 2>&1; touch /tmp/asked")
     c.host.run("sh /tmp/reload & sh /tmp/ask &")
-    begin = time.monotonic()
-    while time.monotonic() - begin < 10:
+    plugs, deadline = 0, time.monotonic() + 120
+    while plugs < 8 or int(c.host.run("cat /tmp/count 2>/dev/null || echo 0")) < 12:
+        assert time.monotonic() < deadline, "it is too slow for 12 reloads"
         c.host.run(f"echo '' >{UDC}; usleep 200000; echo dummy_udc.0 >{UDC}; usleep 900000")
+        plugs += 1
     c.host.run("touch /tmp/enough")
-    wait("both have ended", lambda: c.host.run("ls /tmp/reloads /tmp/asked 2>/dev/null; true").count("/") == 4)
+    wait("both have ended", lambda: c.host.run("ls /tmp/reloads /tmp/asked 2>/dev/null; true").count("/") == 4, 30)
     n, bad = map(int, c.host.run("cat /tmp/reloads").split())
-    lab.note(f"{n} reloads, {bad} of them broken")
-    assert n > 10 and n // 3 - 1 <= bad <= n // 3 + 1, (n, bad)
+    lab.note(f"{n} reloads, {bad} of them broken, while it was plugged in {plugs} times")
+    assert n // 3 - 1 <= bad <= n // 3 + 1, (n, bad)
     c.back("under reloads", time.monotonic(), "flash")
-    read(c, "flash")
+    wait("it works", lambda: works(c, "flash"), 60)
     c.host.push("/etc/devbroker/policy.d/10-lab.conf", "")
     c.broker.cli("policy", "reload")
     c.broker.wait_state(name, "present")
-    c.host.wait_drivers("flash", ["usb-storage"])
+    c.host.wait_drivers("flash", ["usb-storage"], timeout=30)
     c.broker.check_idle(idle, ["guest"])
 
 
