@@ -83,7 +83,9 @@ def lsusb(guest, serial):
 def input_events(guest, serial, act, wanted, seconds=8):
     """What the device's event node says while act() is done: until wanted events of interest, or seconds."""
     node = guest.wait_node(serial, "*/input/input*/event*")
-    guest.run(f"rm -f /tmp/events; timeout {seconds} cat /dev/input/{node} >/tmp/events & usleep 300000")
+    guest.run(f"rm -f /tmp/events; timeout {seconds} cat /dev/input/{node} >/tmp/events & i=0; "
+              f"until ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q /dev/input/{node} || [ $i -gt 100 ]; do usleep 50000; "
+              "i=$((i + 1)); done; usleep 100000")
     act()
     deadline = time.monotonic() + seconds
     while True:
