@@ -76,8 +76,8 @@ void usb_adopt_note(const struct device *d, struct lease_record *r);
 int usb_adopt(struct device *d, struct lease *l, const struct lease_record *r, int fd) _must_check_;
 void usb_adopt_claim(struct device_usb *u, const struct usb_record *record);
 
-/* Whether a driver of the host has something that is lent. When a host wakes up whose controller had
- * no power, the kernel takes interfaces from usbfs and looks for drivers. */
+/* Whether a driver of the host has something that is lent. When a host wakes up whose controller
+ * had no power, the kernel takes interfaces from usbfs and looks for drivers. */
 bool usb_claim_lost(const struct device_usb *u);
 /* Lets the host have what it has not, because its bus is quarantined or it was denied. */
 void usb_claim_to_host(struct device_usb *u);
