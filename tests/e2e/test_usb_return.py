@@ -172,6 +172,47 @@ def test_offer(lab):
     assert len(events()) == 1, events()
 
 
+def test_an_owner_chooses(lab):
+    """an owner of the VM attaches what a rule offers to it, with less if it likes; another user is refused, and what is not offered"""
+    c = Case(lab, "[rule some]\nMatch=serial=stick\nAction=offer guest\nTransfersInFlight=8\n")
+    c.broker.stop()
+    c.broker.files["vms.d/guest.conf"] = VM + "owner=4711\n"
+    c.broker.start()
+    c.start_guest()
+    c.host.push("/etc/passwd", "root:x:0:0::/:/bin/sh\nowner:x:4711:4711::/:/bin/sh\nother:x:4712:4712::/:/bin/sh\n")
+    # The way for them is the system bus; an administrator may open the private one as well.
+    c.host.run("chmod 666 /run/devbroker/bus")
+    for serial in ("stick", "keep"):
+        c.host.plug("storage", serial, image=lab.image(f"{serial}.img", mib=4))
+    names = {serial: wait_device(c.broker, serial)["name"] for serial in ("stick", "keep")}
+    wait("the offer", lambda: c.broker.device(names["stick"])["offered_to"])
+
+    def cli(user, *args):
+        return c.host.run(f"su {user} -c 'devbroker --no-color {' '.join(args)} 2>&1'", check=False, timeout=60)
+
+    for user, serial, word in (("other", "stick", "vm guest is somebody else"), ("owner", "keep", "no rule offers it"),
+                               ("owner", "stick --allow-firmware", "give a VM more")):
+        device, *options = serial.split()
+        code, text = cli(user, "attach", names[device], "guest", *options)
+        assert code == 9 and word in text, (code, text)
+    code, text = cli("owner", "attach", names["stick"], "guest", "--wait", "--read-only")
+    assert code == 0, text
+    d = c.broker.device(names["stick"])
+    assert (d["state"], d["read_only"]) == ("configured", True), d
+    assert c.broker.vm("guest")["quota"]["transfers-in-flight"]["used"] == 8, c.broker.vm("guest")["quota"]
+    code, text = cli("other", "detach", names["stick"])
+    assert code == 9, (code, text)
+    code, text = cli("owner", "detach", names["stick"])
+    assert code == 0, (code, text)
+    records = c.broker.cli("log", "--device", names["stick"])["records"]
+    assert [(r["action"], r["uid"]) for r in records if r["uid"]] == [
+        ("refused", 4712), ("refused", 4711), ("attach", 4711), ("refused", 4712), ("detach", 4711)], records
+    attach = next(r for r in records if r["action"] == "attach")
+    assert (attach["vm"], attach["rule"]) == ("guest", "some"), attach
+    for user, seen in (("owner", True), ("other", False)):
+        assert ("rule some" in cli(user, "log")[1]) == seen, user
+
+
 def test_one_waits_alone(lab):
     """a device that the host uses is tried again, later and later; others don't wait for it"""
     c = Case(lab, "[rule sticks]\nMatch=class=storage\nAction=attach guest\n")
