@@ -50,9 +50,10 @@ class Screen:
                                f"screenshot: {ours or 'right'}")
             time.sleep(0.1)
 
-    def freeze(self):
-        """What QEMU and we show of a guest that draws, while it is held."""
-        self.guest.qmp.call("stop")
+    def freeze(self, program):
+        """What QEMU and we show of what a guest's program draws, while that is held. (A VM that is stopped closes its
+        display, and QEMU may not have read all of it.)"""
+        self.guest.run(f"kill -STOP $(pidof {program})")
         deadline = time.monotonic() + 15
         while True:
             p = self.guest.screendump()
@@ -62,7 +63,7 @@ class Screen:
             if time.monotonic() > deadline:
                 raise LabError(f"{self.name}: screendump and screenshot: {difference}")
             time.sleep(0.1)
-        self.guest.qmp.call("cont")
+        self.guest.run(f"kill -CONT $(pidof {program})")
         return p
 
     def expect_console(self, width, height, scanout=0):
@@ -254,7 +255,7 @@ def test_kmscube(lab):
     def wait_cube(before=None):
         deadline = time.monotonic() + 90
         while True:
-            p = screen.freeze()
+            p = screen.freeze("kmscube")
             # A shaded cube has many colours; a console and an empty screen have few.
             if p.colours() > 200 and (not before or p.difference(before)):
                 return p

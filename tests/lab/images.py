@@ -18,7 +18,7 @@ APPLETS = ["sh", "mount", "umount", "insmod", "cat", "ls", "sleep", "dd", "sha25
            "stty", "mkdir", "echo", "dmesg", "seq", "tail", "head", "grep", "wc", "fdisk", "cp", "rm", "kill",
            "cut", "tr", "readlink", "basename", "blockdev", "date", "true", "printf", "cmp", "find", "hexdump",
            "sed", "ip", "ping", "nc", "timeout", "usleep", "ln", "base64",
-           "awk", "xxd", "mkfifo", "gzip", "chroot"]
+           "awk", "xxd", "mkfifo", "gzip", "chroot", "pidof"]
 # Programs of tests/lab, linked statically.
 TOOLS = ["blockio", "usbpoke"]
 
