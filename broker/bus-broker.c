@@ -273,6 +273,7 @@ static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct refusal_text text = {0};
 	const char *device = NULL;
 	struct device *d;
+	struct lease *l;
 	int r = sd_bus_message_read(m, "s", &device);
 
 	if (r >= 0) {
@@ -281,18 +282,19 @@ static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		r = broker_find_device(broker_of(c), device, &d, &text);
 	}
-	if (r == 0 && !d->lease) {
+	l = r == 0 ? d->lease : NULL;
+	if (r == 0 && !l) {
 		r = refuse(&text, REFUSAL_NOT_ATTACHED, "%s is in no VM", d->name);
 	}
-	if (r != 0) {
+	if (!l) {
 		return bus_fail_call(c, device, "", error, r, &text);
 	}
 	r = bus_permit_detach(c, m, d, error);
 	if (r != 0) {
 		return r;
 	}
-	bus_audit(c, AUDIT_DETACH, d->name, d->lease->vm->name, "", "Asked for.");
-	lease_release(d->lease, LEASE_REASON_USER_DETACH);
+	bus_audit(c, AUDIT_DETACH, d->name, l->vm->name, "", "Asked for.");
+	lease_release(l, LEASE_REASON_USER_DETACH);
 	return reply_path(m, BUS_DEVICES, d->name);
 }
 

@@ -24,7 +24,7 @@ struct bus_question {
 /* Asks for the sender of m, which is held. It comes again on c with c->caller.by_polkit set, or is
  * answered. 0; -errno (also where too many questions are open): nothing has been done. */
 int bus_polkit_ask(
-	struct bus_connection *c, sd_bus_message *m, const struct bus_question *q) _must_check_;
+	struct bus_connection *c, sd_bus_message *m, const struct bus_question *asked) _must_check_;
 /* Whether m is one that polkit has allowed, and comes again: true once. */
 bool bus_polkit_allowed(struct bus_system *s, sd_bus_message *m);
 /* The one who asked has gone: nobody is asked any more on its behalf. */

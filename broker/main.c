@@ -3,6 +3,7 @@
  * devbrokerd: options, the spawner's fork, configuration, the run directory, the loop. May die
  * until it has said READY=1, and not after.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -270,6 +271,7 @@ static int serve_system_bus(struct broker *b, const struct options *o)
 	const char *given = getenv("DBUS_SYSTEM_BUS_ADDRESS");
 	const char *address = o->system_bus;
 
+	assert(o->run_dir);
 	if (!address && strcmp(o->run_dir, DEVBROKER_RUN_DIR) == 0) {
 		address = given && given[0] ? given : SYSTEM_BUS;
 	}
