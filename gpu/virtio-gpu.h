@@ -115,7 +115,7 @@ uint32_t gpu_find(const struct gpu *g, uint32_t id);
 /* For a rebuild: makes resource id in exactly this slot, which is free. Errors as resource_init. */
 int gpu_place(struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32_t width,
 	uint32_t height) _must_check_;
-/* Copies a box that lies in the resource and (resource_has) in its backing, with pauses. */
-void gpu_copy(struct gpu *g, struct resource *r, const struct rect *box, uint64_t offset);
+/* Copies all of a box that lies in the resource and (resource_has) in its backing, with pauses. */
+void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset);
 /* What a command of this type is called, "unknown" if it is none of 2D. */
 const char *gpu_command_name(uint32_t type);
