@@ -5,9 +5,12 @@
  * from here, where it can be counted: all that is there before a turn is taken as read in it, and
  * a message that is complete begins the count anew (bus.c). It is no exact count: a header, which
  * sd-bus reads by itself, has what is behind it counted twice, and what comes in the middle of a
- * turn is missed.
+ * turn is missed, which is any length from a client that writes as fast as sd-bus reads. But once
+ * sd-bus has a header it allocates all that the message is to have: so the heap tells, too, after
+ * one turn of a long message. One that is complete in that turn is over with it.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 
@@ -21,14 +24,23 @@
 #define UNFRAMED_MAX      (1 << 20)
 #define UNFRAMED_MAX_HOST (20 << 20)
 #define TURN_MIN          4096
+#define MESSAGE_MAX       (1 << 20)
 
 static uint64_t unframed_max(const struct bus_connection *c)
 {
 	return c->caller.class == UID_HOST ? UNFRAMED_MAX_HOST : UNFRAMED_MAX;
 }
 
+static size_t heap_in_use(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
 static void turn(struct bus_connection *c, bool readable)
 {
+	size_t heap = readable ? heap_in_use() : SIZE_MAX;
 	int n = 0;
 
 	/* What comes between the two calls is not seen: so a turn counts for something anyway. */
@@ -43,7 +55,9 @@ static void turn(struct bus_connection *c, bool readable)
 		bus_connection_drop(c);
 		return;
 	}
-	if (c->unframed > unframed_max(c)) {
+	/* Where a message was complete, it may have left something else than itself. */
+	if (c->unframed > unframed_max(c) ||
+		(c->unframed > 0 && heap < SIZE_MAX && heap_in_use() > heap + MESSAGE_MAX)) {
 		log_warn("bus: uid %u pid %d sends a message that is too long; dropped",
 			(unsigned int)c->caller.uid, (int)c->caller.pid);
 		bus_connection_drop(c);
