@@ -29,18 +29,13 @@ int bus_device_find(sd_bus *bus, const char *path, const char *interface, void *
 	void **found_out, sd_bus_error *error)
 {
 	_cleanup_free_ char *name = name_in_path(path, BUS_DEVICES);
-	struct device *d;
+	struct device *d = name ? broker_device_named(broker_of(userdata), name) : NULL;
 
-	if (!name) {
+	if (!d) {
 		return 0;
 	}
-	list_for_each (d, &broker_of(userdata)->devices, link) {
-		if (strcmp(d->name, name) == 0) {
-			*found_out = d;
-			return 1;
-		}
-	}
-	return 0;
+	*found_out = d;
+	return 1;
 }
 
 int bus_vm_find(sd_bus *bus, const char *path, const char *interface, void *userdata,

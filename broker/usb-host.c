@@ -35,14 +35,9 @@
 
 static struct device_usb *find(struct broker *b, const char *key)
 {
-	struct device *d;
+	struct device *d = broker_device_named(b, key);
 
-	list_for_each (d, &b->devices, link) {
-		if (strcmp(d->name, key) == 0) {
-			return device_usb(d);
-		}
-	}
-	return NULL;
+	return d ? device_usb(d) : NULL;
 }
 
 /* What holds a decision up; said once, and shown until it is otherwise. Whether it is news. */

@@ -4,14 +4,13 @@
 import hashlib
 import json
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import gadgets
 import runner
 from broker import CliError
-from host_case import Ours, lsusb, read_sha256
+from host_case import Ours, lsusb, read_sha256, wait_line
 
 DATA_PROTECT, WRITE_PROTECTED, ILLEGAL_REQUEST, INVALID_OPCODE = 7, 0x27, 5, 0x20
 ENOENT, EPIPE = 2, 32
@@ -136,18 +135,10 @@ def test_one_function(lab):
     assert g.drivers("combo") == ["cdc_acm", "cdc_acm"], g.drivers("combo")
     g.run(f"exec 5<>/dev/{tty}; usbpoke tty /dev/{tty}; {{ head -n 1 <&5; }} >/tmp/line &")
     h.run("exec 5<>/dev/ttyGS0; stty -F /dev/ttyGS0 raw -echo; echo from the host >&5")
-    for _ in range(100):
-        if g.run("cat /tmp/line"):
-            break
-        time.sleep(0.1)
-    assert g.run("cat /tmp/line") == "from the host"
+    wait_line(g, "from the host")
     h.run("{ timeout 20 head -n 1 <&5; } >/tmp/line & usleep 100000")
     g.run("echo from the guest >&5")
-    for _ in range(100):
-        if h.run("cat /tmp/line"):
-            break
-        time.sleep(0.1)
-    assert h.run("cat /tmp/line") == "from the guest"
+    wait_line(h, "from the guest")
     # SET_REPORT of the keyboard: its kernel knows no such interface.
     node = g.usb_node("combo")
     hidden = next(n for n in range(8) if str(n) not in shown.split(","))

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import gadgets
 import runner
 from guest import LabError
-from host_case import EV_ABS, EV_KEY, Ours, Peer, input_events, lsusb, read_sha256
+from host_case import EV_ABS, EV_KEY, Ours, Peer, input_events, lsusb, read_sha256, wait_line
 
 # For trying the lab itself: everything is lent by the peer.
 LENDER = Peer if os.environ.get("LAB_LENDER") == "usbredirect" else Ours
@@ -152,14 +152,6 @@ def test_serial_both_ways(lab):
     g.run("exec 5>&-")
     lender.take_back("tty")
     h.wait_drivers("tty", ["ftdi_sio"])
-
-
-def wait_line(machine, wanted, timeout=10):
-    """Waits until the machine has read this line into /tmp/line."""
-    deadline = time.monotonic() + timeout
-    while not (got := machine.run("cat /tmp/line")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert got == wanted, got
 
 
 def test_composite(lab):

@@ -228,6 +228,12 @@ def processes_with_parent(pid):
     return found
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait_until(what, timeout=10, step=0.02):
     deadline = time.monotonic() + timeout
     while not what():

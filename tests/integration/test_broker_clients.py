@@ -11,7 +11,7 @@ import unittest
 # Memory is measured here, and what is filled with a pattern counts as used.
 os.environ.pop("MALLOC_PERTURB_", None)
 
-from broker_case import IFACE, ROOT, BrokerCase, RawBus, wait_until
+from broker_case import IFACE, ROOT, BrokerCase, RawBus, cpu_seconds, wait_until
 
 MANAGER = (ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
 RETURN, ERROR = 2, 3
@@ -227,12 +227,6 @@ class Clients(BrokerCase):
             c.close()
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         self.assertLess(self.answers(), 1)
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

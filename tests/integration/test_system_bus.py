@@ -12,7 +12,7 @@ import time
 import unittest
 from pathlib import Path
 
-from broker_case import IFACE, ROOT, BrokerCase, wait_until
+from broker_case import IFACE, ROOT, BrokerCase, cpu_seconds, wait_until
 
 # dbus-daemon lets in only users that it finds in passwd.
 OWNER, OTHER, THIRD = (pwd.getpwnam(name).pw_uid for name in ("daemon", "bin", "games"))
@@ -340,12 +340,6 @@ class BusItself(SystemBus):
         quota = [r for r in self.records() if r["action"] == "quota"]
         self.assertTrue(0 < len(quota) <= 40, len(quota))
         self.assertEqual({r["uid"] for r in quota}, {OTHER})
-
-
-def cpu_seconds(pid):
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

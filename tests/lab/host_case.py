@@ -107,3 +107,11 @@ def wait_background(guest, text, timeout=20):
         if time.monotonic() > deadline:
             raise LabError(f"{guest.name}: the background command did not say '{text}' within {timeout} s: {out[-300:]}")
         time.sleep(0.1)
+
+
+def wait_line(machine, wanted, timeout=10):
+    """Waits until the machine has read this line into /tmp/line."""
+    deadline = time.monotonic() + timeout
+    while not (got := machine.run("cat /tmp/line")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert got == wanted, got
