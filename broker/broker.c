@@ -98,6 +98,7 @@ static int load_disk(struct broker *b, const struct config_disk *c, struct refus
 		.speed = c->speed,
 		.serial = c->serial,
 		.read_only = c->read_only,
+		.cdrom = c->cdrom,
 		.from_config = true,
 		.held = adopt_expects(b, "disk:", c->name),
 	};

@@ -118,9 +118,10 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct bus_connection *c = userdata;
 	struct device_disk_options o = {.image_fd = -1, .speed = "super"};
 	struct refusal_text text = {0};
-	int read_only = 0, fd;
+	int read_only = 0, cdrom = 0, fd;
 	const struct bus_option options[] = {
 		{"read-only", 'b', &read_only},
+		{"cdrom", 'b', &cdrom},
 		{"speed", 's', &o.speed},
 		{"serial", 's', &o.serial},
 		{"path", 's', &o.path},
@@ -137,6 +138,7 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	}
 	if (r == 0) {
 		o.read_only = read_only;
+		o.cdrom = cdrom;
 		r = device_add_disk(broker_of(c), &o, &d, &text);
 	}
 	if (r != 0) {

@@ -282,6 +282,16 @@ static int set_read_only(void *target, const char *value, const struct config_pl
 	return 0;
 }
 
+static int set_cdrom(void *target, const char *value, const struct config_place *place)
+{
+	struct shown s;
+
+	if (parse_bool(value, &((struct config_target *)target)->disk->cdrom) < 0) {
+		return config_refuse(place, "cdrom=%s is neither yes nor no", show(value, &s));
+	}
+	return 0;
+}
+
 static int set_speed(void *target, const char *value, const struct config_place *place)
 {
 	struct shown s;
@@ -321,6 +331,7 @@ static int set_vm(void *target, const char *value, const struct config_place *pl
 static const struct config_key disk_keys[] = {
 	{"disk", "image", set_image, CONFIG_REQUIRED},
 	{"disk", "read-only", set_read_only, CONFIG_OPTIONAL},
+	{"disk", "cdrom", set_cdrom, CONFIG_OPTIONAL},
 	{"disk", "speed", set_speed, CONFIG_OPTIONAL},
 	{"disk", "serial", set_serial, CONFIG_OPTIONAL},
 	{"disk", "vm", set_vm, CONFIG_OPTIONAL},

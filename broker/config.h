@@ -5,8 +5,8 @@
  * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
  * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [quota] devices= bytes-in-flight= transfers-in-flight=
- * disks.d/NAME.conf: [disk] image= read-only= speed= serial= vm= Unknown sections and keys, keys
- * given twice, over-long lines and bad values are errors that name file and line.
+ * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
+ * keys given twice, over-long lines and bad values are errors that name file and line.
  */
 #pragma once
 
@@ -91,6 +91,7 @@ struct config_disk {
 	char *serial; /* NULL: made from the name */
 	char *vm;     /* may be NULL: attached to nobody at start */
 	bool read_only;
+	bool cdrom;
 	/* Where it stands, for errors found later ("disks.d/stick.conf:3"). */
 	char *where_image;
 	char *where_vm;

@@ -14,7 +14,8 @@
 #include "broker/broker.h"
 #include "broker/lease-record.h"
 
-#define SERIAL_MAX 60 /* characters of a USB string that every host copes with */
+#define CDROM_BLOCK 2048
+#define SERIAL_MAX  60 /* characters of a USB string that every host copes with */
 
 /* Bulk-only transport (4.1.1) wants at least 12 hexadecimal digits. The same name gives the same
  * number: guests remember their sticks by it. FNV-1a, 64 bits. */
@@ -82,6 +83,10 @@ static int check_image(struct device_disk *k, bool held, struct refusal_text *te
 {
 	int r = image_check(k->image_fd, k->read_only, shown(k), &k->info, text);
 
+	if (r == 0 && k->cdrom && k->info.size < CDROM_BLOCK) {
+		r = refuse_with(text, REFUSAL_IMAGE_INVALID, "Give an ISO 9660 image.",
+			"%s is too small for a CD-ROM", shown(k));
+	}
 	if (r == 0) {
 		r = check_unused(k, text);
 	}
@@ -145,7 +150,9 @@ static int disk_worker(struct device *d, struct worker_args *args)
 	worker_args_add(args, "--speed=%s", k->speed);
 	worker_args_add(args, "--serial=%s", d->serial);
 	worker_args_add(args, "--product=%s", d->name + strlen("disk:"));
-	if (disk_read_only(d)) {
+	if (k->cdrom) {
+		worker_args_add(args, "--cdrom");
+	} else if (disk_read_only(d)) {
 		worker_args_add(args, "--read-only");
 	}
 	return k->image_fd;
@@ -167,6 +174,7 @@ static void disk_note(const struct device *d, struct lease_record *r)
 	snprintf(r->serial, sizeof(r->serial), "%s", d->serial);
 	snprintf(r->speed, sizeof(r->speed), "%s", k->speed);
 	r->read_only = k->read_only;
+	r->cdrom = k->cdrom;
 	snprintf(r->path, sizeof(r->path), "%s", k->path ? k->path : "");
 }
 
@@ -196,7 +204,7 @@ static int disk_adopt(struct device *d, struct lease *l, const struct lease_reco
 		return d->from_config || k->image_fd < 0 ? -ESTALE : 0;
 	}
 	if (check_recorded(r, image, &info) < 0 || k->read_only != r->read_only ||
-		(k->image_fd >= 0 && !image_same(&k->info, &info))) {
+		k->cdrom != r->cdrom || (k->image_fd >= 0 && !image_same(&k->info, &info))) {
 		return -ESTALE;
 	}
 	/* The locks are this one's. */
@@ -218,6 +226,9 @@ static void disk_destroy(struct device *d)
 
 static const char *disk_description(const struct device *d)
 {
+	if (disk_of(d)->cdrom) {
+		return "CD-ROM drive from a disk image";
+	}
 	return disk_of(d)->read_only ? "read-only USB stick from a disk image"
 				     : "USB stick from a disk image";
 }
@@ -297,7 +308,8 @@ static int init(struct device_disk *k, struct broker *b, const struct device_dis
 	char name[NAME_MAX_LENGTH + 8];
 
 	k->image_fd = o->image_fd;
-	k->read_only = o->read_only;
+	k->cdrom = o->cdrom;
+	k->read_only = o->read_only || o->cdrom;
 	d->ops = &disk_ops;
 	d->broker = b;
 	d->from_config = o->from_config;
@@ -366,6 +378,7 @@ struct device *device_disk_recreate(struct broker *b, const struct lease_record 
 		.speed = r->speed,
 		.serial = r->serial,
 		.read_only = r->read_only,
+		.cdrom = r->cdrom,
 		.held = true,
 	};
 	struct refusal_text text = {0};

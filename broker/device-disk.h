@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * A disk image that a VM sees as a USB stick.
+ * A disk image that a VM sees as a USB stick or CD-ROM drive.
  */
 #pragma once
 
@@ -13,9 +13,10 @@ struct device_disk {
 	struct device device;
 	int image_fd; /* -1: an image of configuration that could not be opened yet */
 	struct image_info info;
-	char *path;  /* as its owner called it; opened only if it is configuration's */
-	char *speed; /* "high" or "super" */
-	bool read_only;
+	char *path;     /* as its owner called it; opened only if it is configuration's */
+	char *speed;    /* "high" or "super" */
+	bool read_only; /* a CD-ROM always is */
+	bool cdrom;
 };
 
 struct device_disk_options {
@@ -25,6 +26,7 @@ struct device_disk_options {
 	const char *speed;  /* "high" or "super" */
 	const char *serial; /* may be NULL: made from the name */
 	bool read_only;
+	bool cdrom;
 	bool from_config;
 	bool held; /* by the worker of an earlier broker: its locks are no surprise */
 };

@@ -58,6 +58,7 @@ static const struct record_field fields[] = {
 	RECORD_TEXT_FIELD("serial", lease_record, serial),
 	RECORD_TEXT_FIELD("speed", lease_record, speed),
 	RECORD_BOOL_FIELD("read-only", lease_record, read_only),
+	RECORD_BOOL_FIELD("cdrom", lease_record, cdrom),
 	RECORD_TEXT_FIELD("path", lease_record, path),
 };
 

@@ -44,6 +44,7 @@ struct lease_record {
 	char serial[64];
 	char speed[8];
 	bool read_only;
+	bool cdrom;
 	char path[4096];
 };
 

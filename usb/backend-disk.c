@@ -12,9 +12,11 @@
 #include "usb/bytes.h"
 #include "usb/disk-descriptors.h"
 #include "usb/disk-io.h"
+#include "usb/mmc.h"
 #include "usb/scsi.h"
 
 #define DEFAULT_PRODUCT "devbroker stick"
+#define DEFAULT_CDROM   "devbroker CD-ROM"
 
 struct disk {
 	struct backend backend;
@@ -348,23 +350,29 @@ static const struct backend_ops disk_ops = {
 
 static int open_image(struct disk *d, const struct backend_disk_options *o)
 {
+	const uint32_t block = o->cdrom ? MMC_BLOCK_SIZE : SCSI_BLOCK_SIZE;
+	bool writable = !o->read_only && !o->cdrom;
 	uint64_t size;
 	int e = disk_io_size(o->image_fd, &size);
 
-	if (e == 0 && size < SCSI_BLOCK_SIZE) {
+	if (e == 0 && size < block) {
 		e = -EINVAL;
 	}
 	if (e < 0) {
 		safe_close(o->image_fd);
 		return e;
 	}
-	size -= size % SCSI_BLOCK_SIZE;
-	e = disk_io_create(o->image_fd, size, !o->read_only, o->event, &d->io);
+	size -= size % block;
+	e = disk_io_create(o->image_fd, size, writable, o->event, &d->io);
 	if (e < 0) {
 		return e;
 	}
-	scsi_unit_init(&d->unit, size / SCSI_BLOCK_SIZE, o->read_only, disk_io_can_discard(d->io),
-		o->product, d->serial);
+	if (o->cdrom) {
+		scsi_unit_init_cdrom(&d->unit, size / block, o->product, d->serial);
+	} else {
+		scsi_unit_init(&d->unit, size / block, !writable, disk_io_can_discard(d->io),
+			o->product, d->serial);
+	}
 	return 0;
 }
 
@@ -396,7 +404,10 @@ int backend_disk_create(const struct backend_disk_options *o, struct backend **o
 	d->speed = o->speed;
 	d->configuration = 1;
 	copy_string(d->serial, sizeof(d->serial), o->serial);
-	copy_string(d->product, sizeof(d->product), o->product ? o->product : DEFAULT_PRODUCT);
+	copy_string(d->product, sizeof(d->product),
+		o->product ? o->product
+		: o->cdrom ? DEFAULT_CDROM
+			   : DEFAULT_PRODUCT);
 	d->strings = (struct disk_strings){d->product, d->serial};
 	e = open_image(d, o);
 	if (e < 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A disk image as a USB mass-storage stick: bulk-only transport (usb/bot) over SCSI (usb/scsi),
- * the image read and written by usb/disk-io.
+ * A disk image as a USB mass-storage stick or CD-ROM drive: bulk-only transport (usb/bot) over SCSI
+ * (usb/scsi), the image read and written by usb/disk-io.
  */
 #pragma once
 
@@ -14,6 +14,7 @@ struct backend_disk_options {
 	int image_fd; /* taken even on error; regular file or block device, size known by
 			 fstat/ioctl */
 	bool read_only;
+	bool cdrom;           /* a CD-ROM; then read_only means nothing */
 	enum usb_speed speed; /* HIGH or SUPER */
 	const char *serial;  /* borrowed, copied; USB and SCSI serial number; at least 12 hex digits
 			      * by the bulk-only specification: the broker generates one */

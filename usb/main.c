@@ -101,7 +101,8 @@ static int open_all(struct options *o)
 
 	if (o->disk) {
 		s->disk_fd = opened(
-			open(o->disk, (s->read_only ? O_RDONLY : O_RDWR) | flags), "open", o->disk);
+			open(o->disk, (s->read_only || s->cdrom ? O_RDONLY : O_RDWR) | flags),
+			"open", o->disk);
 	} else if (o->device) {
 		s->device_fd = opened(open(o->device, O_RDWR | flags), "open", o->device);
 	}

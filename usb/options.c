@@ -32,6 +32,7 @@ static const char help[] =
 	"--device-fd instead.\n"
 	"\n"
 	"  --read-only           the guest sees a write-protected stick, or device's storage\n"
+	"  --cdrom               the image is a CD-ROM's or DVD's (ISO 9660)\n"
 	"  --speed high|super    of the stick, default super\n"
 	"  --serial S            serial number of the stick\n"
 	"  --product P           its name\n"
@@ -55,6 +56,7 @@ enum {
 	OPT_DEVICE,
 	OPT_CONNECT,
 	OPT_READ_ONLY,
+	OPT_CDROM,
 	OPT_ALLOW_FIRMWARE,
 	OPT_SPEED,
 	OPT_SERIAL,
@@ -81,6 +83,7 @@ static const struct option known[] = {
 	{"device", required_argument, NULL, OPT_DEVICE},
 	{"connect", required_argument, NULL, OPT_CONNECT},
 	{"read-only", no_argument, NULL, OPT_READ_ONLY},
+	{"cdrom", no_argument, NULL, OPT_CDROM},
 	{"allow-firmware", no_argument, NULL, OPT_ALLOW_FIRMWARE},
 	{"speed", required_argument, NULL, OPT_SPEED},
 	{"serial", required_argument, NULL, OPT_SERIAL},
@@ -173,6 +176,9 @@ static int take_option(int c, struct options *o)
 	case OPT_READ_ONLY:
 		s->read_only = true;
 		return 0;
+	case OPT_CDROM:
+		s->cdrom = true;
+		return 0;
 	case OPT_ALLOW_FIRMWARE:
 		s->allow_firmware = true;
 		return 0;
@@ -226,6 +232,10 @@ static int check_options(const struct options *o)
 	if (!o->connect == (s->stream_fd < 0)) {
 		fprintf(stderr, "devbroker-usb: give the guest's side with --connect or "
 				"--stream-fd\n");
+		return EXIT_USAGE;
+	}
+	if (s->cdrom && !o->disk && s->disk_fd < 0) {
+		fprintf(stderr, "devbroker-usb: --cdrom goes with --disk or --disk-fd\n");
 		return EXIT_USAGE;
 	}
 	if (s->listen_fd >= 0 && s->control_fd < 0) {

@@ -2,6 +2,7 @@
 #include "usb/scsi.h"
 
 #include "usb/bytes.h"
+#include "usb/mmc.h"
 
 /* Where the numbers stand in a CDB. Reserved bits, the group number and the vote bits (RDPROTECT,
  * DPO) are ignored, except RDPROTECT/WRPROTECT, which ask for what an unprotected medium must
@@ -11,6 +12,7 @@ enum layout {
 	LAYOUT_ALLOC_8,     /* byte 4 */
 	LAYOUT_ALLOC_16_3,  /* bytes 3-4 */
 	LAYOUT_ALLOC_16_7,  /* bytes 7-8 */
+	LAYOUT_ALLOC_16_8,  /* bytes 8-9 */
 	LAYOUT_ALLOC_32_6,  /* bytes 6-9 */
 	LAYOUT_ALLOC_32_10, /* bytes 10-13 */
 	LAYOUT_BLOCKS_6,    /* 21-bit LBA, 8-bit count, 0 means 256 */
@@ -24,37 +26,47 @@ struct opcode {
 	uint8_t kind;
 	uint8_t layout;
 	bool long_form;
+	bool mmc; /* a CD-ROM's only */
 };
 
 static const struct opcode opcodes[256] = {
-	[0x00] = {6, SCSI_TEST_UNIT_READY, LAYOUT_NONE, false},
-	[0x03] = {6, SCSI_REQUEST_SENSE, LAYOUT_ALLOC_8, false},
-	[0x08] = {6, SCSI_READ, LAYOUT_BLOCKS_6, false},
-	[0x0a] = {6, SCSI_WRITE, LAYOUT_BLOCKS_6, false},
-	[0x12] = {6, SCSI_INQUIRY, LAYOUT_ALLOC_16_3, false},
-	[0x15] = {6, SCSI_MODE_SELECT, LAYOUT_ALLOC_8, false},
-	[0x1a] = {6, SCSI_MODE_SENSE, LAYOUT_ALLOC_8, false},
-	[0x1b] = {6, SCSI_START_STOP, LAYOUT_NONE, false},
-	[0x1e] = {6, SCSI_PREVENT_ALLOW, LAYOUT_NONE, false},
-	[0x23] = {10, SCSI_READ_FORMAT_CAPACITIES, LAYOUT_ALLOC_16_7, false},
-	[0x25] = {10, SCSI_READ_CAPACITY, LAYOUT_NONE, false},
-	[0x28] = {10, SCSI_READ, LAYOUT_BLOCKS_10, false},
-	[0x2a] = {10, SCSI_WRITE, LAYOUT_BLOCKS_10, false},
-	[0x2f] = {10, SCSI_VERIFY, LAYOUT_BLOCKS_10, false},
-	[0x35] = {10, SCSI_SYNCHRONIZE_CACHE, LAYOUT_BLOCKS_10, false},
-	[0x42] = {10, SCSI_UNMAP, LAYOUT_ALLOC_16_7, false},
-	[0x55] = {10, SCSI_MODE_SELECT, LAYOUT_ALLOC_16_7, true},
-	[0x5a] = {10, SCSI_MODE_SENSE, LAYOUT_ALLOC_16_7, true},
-	[0x88] = {16, SCSI_READ, LAYOUT_BLOCKS_16, false},
-	[0x8a] = {16, SCSI_WRITE, LAYOUT_BLOCKS_16, false},
-	[0x8f] = {16, SCSI_VERIFY, LAYOUT_BLOCKS_16, false},
-	[0x91] = {16, SCSI_SYNCHRONIZE_CACHE, LAYOUT_BLOCKS_16, false},
+	[0x00] = {6, SCSI_TEST_UNIT_READY, LAYOUT_NONE, false, false},
+	[0x03] = {6, SCSI_REQUEST_SENSE, LAYOUT_ALLOC_8, false, false},
+	[0x08] = {6, SCSI_READ, LAYOUT_BLOCKS_6, false, false},
+	[0x0a] = {6, SCSI_WRITE, LAYOUT_BLOCKS_6, false, false},
+	[0x12] = {6, SCSI_INQUIRY, LAYOUT_ALLOC_16_3, false, false},
+	[0x15] = {6, SCSI_MODE_SELECT, LAYOUT_ALLOC_8, false, false},
+	[0x1a] = {6, SCSI_MODE_SENSE, LAYOUT_ALLOC_8, false, false},
+	[0x1b] = {6, SCSI_START_STOP, LAYOUT_NONE, false, false},
+	[0x1e] = {6, SCSI_PREVENT_ALLOW, LAYOUT_NONE, false, false},
+	[0x23] = {10, SCSI_READ_FORMAT_CAPACITIES, LAYOUT_ALLOC_16_7, false, false},
+	[0x25] = {10, SCSI_READ_CAPACITY, LAYOUT_NONE, false, false},
+	[0x28] = {10, SCSI_READ, LAYOUT_BLOCKS_10, false, false},
+	[0x2a] = {10, SCSI_WRITE, LAYOUT_BLOCKS_10, false, false},
+	[0x2f] = {10, SCSI_VERIFY, LAYOUT_BLOCKS_10, false, false},
+	[0x35] = {10, SCSI_SYNCHRONIZE_CACHE, LAYOUT_BLOCKS_10, false, false},
+	[0x42] = {10, SCSI_UNMAP, LAYOUT_ALLOC_16_7, false, false},
+	[0x43] = {10, SCSI_READ_TOC, LAYOUT_ALLOC_16_7, false, true},
+	[0x46] = {10, SCSI_GET_CONFIGURATION, LAYOUT_ALLOC_16_7, false, true},
+	[0x4a] = {10, SCSI_GET_EVENT, LAYOUT_ALLOC_16_7, false, true},
+	[0x51] = {10, SCSI_READ_DISC_INFORMATION, LAYOUT_ALLOC_16_7, false, true},
+	[0x52] = {10, SCSI_READ_TRACK_INFORMATION, LAYOUT_ALLOC_16_7, false, true},
+	[0x55] = {10, SCSI_MODE_SELECT, LAYOUT_ALLOC_16_7, true, false},
+	[0x5a] = {10, SCSI_MODE_SENSE, LAYOUT_ALLOC_16_7, true, false},
+	[0x88] = {16, SCSI_READ, LAYOUT_BLOCKS_16, false, false},
+	[0x8a] = {16, SCSI_WRITE, LAYOUT_BLOCKS_16, false, false},
+	[0x8f] = {16, SCSI_VERIFY, LAYOUT_BLOCKS_16, false, false},
+	[0x91] = {16, SCSI_SYNCHRONIZE_CACHE, LAYOUT_BLOCKS_16, false, false},
 	/* SERVICE ACTION IN (16): only READ CAPACITY (16). */
-	[0x9e] = {16, SCSI_READ_CAPACITY, LAYOUT_ALLOC_32_10, true},
-	[0xa0] = {12, SCSI_REPORT_LUNS, LAYOUT_ALLOC_32_6, false},
-	[0xa8] = {12, SCSI_READ, LAYOUT_BLOCKS_12, false},
-	[0xaa] = {12, SCSI_WRITE, LAYOUT_BLOCKS_12, false},
-	[0xaf] = {12, SCSI_VERIFY, LAYOUT_BLOCKS_12, false},
+	[0x9e] = {16, SCSI_READ_CAPACITY, LAYOUT_ALLOC_32_10, true, false},
+	[0xa0] = {12, SCSI_REPORT_LUNS, LAYOUT_ALLOC_32_6, false, false},
+	[0xa8] = {12, SCSI_READ, LAYOUT_BLOCKS_12, false, false},
+	[0xaa] = {12, SCSI_WRITE, LAYOUT_BLOCKS_12, false, false},
+	[0xad] = {12, SCSI_READ_DVD_STRUCTURE, LAYOUT_ALLOC_16_8, false, true},
+	[0xaf] = {12, SCSI_VERIFY, LAYOUT_BLOCKS_12, false, false},
+	[0xbb] = {12, SCSI_SET_CD_SPEED, LAYOUT_NONE, false, true},
+	[0xbd] = {12, SCSI_MECHANISM_STATUS, LAYOUT_ALLOC_16_8, false, true},
+	[0xbe] = {12, SCSI_READ_CD, LAYOUT_NONE, false, true},
 };
 
 static void decode_layout(const uint8_t *cdb, uint8_t layout, struct scsi_command *c)
@@ -68,6 +80,9 @@ static void decode_layout(const uint8_t *cdb, uint8_t layout, struct scsi_comman
 		break;
 	case LAYOUT_ALLOC_16_7:
 		c->length = get_be16(cdb + 7);
+		break;
+	case LAYOUT_ALLOC_16_8:
+		c->length = get_be16(cdb + 8);
 		break;
 	case LAYOUT_ALLOC_32_6:
 		c->length = get_be32(cdb + 6);
@@ -199,8 +214,9 @@ uint32_t scsi_decode(const uint8_t *cdb, size_t size, struct scsi_command *out)
 	}
 	c.kind = op->kind;
 	c.long_form = op->long_form;
+	c.mmc = op->mmc;
 	decode_layout(cdb, op->layout, &c);
-	sense = decode_fields(cdb, op, &c);
+	sense = c.mmc ? mmc_decode(cdb, &c) : decode_fields(cdb, op, &c);
 	if (sense) {
 		return sense;
 	}

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "usb/bytes.h"
+#include "usb/mmc.h"
 
 #define VENDOR   "Devbrokr" /* T10 vendor identification, 8 bytes */
 #define REVISION "0001"
@@ -12,11 +13,14 @@
 /* Guests align to this; the host's page cache works in 4 KiB. */
 #define PHYSICAL_EXPONENT 3
 
+#define TYPE_CDROM 0x05
+
 enum { MODE_CACHING = 0x08, MODE_CONTROL = 0x0a, MODE_ALL = 0x3f };
 
 static size_t standard_inquiry(const struct scsi_unit *u, uint8_t *reply)
 {
 	memset(reply, 0, 36);
+	reply[0] = u->cdrom ? TYPE_CDROM : 0;
 	reply[1] = 0x80; /* removable: guests offer "eject" */
 	reply[2] = 0x05; /* SPC-3 */
 	reply[3] = 0x02; /* response data format */
@@ -81,13 +85,18 @@ static size_t vpd_provisioning(const struct scsi_unit *u, uint8_t *reply)
 static size_t vpd(const struct scsi_unit *u, uint8_t page, uint8_t *reply, uint32_t *sense_out)
 {
 	static const uint8_t pages[] = {0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2};
-	size_t size;
+	/* The last three are a block device's. */
+	size_t size, n_pages = sizeof(pages) - (u->cdrom ? 3 : 0);
 
 	memset(reply, 0, SCSI_REPLY_MAX);
+	if (!memchr(pages, page, n_pages)) {
+		*sense_out = SENSE_INVALID_CDB_FIELD;
+		return 0;
+	}
 	switch (page) {
 	case 0x00:
-		memcpy(reply + 4, pages, sizeof(pages));
-		size = 4 + sizeof(pages);
+		memcpy(reply + 4, pages, n_pages);
+		size = 4 + n_pages;
 		break;
 	case 0x80:
 		size = 4 + strlen(u->serial);
@@ -103,13 +112,11 @@ static size_t vpd(const struct scsi_unit *u, uint8_t page, uint8_t *reply, uint3
 		put_be16(reply + 4, 1); /* non-rotating */
 		size = 64;
 		break;
-	case 0xb2:
+	default: /* 0xb2 */
 		size = vpd_provisioning(u, reply);
 		break;
-	default:
-		*sense_out = SENSE_INVALID_CDB_FIELD;
-		return 0;
 	}
+	reply[0] = u->cdrom ? TYPE_CDROM : 0;
 	reply[1] = page;
 	put_be16(reply + 2, (uint16_t)(size - 4));
 	return size;
@@ -121,12 +128,18 @@ size_t scsi_reply_inquiry(const struct scsi_unit *u, const struct scsi_command *
 	return c->evpd ? vpd(u, c->page, reply, sense_out) : standard_inquiry(u, reply);
 }
 
-/* Writes one mode page; returns its length. changeable: the mask of what MODE SELECT may change,
- * which is nothing. */
-static size_t mode_page(uint8_t page, bool changeable, uint8_t *out)
+/* Writes one mode page; returns its length, 0: there is none. changeable: the mask of what MODE
+ * SELECT may change, which is nothing. */
+static size_t mode_page(const struct scsi_unit *u, uint8_t page, bool changeable, uint8_t *out)
 {
-	size_t size = page == MODE_CACHING ? 20 : 12;
+	size_t size = page == MODE_CACHING ? 20 : page == MODE_CONTROL ? 12 : 0;
 
+	if (u->cdrom) {
+		return mmc_mode_page(u, page, changeable, out);
+	}
+	if (size == 0) {
+		return 0;
+	}
 	memset(out, 0, size);
 	out[0] = page;
 	out[1] = (uint8_t)(size - 2);
@@ -142,24 +155,24 @@ size_t scsi_reply_mode(const struct scsi_unit *u, const struct scsi_command *c, 
 	uint32_t *sense_out)
 {
 	size_t header = c->long_form ? 8 : 4, at = header;
-	/* WP, and DPOFUA: FUA is honoured. */
-	uint8_t device = (u->read_only ? 0x80 : 0) | 0x10;
+	/* WP, and DPOFUA: FUA is honoured. A CD-ROM's says nothing (MMC-6 7.2.2). */
+	uint8_t device = u->cdrom ? 0 : (u->read_only ? 0x80 : 0) | 0x10;
 
 	if (c->page_control == 3) {
 		*sense_out = SENSE_NO_SAVED_PAGES;
 		return 0;
 	}
-	if ((c->subpage != 0 && !(c->page == MODE_ALL && c->subpage == 0xff)) ||
-		(c->page != MODE_ALL && c->page != MODE_CACHING && c->page != MODE_CONTROL)) {
+	memset(reply, 0, header);
+	if (c->subpage == 0 || (c->page == MODE_ALL && c->subpage == 0xff)) {
+		for (uint8_t page = 0; page < MODE_ALL; page++) {
+			if (c->page == MODE_ALL || c->page == page) {
+				at += mode_page(u, page, c->page_control == 1, reply + at);
+			}
+		}
+	}
+	if (at == header) {
 		*sense_out = SENSE_INVALID_CDB_FIELD;
 		return 0;
-	}
-	memset(reply, 0, header);
-	if (c->page == MODE_ALL || c->page == MODE_CACHING) {
-		at += mode_page(MODE_CACHING, c->page_control == 1, reply + at);
-	}
-	if (c->page == MODE_ALL || c->page == MODE_CONTROL) {
-		at += mode_page(MODE_CONTROL, c->page_control == 1, reply + at);
 	}
 	if (c->long_form) {
 		put_be16(reply, (uint16_t)(at - 2));
@@ -189,18 +202,17 @@ uint32_t scsi_mode_select(
 	if (size < at + descriptors) {
 		return SENSE_LIST_LENGTH;
 	}
-	if (descriptors && get_be24(data + at + 5) != SCSI_BLOCK_SIZE) {
+	if (descriptors && get_be24(data + at + 5) != u->block_size) {
 		return SENSE_INVALID_PARAMETER;
 	}
 	at += descriptors;
 	while (at < size) {
-		uint8_t now[20], page = data[at] & 0x7f; /* PS is reserved here */
-		size_t n;
+		uint8_t now[MMC_MODE_PAGE_MAX], page = data[at] & 0x7f; /* PS is reserved here */
+		size_t n = mode_page(u, page, false, now);
 
-		if (page != MODE_CACHING && page != MODE_CONTROL) {
+		if (n == 0) {
 			return SENSE_INVALID_PARAMETER;
 		}
-		n = mode_page(page, false, now);
 		if (size - at < n) {
 			return SENSE_LIST_LENGTH;
 		}
@@ -218,13 +230,13 @@ size_t scsi_reply_capacity(const struct scsi_unit *u, bool long_form, uint8_t *r
 
 	if (!long_form) {
 		put_be32(reply, last > UINT32_MAX ? UINT32_MAX : (uint32_t)last);
-		put_be32(reply + 4, SCSI_BLOCK_SIZE);
+		put_be32(reply + 4, u->block_size);
 		return 8;
 	}
 	memset(reply, 0, 32);
 	put_be64(reply, last);
-	put_be32(reply + 8, SCSI_BLOCK_SIZE);
-	reply[13] = PHYSICAL_EXPONENT;
+	put_be32(reply + 8, u->block_size);
+	reply[13] = u->cdrom ? 0 : PHYSICAL_EXPONENT;
 	reply[14] = u->can_unmap ? 0x80 : 0; /* LBPME */
 	return 32;
 }
@@ -235,7 +247,7 @@ size_t scsi_reply_format_capacities(const struct scsi_unit *u, uint8_t *reply)
 	reply[3] = 8;
 	put_be32(reply + 4, (uint32_t)MIN(u->blocks, (uint64_t)UINT32_MAX));
 	/* Formatted medium, or no medium and the largest capacity; then 24 bits of block size. */
-	put_be32(reply + 8, SCSI_BLOCK_SIZE);
+	put_be32(reply + 8, u->block_size);
 	reply[8] = u->ejected ? 0x03 : 0x02;
 	return 12;
 }

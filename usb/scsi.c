@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "usb/bytes.h"
+#include "usb/mmc.h"
 
 static void copy_printable(char *out, size_t size, const char *text)
 {
@@ -22,6 +23,7 @@ void scsi_unit_init(struct scsi_unit *u, uint64_t blocks, bool read_only, bool c
 {
 	*u = (struct scsi_unit){
 		.blocks = blocks,
+		.block_size = SCSI_BLOCK_SIZE,
 		.read_only = read_only,
 		.can_unmap = can_unmap && !read_only,
 		.unit_attention = SENSE_POWER_ON,
@@ -31,6 +33,15 @@ void scsi_unit_init(struct scsi_unit *u, uint64_t blocks, bool read_only, bool c
 		u->product[i] = ' ';
 	}
 	copy_printable(u->serial, sizeof(u->serial), serial);
+}
+
+void scsi_unit_init_cdrom(
+	struct scsi_unit *u, uint64_t blocks, const char *product, const char *serial)
+{
+	scsi_unit_init(u, blocks, true, false, product ? product : "Virtual CD-ROM", serial);
+	u->cdrom = true;
+	u->block_size = MMC_BLOCK_SIZE;
+	u->medium_event = MMC_EVENT_NEW_MEDIUM;
 }
 
 void scsi_unit_reset(struct scsi_unit *u)
@@ -48,6 +59,7 @@ void scsi_end(struct scsi_unit *u, uint32_t sense)
 void scsi_eject(struct scsi_unit *u)
 {
 	u->ejected = true;
+	u->medium_event = MMC_EVENT_MEDIUM_REMOVED;
 }
 
 uint32_t scsi_sense_of_errno(int error, bool write)
@@ -100,8 +112,8 @@ static void plan_blocks(const struct scsi_unit *u, struct scsi_plan *plan)
 		plan->sense = SENSE_LBA_OUT_OF_RANGE;
 		return;
 	}
-	plan->offset = c->lba * SCSI_BLOCK_SIZE;
-	plan->span = (uint64_t)c->blocks * SCSI_BLOCK_SIZE;
+	plan->offset = c->lba * u->block_size;
+	plan->span = (uint64_t)c->blocks * u->block_size;
 	plan->fua = c->fua;
 	switch (c->kind) {
 	case SCSI_READ:
@@ -141,6 +153,39 @@ static void plan_start_stop(const struct scsi_unit *u, struct scsi_plan *plan)
 	} else {
 		plan->action = c->load_eject ? SCSI_EJECT : SCSI_FLUSH;
 	}
+}
+
+static void plan_mmc(struct scsi_unit *u, uint8_t *reply, struct scsi_plan *plan)
+{
+	const struct scsi_command *c = &plan->command;
+	size_t size = 0;
+
+	switch (c->kind) {
+	case SCSI_READ_TOC:
+		size = mmc_reply_toc(u, c, reply, &plan->sense);
+		break;
+	case SCSI_GET_CONFIGURATION:
+		size = mmc_reply_configuration(u, c, reply);
+		break;
+	case SCSI_GET_EVENT:
+		size = mmc_reply_event(u, c, reply, &plan->sense);
+		break;
+	case SCSI_READ_DISC_INFORMATION:
+		size = mmc_reply_disc_information(c, reply, &plan->sense);
+		break;
+	case SCSI_READ_TRACK_INFORMATION:
+		size = mmc_reply_track_information(u, c, reply, &plan->sense);
+		break;
+	case SCSI_READ_DVD_STRUCTURE:
+		size = mmc_reply_dvd_structure(u, c, reply, &plan->sense);
+		break;
+	case SCSI_MECHANISM_STATUS:
+		size = mmc_reply_mechanism(u, reply);
+		break;
+	default: /* SET CD SPEED: any speed is as good */
+		return;
+	}
+	plan_reply(plan, size);
 }
 
 static void plan_command(struct scsi_unit *u, uint8_t *reply, struct scsi_plan *plan)
@@ -183,7 +228,10 @@ static void plan_command(struct scsi_unit *u, uint8_t *reply, struct scsi_plan *
 	case SCSI_SYNCHRONIZE_CACHE:
 		plan_blocks(u, plan);
 		break;
-	default: /* TEST UNIT READY */
+	default: /* TEST UNIT READY, or a CD-ROM's */
+		if (c->mmc) {
+			plan_mmc(u, reply, plan);
+		}
 		break;
 	}
 }
@@ -198,6 +246,9 @@ static bool needs_medium(uint8_t kind)
 	case SCSI_MODE_SELECT:
 	case SCSI_START_STOP:
 	case SCSI_READ_FORMAT_CAPACITIES:
+	case SCSI_GET_CONFIGURATION:
+	case SCSI_GET_EVENT:
+	case SCSI_MECHANISM_STATUS:
 		return false;
 	default:
 		return true;
@@ -205,10 +256,11 @@ static bool needs_medium(uint8_t kind)
 }
 
 /* The commands that are carried out under a unit attention and leave it pending (SPC-3 4.5.2.x,
- * SAM-4 5.14). REQUEST SENSE takes it. */
+ * SAM-4 5.14; MMC-6 4.1.6.1 for the last two). REQUEST SENSE takes it. */
 static bool ignores_attention(uint8_t kind)
 {
-	return kind == SCSI_INQUIRY || kind == SCSI_REPORT_LUNS || kind == SCSI_REQUEST_SENSE;
+	return kind == SCSI_INQUIRY || kind == SCSI_REPORT_LUNS || kind == SCSI_REQUEST_SENSE ||
+	       kind == SCSI_GET_CONFIGURATION || kind == SCSI_GET_EVENT;
 }
 
 static void plan_request_sense(struct scsi_unit *u, uint8_t *reply, struct scsi_plan *plan)
@@ -229,6 +281,9 @@ void scsi_start(struct scsi_unit *u, const uint8_t *cdb, size_t size, uint8_t *r
 {
 	*plan = (struct scsi_plan){.action = SCSI_NOTHING};
 	plan->sense = scsi_decode(cdb, size, &plan->command);
+	if (!plan->sense && plan->command.mmc && !u->cdrom) {
+		plan->sense = SENSE_INVALID_OPCODE;
+	}
 	if (plan->sense) {
 		return;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
- * The SCSI side of the virtual stick: what a command descriptor block asks for (scsi_decode, pure),
- * and what the one logical unit makes of it (scsi_start). No I/O happens here: the caller (usb/bot)
- * carries out the plan.
+ * The SCSI side of the virtual stick or CD-ROM: what a command descriptor block asks for
+ * (scsi_decode, pure), and what the one logical unit makes of it (scsi_start). No I/O happens here:
+ * the caller (usb/bot) carries out the plan. What only a CD-ROM knows is in usb/mmc.
  *
  * Sources: SPC-3 (INQUIRY, MODE SENSE, REQUEST SENSE, REPORT LUNS), SBC-3 (all that touches
  * blocks), MMC (READ FORMAT CAPACITIES).
@@ -14,9 +14,9 @@
 
 #include "base/cleanup.h"
 
-#define SCSI_BLOCK_SIZE     512
+#define SCSI_BLOCK_SIZE     512 /* of a stick; MMC_BLOCK_SIZE of a CD-ROM */
 #define SCSI_CDB_MAX        16
-#define SCSI_REPLY_MAX      256
+#define SCSI_REPLY_MAX      2052 /* a DVD's structure with its header */
 #define SCSI_PARAMETERS_MAX (8 + 16 * SCSI_UNMAP_RANGES_MAX)
 /* Limits that VPD page B0 tells: one UNMAP holds the I/O thread for at most this much. */
 #define SCSI_UNMAP_RANGES_MAX 128
@@ -35,6 +35,7 @@ enum {
 	SENSE_LBA_OUT_OF_RANGE = SCSI_SENSE(0x5, 0x21, 0x00),
 	SENSE_INVALID_CDB_FIELD = SCSI_SENSE(0x5, 0x24, 0x00),
 	SENSE_INVALID_PARAMETER = SCSI_SENSE(0x5, 0x26, 0x00),
+	SENSE_INCOMPATIBLE_MEDIUM = SCSI_SENSE(0x5, 0x30, 0x00),
 	SENSE_NO_SAVED_PAGES = SCSI_SENSE(0x5, 0x39, 0x00),
 	SENSE_REMOVAL_PREVENTED = SCSI_SENSE(0x5, 0x53, 0x02),
 	SENSE_POWER_ON = SCSI_SENSE(0x6, 0x29, 0x00),
@@ -61,7 +62,20 @@ enum scsi_kind {
 	SCSI_VERIFY,
 	SCSI_SYNCHRONIZE_CACHE,
 	SCSI_UNMAP,
+	/* Of a CD-ROM only. */
+	SCSI_READ_TOC,
+	SCSI_GET_CONFIGURATION,
+	SCSI_GET_EVENT, /* GET EVENT STATUS NOTIFICATION */
+	SCSI_READ_DISC_INFORMATION,
+	SCSI_READ_TRACK_INFORMATION,
+	SCSI_READ_DVD_STRUCTURE,
+	SCSI_MECHANISM_STATUS,
+	SCSI_SET_CD_SPEED,
+	SCSI_READ_CD, /* decoded to SCSI_READ */
 };
+
+/* What GET EVENT STATUS NOTIFICATION tells about the medium. */
+enum { MMC_EVENT_NONE = 0, MMC_EVENT_NEW_MEDIUM = 2, MMC_EVENT_MEDIUM_REMOVED = 3 };
 
 /* A decoded command. Fields that a kind doesn't have are 0. */
 struct scsi_command {
@@ -77,6 +91,10 @@ struct scsi_command {
 	uint8_t page, subpage;  /* INQUIRY, MODE SENSE */
 	uint8_t page_control;   /* MODE SENSE: 0 current, 1 changeable, 2 default, 3 saved */
 	uint8_t select_report;  /* REPORT LUNS */
+	bool mmc;               /* a CD-ROM's only */
+	bool msf;               /* READ TOC: minutes, seconds, frames */
+	uint8_t format;         /* READ TOC, GET CONFIGURATION, ...: which of its replies */
+	uint16_t number;        /* of a track, a feature, a layer; event classes */
 	uint32_t length;        /* bytes: allocation length, or parameter list length */
 	uint64_t lba;
 	uint32_t blocks;
@@ -89,9 +107,12 @@ uint32_t scsi_decode(const uint8_t *cdb, size_t size, struct scsi_command *out) 
 /* The logical unit. Set by scsi_unit_init; only scsi*.c writes to it. */
 struct scsi_unit {
 	uint64_t blocks;
+	uint32_t block_size; /* bytes */
+	bool cdrom;
 	bool read_only;
 	bool can_unmap;
-	bool prevented; /* PREVENT ALLOW MEDIUM REMOVAL */
+	uint8_t medium_event; /* of a CD-ROM, to be told once */
+	bool prevented;       /* PREVENT ALLOW MEDIUM REMOVAL */
 	bool ejected;
 	uint32_t sense;          /* of the last command, for REQUEST SENSE */
 	uint32_t unit_attention; /* told once, to the first command that may hear it */
@@ -125,6 +146,9 @@ struct scsi_plan {
 /* product (may be NULL) and serial are copied; what is not printable becomes '_'. */
 void scsi_unit_init(struct scsi_unit *u, uint64_t blocks, bool read_only, bool can_unmap,
 	const char *product, const char *serial);
+/* The same for a CD-ROM of so many blocks of MMC_BLOCK_SIZE. */
+void scsi_unit_init_cdrom(
+	struct scsi_unit *u, uint64_t blocks, const char *product, const char *serial);
 /* Power-on or bus reset: unit attention, removal allowed. An ejected medium stays out. */
 void scsi_unit_reset(struct scsi_unit *u);
 

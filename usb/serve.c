@@ -332,6 +332,7 @@ static int create_disk_backend(struct server *s)
 	const struct backend_disk_options options = {
 		.image_fd = s->o->disk_fd,
 		.read_only = s->o->read_only,
+		.cdrom = s->o->cdrom,
 		.speed = s->o->speed,
 		.serial = s->o->serial,
 		.product = s->o->product,

@@ -20,6 +20,7 @@ struct serve_options {
 	const char *serial;
 	const char *product; // may be NULL
 	bool read_only;
+	bool cdrom;            /* the image is one */
 	bool allow_firmware;   /* of the device */
 	uint32_t interfaces;   /* of the device: a bit for each that the guest sees */
 	uint64_t usbfs_memory; /* bytes of the kernel's for its transfers */

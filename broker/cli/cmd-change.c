@@ -312,7 +312,7 @@ int cmd_disk_add(struct cli *c)
 {
 	_cleanup_close_ int fd = -1;
 	_cleanup_free_ char *path = absolute(c->o.args[0]), *object = NULL, *shown = NULL;
-	bool read_only = cli_value(c, "read-only");
+	bool cdrom = cli_value(c, "cdrom"), read_only = cdrom || cli_value(c, "read-only");
 	const char *name = cli_value(c, "name");
 	sd_bus_message *m = NULL;
 	char made[64];
@@ -335,6 +335,9 @@ int cmd_disk_add(struct cli *c)
 	}
 	if (r >= 0) {
 		r = sd_bus_message_append(m, "{sv}", "read-only", "b", read_only);
+	}
+	if (r >= 0) {
+		r = sd_bus_message_append(m, "{sv}", "cdrom", "b", cdrom);
 	}
 	if (r >= 0) {
 		r = append_text(m, "speed", cli_value(c, "speed"));

@@ -109,6 +109,7 @@ static const struct cli_command commands[] = {
 		.help = "make a disk image known, as a USB stick",
 		.options = {{"name", "NAME", "default: the file's name"},
 			{"read-only", NULL, "the guest sees a write-protected stick"},
+			{"cdrom", NULL, "the guest sees a CD-ROM drive with it"},
 			{"speed", "high|super", "USB speed, default super"},
 			{"serial", "SERIAL", "default: made from the name"}},
 		.run = cmd_disk_add,

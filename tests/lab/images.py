@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-MODULES = ["virtio_pci", "virtio_console", "xhci_pci", "usb_storage", "uas", "sd_mod", "vfat", "nls_cp437",
+MODULES = ["virtio_pci", "virtio_console", "xhci_pci", "usb_storage", "uas", "sd_mod", "sr_mod", "isofs", "vfat", "nls_cp437",
            "nls_iso8859-1", "nls_ascii", "nls_utf8", "usbhid", "hid_generic", "evdev", "cdc_acm", "ftdi_sio",
            "snd_usb_audio", "snd_pcm_oss", "cdc_ether", "usbmon"]
 APPLETS = ["sh", "mount", "umount", "insmod", "cat", "ls", "sleep", "dd", "sha256sum", "sync", "poweroff", "reboot",

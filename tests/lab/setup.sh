@@ -38,6 +38,7 @@ xz:xz-utils
 sfdisk:fdisk
 mkfs.vfat:dosfstools
 mcopy:mtools
+xorriso:xorriso
 setpriv:util-linux
 busctl:systemd
 dbus-daemon:dbus-daemon

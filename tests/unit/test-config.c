@@ -247,7 +247,7 @@ static const struct {
 	{DISK, "[disk]\nimage=/i\nreadonly=yes\n",
 		DISK
 		":3: unknown key \"readonly\" in [disk] (did you mean read-only?); known keys: "
-		"image, read-only, speed, serial, vm"},
+		"image, read-only, cdrom, speed, serial, vm"},
 	{DISK, "[disk]\nimage=/i\nspeed=full\n", DISK ":3: speed=full is neither high nor super"},
 	{DISK, "[disk]\nimage=/i\nserial=a b\n",
 		DISK ":3: serial=a b: at most 60 letters, digits, '.', '_' and '-', a letter or "
