@@ -38,6 +38,7 @@
 #include "broker/lease-keep.h"
 #include "broker/process.h"
 #include "broker/vm.h"
+#include "broker/ways.h"
 #include "broker/worker.h"
 
 /* After SIGKILL; a process in the kernel's hands may need longer, and is then not waited for. */
@@ -247,7 +248,8 @@ static void lend_again(struct adoption *a, struct device *d, struct vm *vm)
 	bool releasing = strcmp(r->state, lease_state_name(LEASE_RELEASING)) == 0;
 	int e;
 
-	if (r->options.by_policy || (releasing && !r->retry)) {
+	if (r->options.by_policy || (releasing && !r->retry) ||
+		(vm->is_export && !ways_lasting(vm->ways) && r->cookie[0])) {
 		return;
 	}
 	if (r->cookie[0]) {
@@ -363,4 +365,5 @@ void adopt_finish(struct broker *b)
 		forget(b, a);
 		adoption_destroy(a);
 	}
+	vm_remove_unused_exports(b);
 }

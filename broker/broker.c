@@ -237,6 +237,7 @@ int broker_load(struct broker *b, struct refusal_text *text)
 		const struct vm_options o = {
 			.name = c->name,
 			.qmp = c->qmp,
+			.ways = c->qmp ? NULL : &c->ways,
 			.bus = c->bus,
 			.owners = &c->owners,
 			.limits = c->quota,

@@ -41,12 +41,26 @@ int bus_fail(sd_bus_error *error, int r, const struct refusal_text *text)
 		text->remedy[0] ? text->remedy : refusal_remedy(r));
 }
 
-static int reply_path(sd_bus_message *m, const char *prefix, const char *name)
+int bus_reply_path(sd_bus_message *m, const char *prefix, const char *name)
 {
 	_cleanup_free_ char *path = NULL;
 	int r = sd_bus_path_encode(prefix, name, &path);
 
 	return r < 0 ? r : sd_bus_reply_method_return(m, "o", path);
+}
+
+/* ways.group is borrowed. */
+static int read_slots(struct config_ways *ways, const char *group, struct vm_options *o,
+	struct refusal_text *text)
+{
+	if (ways->slots > SLOTS_MAX || (group && !config_name_ok(group))) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Give up to 16 slots, and the name of a group.",
+			"those slots can't be had");
+	}
+	ways->group = (char *)group;
+	o->ways = ways->slots > 0 ? ways : NULL;
+	return 0;
 }
 
 static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -55,10 +69,14 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct broker *b = broker_of(c);
 	struct owners owners = {0};
 	struct vm_options o = {.limits = b->config.quota, .owners = &owners};
+	struct config_ways ways = {0};
+	const char *group = NULL;
 	struct refusal_text text = {0};
 	const struct bus_option options[] = {
 		{"qmp", 's', &o.qmp},
 		{"bus", 's', &o.bus},
+		{"slots", 'u', &ways.slots},
+		{"slot-group", 's', &group},
 		{"gpu-memory", 't', &o.gpu_memory},
 		{"gpu-socket-group", 's', &o.gpu_group},
 		{"devices-max", 'u', &o.limits.devices},
@@ -73,8 +91,8 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r >= 0) {
 		r = bus_read_options(m, options, ARRAY_SIZE(options), &text);
 	}
-	if (r == 0 && !o.qmp) {
-		r = refuse(&text, REFUSAL_INVALID, "a VM needs the path of its QMP socket");
+	if (r == 0) {
+		r = read_slots(&ways, group, &o, &text);
 	}
 	if (r == 0) {
 		r = quota_limits_check(&o.limits, &text);
@@ -86,7 +104,7 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		return bus_fail_call(c, "", o.name, error, r, &text);
 	}
 	bus_audit(c, AUDIT_CHANGE, "", vm->name, "", "The VM was added.");
-	return reply_path(m, BUS_VMS, vm->name);
+	return bus_reply_path(m, BUS_VMS, vm->name);
 }
 
 static int on_remove_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -145,7 +163,7 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		return bus_fail_call(c, o.name, "", error, r, &text);
 	}
 	bus_audit(c, AUDIT_CHANGE, d->name, "", "", "The disk was added.");
-	return reply_path(m, BUS_DEVICES, d->name);
+	return bus_reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_remove_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -191,7 +209,7 @@ static const char *offering_rule(const struct bus_connection *c, struct device *
 	return bus_is_admin(&c->caller) || !u || !u->decision.rule ? "" : u->decision.rule->name;
 }
 
-static int attach(struct bus_connection *c, struct device *d, struct vm *vm,
+int bus_attach(struct bus_connection *c, struct device *d, struct vm *vm,
 	struct lease_options *lend, bool remember, struct refusal_text *text)
 {
 	int r = device_usb(d) ? usb_host_restrict(device_usb(d), lend, text) : 0;
@@ -260,13 +278,13 @@ static int on_attach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		lend.last_input |= last_input;
 		lend.read_only |= read_only;
 		lend.allow_firmware |= firmware;
-		r = attach(c, d, vm, &lend, remember, &text);
+		r = bus_attach(c, d, vm, &lend, remember, &text);
 	}
 	if (r != 0) {
 		return bus_fail_call(c, device, name, error, r, &text);
 	}
 	bus_audit(c, AUDIT_ATTACH, d->name, vm->name, offering_rule(c, d), "Asked for.");
-	return reply_path(m, BUS_DEVICES, d->name);
+	return bus_reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -297,7 +315,7 @@ static int on_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	}
 	bus_audit(c, AUDIT_DETACH, d->name, l->vm->name, "", "Asked for.");
 	lease_release(l, LEASE_REASON_USER_DETACH);
-	return reply_path(m, BUS_DEVICES, d->name);
+	return bus_reply_path(m, BUS_DEVICES, d->name);
 }
 
 static int on_refresh(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -421,6 +439,8 @@ const sd_bus_vtable bus_broker_vtable[] = {
 		on_remove_disk, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Attach", SD_BUS_ARGS("s", device, "s", vm, "a{sv}", options),
 		SD_BUS_RESULT("o", object), on_attach, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Export", SD_BUS_ARGS("s", device, "a{sv}", options),
+		SD_BUS_RESULT("o", object), bus_on_export, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("s", device, "a{sv}", options),
 		SD_BUS_RESULT("o", object), on_detach, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_PROPERTY("Remembered", "a(sssss)", bus_get_remembered, 0, 0),

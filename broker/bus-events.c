@@ -70,8 +70,8 @@ static int emit_device_changed(sd_bus *bus, const char *path)
 
 static int emit_vm_changed(sd_bus *bus, const char *path)
 {
-	return sd_bus_emit_properties_changed(
-		bus, path, BUS_IFACE_VM, "State", "Detail", "VmmPid", "Devices", "Quota", NULL);
+	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_VM, "State", "Detail", "VmmPid",
+		"Devices", "Streams", "Quota", NULL);
 }
 
 void bus_device_added(struct broker *b, struct device *d)

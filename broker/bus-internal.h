@@ -181,6 +181,18 @@ int bus_fail_call(struct bus_connection *c, const char *device, const char *vm, 
 	int r, const struct refusal_text *text);
 int bus_on_log(sd_bus_message *m, void *userdata, sd_bus_error *error);
 
+/* bus-broker.c */
+struct lease_options;
+/* Lends d to vm as Attach does: rules restrict options. 0, -errno or a refusal with text. */
+int bus_attach(struct bus_connection *c, struct device *d, struct vm *vm,
+	struct lease_options *options, bool remember, struct refusal_text *text) _must_check_;
+int bus_reply_path(sd_bus_message *m, const char *prefix, const char *name);
+
+/* bus-export.c */
+int bus_on_export(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_get_streams(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+
 /* bus-policy.c */
 struct policy_rule;
 /* The VMs that rule offers a device to, as "as"; none if it is NULL. 0 or -errno. */

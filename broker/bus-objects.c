@@ -210,7 +210,9 @@ static const char *vm_detail(const void *o)
 
 static const char *vm_qmp(const void *o)
 {
-	return ((const struct vm *)o)->qmp;
+	const struct vm *vm = o;
+
+	return vm->qmp ? vm->qmp : "";
 }
 
 static const char *vm_bus(const void *o)
@@ -520,6 +522,8 @@ const sd_bus_vtable bus_vm_vtable[] = {
 	SD_BUS_PROPERTY("VmmPid", "u", get_vmm_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Devices", "as", get_devices, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Quota", "a{s(tt)}", get_quota, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY(
+		"Streams", "a(sss)", bus_get_streams, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_METHOD("Refresh", NULL, NULL, on_vm_refresh, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_VTABLE_END,
 };

@@ -60,6 +60,7 @@ static const struct permission permissions[] = {
 	{"RemoveDisk", WHO_ADMIN, ACTION_CONFIGURE, "remove disks"},
 	{"Forget", WHO_ADMIN, ACTION_CONFIGURE, "make devbroker forget"},
 	{"ReloadPolicy", WHO_ADMIN, ACTION_CONFIGURE, "have the rules read"},
+	{"Export", WHO_ADMIN, ACTION_LEND, "export devices"},
 	{"AddVM", WHO_HOST, NULL, "add VMs"},
 };
 

@@ -23,5 +23,15 @@ int config_usb_set_host_drivers(void *target, const char *value, const struct co
 int config_usb_set_memory(void *target, const char *value, const struct config_place *place);
 int config_usb_set_memory_all(void *target, const char *value, const struct config_place *place);
 
+int config_usb_set_remote(void *target, const char *value, const struct config_place *place);
+
+/* The keys of [usb] of a VM; the same. */
+int config_ways_set_slots(void *target, const char *value, const struct config_place *place);
+int config_ways_set_group(void *target, const char *value, const struct config_place *place);
+int config_ways_set_stream(void *target, const char *value, const struct config_place *place);
+int config_ways_set_listen(void *target, const char *value, const struct config_place *place);
+/* Whether the VM can be reached, and in one way only. 0 or REFUSAL_CONFIG. */
+int config_ways_check(const struct config_vm *vm, const struct config_place *place);
+
 void config_usb_default(struct config_usb *out);
 void config_usb_finish(struct config_usb *c);

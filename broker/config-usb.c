@@ -98,3 +98,10 @@ int config_usb_set_memory_all(void *target, const char *value, const struct conf
 {
 	return set_memory(&usb_of(target)->usbfs_memory_all, "usbfs-memory-all", value, place);
 }
+
+int config_usb_set_remote(void *target, const char *value, const struct config_place *place)
+{
+	return parse_bool(value, &usb_of(target)->allow_remote) == 0
+		       ? 0
+		       : refuse_value(place, "allow-remote", value, "yes or no");
+}

@@ -211,6 +211,7 @@ static const struct config_key broker_keys[] = {
 	{"usb", "host-drivers", config_usb_set_host_drivers, CONFIG_OPTIONAL},
 	{"usb", "usbfs-memory", config_usb_set_memory, CONFIG_OPTIONAL},
 	{"usb", "usbfs-memory-all", config_usb_set_memory_all, CONFIG_OPTIONAL},
+	{"usb", "allow-remote", config_usb_set_remote, CONFIG_OPTIONAL},
 	QUOTA_KEYS,
 };
 
@@ -258,7 +259,11 @@ static int set_gpu_group(void *target, const char *value, const struct config_pl
 static const struct config_key vm_keys[] = {
 	{"gpu", "memory", set_gpu_memory, CONFIG_OPTIONAL},
 	{"gpu", "socket-group", set_gpu_group, CONFIG_OPTIONAL},
-	{"vm", "qmp", set_qmp, CONFIG_REQUIRED},
+	{"usb", "slots", config_ways_set_slots, CONFIG_OPTIONAL},
+	{"usb", "socket-group", config_ways_set_group, CONFIG_OPTIONAL},
+	{"usb", "stream", config_ways_set_stream, CONFIG_OPTIONAL | CONFIG_REPEATS},
+	{"usb", "listen", config_ways_set_listen, CONFIG_OPTIONAL | CONFIG_REPEATS},
+	{"vm", "qmp", set_qmp, CONFIG_OPTIONAL},
 	{"vm", "bus", set_bus, CONFIG_OPTIONAL},
 	{"vm", "owner", config_set_owner, CONFIG_OPTIONAL | CONFIG_REPEATS},
 	QUOTA_KEYS,
@@ -344,6 +349,7 @@ static void vm_free(struct config_vm *vm)
 	free(vm->qmp);
 	free(vm->bus);
 	free(vm->gpu_group);
+	free(vm->ways.group);
 	free(vm);
 }
 
@@ -365,7 +371,9 @@ static int load_vm(void *userdata, int dir_fd, const char *file, const char *sho
 {
 	struct config *c = userdata;
 	struct config_vm *vm = calloc(1, sizeof(*vm));
-	struct config_target target = {.vm = vm};
+	/* Not to be changed: what it says of all VMs. */
+	struct config_target target = {.vm = vm, .config = c};
+	const struct config_place place = {.shown = shown, .text = text};
 	int r;
 
 	if (!vm) {
@@ -378,6 +386,9 @@ static int load_vm(void *userdata, int dir_fd, const char *file, const char *sho
 	if (r == 0) {
 		r = config_file_read(
 			dir_fd, file, shown, vm_keys, ARRAY_SIZE(vm_keys), &target, text);
+	}
+	if (r == 0) {
+		r = config_ways_check(vm, &place);
 	}
 	return r == 0 && !vm->bus ? set_string(&vm->bus, "xhci.0") : r;
 }

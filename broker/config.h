@@ -4,9 +4,10 @@
  *
  * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
  * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
- * vms.d/NAME.conf: [vm] qmp= bus= owner=; [quota] devices= bytes-in-flight= transfers-in-flight=
- * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
- * keys given twice, over-long lines and bad values are errors that name file and line.
+ * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
+ * devices= bytes-in-flight= transfers-in-flight= disks.d/NAME.conf: [disk] image= read-only= cdrom=
+ * speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines and bad values are
+ * errors that name file and line.
  */
 #pragma once
 
@@ -18,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "broker/stream-address.h"
 #include "protocol/refusal.h"
 
 #define NAME_MAX_LENGTH 63
@@ -52,6 +54,7 @@ struct config_usb {
 	bool host_drivers_return;  /* after a VM had the device; default yes */
 	uint64_t usbfs_memory;     /* bytes of kernel memory for transfers of one device */
 	uint64_t usbfs_memory_all; /* of all; 0: what the kernel allows, less a quarter */
+	bool allow_remote;         /* streams to and from other hosts; default no */
 };
 
 #define USBFS_MEMORY_MIN (256 << 10)
@@ -69,10 +72,27 @@ bool owners_have(const struct owners *o, uid_t uid);
 /* One that it has already is fine. False if there are too many. */
 bool owners_add(struct owners *o, uid_t uid) _must_check_;
 
+#define SLOTS_MAX   16
+#define STREAMS_MAX 16
+
+struct config_stream {
+	bool listens;
+	struct stream_address address;
+};
+
+/* Ways to a VM without QMP. */
+struct config_ways {
+	uint32_t slots;
+	char *group; /* whose members may connect its VMM; NULL: only our user */
+	uint32_t n_streams;
+	struct config_stream streams[STREAMS_MAX];
+};
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;
-	char *qmp; /* absolute path */
+	char *qmp; /* absolute path; NULL: ways are given */
+	struct config_ways ways;
 	char *bus; /* default "xhci.0" */
 	struct owners owners;
 	struct quota_limits quota;

@@ -11,14 +11,11 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -30,6 +27,7 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/process.h"
+#include "broker/shared-socket.h"
 #include "broker/vm.h"
 
 #define PING_USEC      UINT64_C(500000)
@@ -412,55 +410,21 @@ static int find_activated(const char *vm)
 	return found;
 }
 
-static int make_directory(const char *path)
-{
-	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
-}
-
-/* Before it listens nobody connects. */
-static int share(const char *path, const char *group)
-{
-	const struct group *entry = group ? getgrnam(group) : NULL;
-
-	if (group && !entry) {
-		return -ESRCH;
-	}
-	if (entry && chown(path, (uid_t)-1, entry->gr_gid) < 0) {
-		return -errno;
-	}
-	return chmod(path, group ? 0660 : 0600) < 0 ? -errno : 0;
-}
-
 static int listen_on(struct gpu *g, const char *group)
 {
 	const char *run_dir = g->vm->broker->run_dir;
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	char dir[sizeof(addr.sun_path)];
-	int n, r;
+	struct stream_address address;
+	int n = snprintf(g->path, sizeof(g->path), "%s/vm/%s/gpu.sock", run_dir, g->vm->name);
+	int r = n < (int)sizeof(g->path) ? stream_address_unix(g->path, &address) : -ENAMETOOLONG;
 
-	n = snprintf(dir, sizeof(dir), "%s/vm", run_dir);
-	r = n < (int)sizeof(dir) ? make_directory(dir) : -ENAMETOOLONG;
-	n = snprintf(dir, sizeof(dir), "%s/vm/%s", run_dir, g->vm->name);
 	if (r == 0) {
-		r = n < (int)sizeof(dir) ? make_directory(dir) : -ENAMETOOLONG;
+		r = shared_socket_directory(run_dir, g->vm->name);
 	}
-	n = snprintf(g->path, sizeof(g->path), "%s/vm/%s/gpu.sock", run_dir, g->vm->name);
-	if (r < 0 || n >= (int)sizeof(g->path)) {
-		return r < 0 ? r : -ENAMETOOLONG;
+	if (r == 0) {
+		r = shared_socket_listen(&address, group, &g->listener);
 	}
-	memcpy(addr.sun_path, g->path, (size_t)n + 1);
-	g->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (g->listener < 0) {
-		return -errno;
-	}
-	/* What a broker that was killed left. */
-	unlink(g->path);
-	if (bind(g->listener, (const struct sockaddr *)&addr, sizeof(addr)) < 0) {
-		return -errno;
-	}
-	g->own_socket = true;
-	r = share(g->path, group);
-	return r == 0 && listen(g->listener, 4) < 0 ? -errno : r;
+	g->own_socket = r == 0;
+	return r;
 }
 
 int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **out)

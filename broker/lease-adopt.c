@@ -17,6 +17,7 @@
 #include "broker/device.h"
 #include "broker/lease-internal.h"
 #include "broker/vm.h"
+#include "broker/ways.h"
 #include "broker/worker.h"
 
 static void restore(struct lease *l, const struct lease_record *r)
@@ -88,6 +89,7 @@ static void go_on(struct lease *l, const struct lease_record *r, const struct wo
 
 static void undo(struct lease *l)
 {
+	way_return(l->way, true);
 	charge_return(&l->devices);
 	list_remove(&l->link);
 	l->vm->n_leases--;
@@ -105,6 +107,14 @@ int lease_adopt(struct adoption *a, struct device *d, struct vm *vm)
 
 	if (e != 0) {
 		log_warn("%s: %s", d->name, e < 0 ? strerror(-e) : text.sentence);
+		return -EBUSY;
+	}
+	if (vm->ways && r->way > 0) {
+		l->way = ways_adopt(vm->ways, l, r->way - 1);
+	}
+	if (!l->way != !vm->ways) {
+		/* It is reached otherwise now. */
+		undo(l);
 		return -EBUSY;
 	}
 	e = d->ops->adopt(d, l, r, steal_fd(&a->image_fd));

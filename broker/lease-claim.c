@@ -20,7 +20,24 @@
 #include "broker/lease-internal.h"
 #include "broker/lease-keep.h"
 #include "broker/vm.h"
+#include "broker/ways.h"
 #include "broker/worker.h"
+
+/* What becomes its end of the stream; l->stream_fd the VM's, unless that has it already. */
+static int open_stream(struct lease *l)
+{
+	int pair[2], fd;
+
+	if (l->way) {
+		fd = way_take(l->way);
+		return fd >= 0 ? fd : -ENOTCONN;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
+		return -errno;
+	}
+	l->stream_fd = pair[1];
+	return pair[0];
+}
 
 static int start_worker(struct lease *l)
 {
@@ -28,7 +45,7 @@ static int start_worker(struct lease *l)
 	struct broker *b = d->broker;
 	struct worker_args args = {0};
 	_cleanup_close_ int ours = -1, listener = lease_keep_listen(l);
-	int pair[2], device_fd, r;
+	int device_fd, r;
 
 	worker_args_add(&args, "--stream-fd=4");
 	worker_args_add(&args, "--max-transfers=%" PRIu64, l->transfers.amount);
@@ -42,11 +59,10 @@ static int start_worker(struct lease *l)
 	if (args.overflow) {
 		return -E2BIG;
 	}
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
-		return -errno;
+	ours = open_stream(l);
+	if (ours < 0) {
+		return ours;
 	}
-	ours = pair[0];
-	l->stream_fd = pair[1];
 	r = worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
 		(const int[]){ours, device_fd, listener}, listener >= 0 ? 3 : 2, &lease_worker_ops,
 		l, &l->worker);
@@ -97,7 +113,9 @@ void lease_taken(struct lease *l, int r, const struct refusal_text *text)
 	if (r == 0) {
 		r = start_worker(l);
 	}
-	if (r != 0) {
+	if (r == -ENOTCONN && l->way) {
+		lease_way_lost(l);
+	} else if (r != 0) {
 		refused(l, r, text);
 	}
 }
@@ -134,9 +152,17 @@ void lease_reconcile(struct lease *l)
 	if (l->state != LEASE_DECIDED || l->timer || l->device->broker->stopping) {
 		return;
 	}
-	if (vm_reachable(l->vm)) {
-		claim(l);
+	if (!vm_reachable(l->vm)) {
+		return;
 	}
+	if (l->vm->ways) {
+		l->way = ways_reserve(l->vm->ways, l);
+		if (!l->way) {
+			/* It is looked at again when one is connected. */
+			return;
+		}
+	}
+	claim(l);
 }
 
 int lease_new(struct device *d, struct vm *vm, const struct lease_options *options,
@@ -148,7 +174,10 @@ int lease_new(struct device *d, struct vm *vm, const struct lease_options *optio
 	if (!l) {
 		return -ENOMEM;
 	}
-	r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
+	r = vm_check_ways(vm, text);
+	if (r == 0) {
+		r = charge_take(&l->devices, &vm->devices, 1, vm->name, text);
+	}
 	if (r != 0) {
 		free(l);
 		return r;
@@ -182,6 +211,8 @@ int lease_decide(struct device *d, struct vm *vm, const struct lease_options *op
 	if (!vm_reachable(vm)) {
 		lease_set_reason(l,
 			vm->state == VM_BUSY ? LEASE_REASON_VM_BUSY : LEASE_REASON_VM_GONE, NULL);
+	} else if (vm->ways && !ways_free(vm->ways)) {
+		lease_set_reason(l, LEASE_REASON_NONE, "It waits for a slot that is connected.");
 	}
 	lease_set_state(l, LEASE_DECIDED);
 	vm_changed(vm);

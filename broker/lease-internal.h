@@ -20,6 +20,8 @@ void lease_failed(struct lease *l, enum lease_reason reason, const char *detail,
 void lease_attached(struct lease *l, uint64_t connect_ns);
 void lease_configured(struct lease *l);
 void lease_watch_attached(struct lease *l);
+/* The VM's end of its way was closed. l may be gone when it returns. */
+void lease_way_lost(struct lease *l);
 /* Starts the way out of any state. */
 void lease_begin_release(struct lease *l, enum lease_reason reason, const char *detail, bool retry);
 /* Begins whatever has to end before the lease can go on, or finds that all has ended. l may be gone

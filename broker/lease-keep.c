@@ -23,6 +23,7 @@
 #include "broker/lease-record.h"
 #include "broker/lease.h"
 #include "broker/vm.h"
+#include "broker/ways.h"
 #include "broker/worker.h"
 
 #define USEC_PER_SEC UINT64_C(1000000)
@@ -94,6 +95,7 @@ static void fill(const struct lease *l, struct lease_record *r)
 	r->retry = l->retry;
 	r->tries = l->tries;
 	r->plugged = l->plugged;
+	r->way = l->way ? way_number(l->way) + 1 : 0;
 	r->vmm = (uint64_t)l->vmm_pid;
 	snprintf(r->qmp_id, sizeof(r->qmp_id), "%s", l->qmp_id);
 	if (l->worker && l->kept) {

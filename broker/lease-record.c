@@ -31,6 +31,7 @@ static const struct record_field fields[] = {
 	RECORD_BOOL_FIELD("plugged", lease_record, plugged),
 	RECORD_U64_FIELD("vmm", lease_record, vmm),
 	RECORD_TEXT_FIELD("qmp-id", lease_record, qmp_id),
+	RECORD_U32_FIELD("way", lease_record, way),
 	RECORD_U64_FIELD("worker", lease_record, worker),
 	RECORD_TEXT_FIELD("cookie", lease_record, cookie),
 	RECORD_U64_FIELD("bytes-in-flight", lease_record, bytes),

@@ -22,6 +22,7 @@ struct lease_record {
 	bool plugged;    /* the VMM has its device */
 	uint64_t vmm;    /* pid of the VMM; 0: unknown */
 	char qmp_id[32]; /* "": it was never told of one */
+	uint32_t way;    /* number of the VM's way that it has, and one; 0: it has none */
 	uint64_t worker; /* pid; 0: it has none that outlives its broker */
 	char cookie[36]; /* that the worker knows: 32 hexadecimal digits, or "" */
 	uint64_t bytes;  /* that it was started with */

@@ -35,6 +35,7 @@
 #include "broker/lease-internal.h"
 #include "broker/lease-keep.h"
 #include "broker/vm.h"
+#include "broker/ways.h"
 #include "broker/worker.h"
 
 #define USEC_PER_SEC         UINT64_C(1000000)
@@ -73,8 +74,15 @@ static void start_timer(struct lease *l, uint64_t usec, sd_event_time_handler_t 
 	}
 }
 
+static void return_way(struct lease *l)
+{
+	way_return(l->way, l->reason == LEASE_REASON_VM_GONE);
+	l->way = NULL;
+}
+
 static void return_charges(struct lease *l)
 {
+	return_way(l);
 	charge_return(&l->bytes);
 	charge_return(&l->transfers);
 	charge_return(&l->devices);
@@ -109,6 +117,7 @@ static void lease_end(struct lease *l)
 	free(l);
 	device_changed(d);
 	vm_changed(vm);
+	vm_lease_ended(vm);
 	if (d->ops->lease_ended) {
 		d->ops->lease_ended(d);
 	}
@@ -129,6 +138,7 @@ static void released(struct lease *l)
 {
 	struct broker *b = l->device->broker;
 
+	return_way(l);
 	charge_return(&l->bytes);
 	charge_return(&l->transfers);
 	l->stream_fd = safe_close(l->stream_fd);
@@ -189,7 +199,7 @@ void lease_release_step(struct lease *l)
 		return;
 	}
 	/* Of a VM that is being asked for the first time nothing is known yet. */
-	if (l->plugged && (l->vm->state != VM_GONE || l->vm->probe)) {
+	if (l->plugged && !l->vm->ways && (l->vm->state != VM_GONE || l->vm->probe)) {
 		if (qmp_run(l->vm, QMP_DETACH, l->qmp_id, -1, on_unplugged, l, &l->qmp) == 0) {
 			return;
 		}
@@ -313,6 +323,13 @@ static void on_ready(void *userdata, uint32_t stages)
 			l, LEASE_REASON_WORKER_FAILED, "its sandbox is not as configured", false);
 		return;
 	}
+	if (l->way) {
+		/* Its worker has the VM's stream already. */
+		l->plugged = true;
+		lease_set_state(l, LEASE_CONNECTING);
+		lease_keep_worker(l);
+		return;
+	}
 	make_qmp_id(l);
 	lease_set_state(l, LEASE_CONNECTING);
 	lease_keep_worker(l);
@@ -398,10 +415,24 @@ static void on_message(void *userdata, const union worker_msg *m)
 	}
 }
 
+void lease_way_lost(struct lease *l)
+{
+	struct ways *ways = l->vm->ways;
+
+	/* One that the guest had was in order; who hangs up each time is tried less and less. */
+	l->tries = l->configured_at > 0 ? 0 : l->tries + 1;
+	lease_begin_release(l, LEASE_REASON_VM_GONE,
+		ways_lasting(ways) ? NULL : "Its client has disconnected.", ways_lasting(ways));
+}
+
 static void on_done_by_itself(struct lease *l, const struct worker_done *done)
 {
 	switch (done->reason) {
 	case WORKER_DONE_PEER_CLOSED:
+		if (l->vm->ways) {
+			lease_way_lost(l);
+			break;
+		}
 		if (l->qmp) {
 			/* A VMM that refuses closes the stream before it has said why: on_plugged
 			 * goes on. */
@@ -507,6 +538,11 @@ void lease_retake(struct lease *l)
 void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;
+	if (l->vm->ways && l->state == LEASE_DECIDED && l->timer) {
+		/* Whoever hangs up each time is gone each time. */
+		lease_set_reason(l, LEASE_REASON_VM_GONE, NULL);
+		return;
+	}
 	/* What went wrong before went with it; its return is a fresh start. */
 	l->tries = 0;
 	if (l->state == LEASE_DECIDED) {

@@ -17,6 +17,7 @@
 
 struct device;
 struct vm;
+struct way;
 struct worker;
 
 enum lease_state {
@@ -73,8 +74,9 @@ struct lease {
 	struct worker *worker;              // may be NULL
 	struct qmp_request *qmp;            // may be NULL: none is running for it
 	int stream_fd;                      /* the VM's end, until it is handed over */
+	struct way *way;                    // may be NULL: the VM's that it has, instead of QMP
 	char qmp_id[32];                    /* of its device in the VMM */
-	bool plugged;                       /* the VMM has, or may have, its device */
+	bool plugged;                       /* the VMM has, or may have, its device or its stream */
 	pid_t vmm_pid;                      /* of the VMM then; 0: unknown */
 	struct lease_options options;
 	bool taking;             /* the device's take() runs */

@@ -20,6 +20,11 @@ struct vm_record {
 	uint64_t gpu_memory;
 	char gpu_group[64];
 	char owners[OWNERS_MAX * 11]; /* numbers with blanks between them */
+	uint32_t slots;
+	char slot_group[64];
+	/* Of an export: where it listens. */
+	char listen[STREAM_ADDRESS_TEXT];
+	bool keep;
 };
 
 static void print_owners(const struct owners *o, char *out, size_t size)
@@ -49,7 +54,9 @@ static bool record_ok(const char *name, const void *record)
 {
 	const struct vm_record *r = record;
 
-	return strcmp(r->name, name) == 0 && config_name_ok(name);
+	return strcmp(r->name, name) == 0 &&
+	       (config_name_ok(name) || (r->listen[0] && strncmp(name, "export:", 7) == 0)) &&
+	       r->slots <= SLOTS_MAX;
 }
 
 static const struct record_field fields[] = {
@@ -62,6 +69,10 @@ static const struct record_field fields[] = {
 	RECORD_U64_FIELD("gpu-memory", vm_record, gpu_memory),
 	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
 	RECORD_TEXT_FIELD("owners", vm_record, owners),
+	RECORD_U32_FIELD("slots", vm_record, slots),
+	RECORD_TEXT_FIELD("slot-group", vm_record, slot_group),
+	RECORD_TEXT_FIELD("listen", vm_record, listen),
+	RECORD_BOOL_FIELD("keep", vm_record, keep),
 };
 
 static const struct record_kind kind = {
@@ -73,7 +84,20 @@ static const struct record_kind kind = {
 	.ok = record_ok,
 };
 
-void vm_note(const struct vm *vm, const char *gpu_group)
+static void note_ways(const struct vm_options *o, struct vm_record *r)
+{
+	char text[STREAM_ADDRESS_TEXT];
+
+	r->slots = o->ways->slots;
+	snprintf(r->slot_group, sizeof(r->slot_group), "%s", o->ways->group ? o->ways->group : "");
+	if (o->is_export) {
+		stream_address_print(&o->ways->streams[0].address, text);
+		log_escape(text, strlen(text), r->listen, sizeof(r->listen));
+		r->keep = o->keep;
+	}
+}
+
+void vm_note(const struct vm *vm, const struct vm_options *o)
 {
 	struct vm_record r = {
 		.devices = vm->limits.devices,
@@ -84,9 +108,12 @@ void vm_note(const struct vm *vm, const char *gpu_group)
 	int e;
 
 	snprintf(r.name, sizeof(r.name), "%s", vm->name);
-	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp);
+	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp ? vm->qmp : "");
 	snprintf(r.bus, sizeof(r.bus), "%s", vm->bus);
-	snprintf(r.gpu_group, sizeof(r.gpu_group), "%s", gpu_group ? gpu_group : "");
+	snprintf(r.gpu_group, sizeof(r.gpu_group), "%s", o->gpu_group ? o->gpu_group : "");
+	if (o->ways) {
+		note_ways(o, &r);
+	}
 	print_owners(&vm->owners, r.owners, sizeof(r.owners));
 	e = record_write(vm->broker->run_dir, &kind, r.name, &r);
 	if (e < 0) {
@@ -100,16 +127,43 @@ void vm_forget_note(const struct vm *vm)
 	record_remove(vm->broker->run_dir, &kind, vm->name);
 }
 
+/* false: it is reached by QMP. */
+static bool read_ways(const struct vm_record *r, struct config_ways *ways, int *given_out)
+{
+	struct config_stream *s = &ways->streams[0];
+
+	ways->slots = r->slots;
+	ways->group = r->slot_group[0] ? (char *)r->slot_group : NULL;
+	*given_out = 0;
+	if (r->listen[0]) {
+		ways->n_streams = 1;
+		s->listens = true;
+		/* What a client gave is gone: a path is only shown, and never opened. */
+		if (stream_address_parse(r->listen, &s->address) < 0 ||
+			stream_address_is_unix(&s->address)) {
+			*given_out = -1;
+		}
+	}
+	return ways->slots > 0 || ways->n_streams > 0;
+}
+
 static void on_record(void *userdata, const char *name, const void *record)
 {
 	const struct vm_record *r = record;
 	struct broker *b = userdata;
 	struct owners owners = {0};
+	struct config_ways ways = {0};
+	int given;
+	bool has_ways = read_ways(r, &ways, &given);
 	const struct vm_options o = {
 		.owners = &owners,
 		.name = r->name,
-		.qmp = r->qmp,
-		.bus = r->bus,
+		.qmp = has_ways ? NULL : r->qmp,
+		.ways = has_ways ? &ways : NULL,
+		.is_export = r->listen[0],
+		.keep = r->keep,
+		.listen_fd = given < 0 ? &given : NULL,
+		.bus = r->bus[0] ? r->bus : NULL,
 		.limits = {r->devices, r->bytes, r->transfers},
 		.gpu_memory = r->gpu_memory,
 		.gpu_group = r->gpu_group[0] ? r->gpu_group : NULL,

@@ -5,9 +5,10 @@
 
 struct broker;
 struct vm;
+struct vm_options;
 
-/* gpu_group may be NULL. */
-void vm_note(const struct vm *vm, const char *gpu_group);
+/* options are those that it was made with. */
+void vm_note(const struct vm *vm, const struct vm_options *options);
 void vm_forget_note(const struct vm *vm);
 /* Adds those that an earlier broker had noted, where configuration has no VM of that name. */
 void vm_restore_all(struct broker *b);

@@ -2,7 +2,8 @@
  *
  * Whether a VM is there is known without polling: inotify says when its socket appears, a pidfd
  * when its VMM ends. In between the socket exists but does not answer (QEMU binds, then listens;
- * or another client has it): only then a timer tries again, less and less often.
+ * or another client has it): only then a timer tries again, less and less often. A VM that is
+ * reached by its ways (broker/ways.h) is there while one of them is connected.
  */
 #include "broker/vm.h"
 
@@ -27,12 +28,15 @@
 #include "broker/lease.h"
 #include "broker/usb-host.h"
 #include "broker/vm-record.h"
+#include "broker/ways.h"
 
 #define USEC_PER_MSEC UINT64_C(1000)
 #define RETRY_FIRST   (50 * USEC_PER_MSEC)
 #define RETRY_LONGEST (5000 * USEC_PER_MSEC)
 /* A socket that refuses connections is a dead VMM's after this many tries (about 13 s). */
-#define RETRIES_REFUSED 8
+#define RETRIES_REFUSED  8
+#define NOBODY_ANSWERS   "nobody answers on its QMP socket"
+#define NOBODY_CONNECTED "nobody is connected to it"
 /* Calls that wait for one probe. */
 #define WAITERS_MAX 64
 
@@ -208,7 +212,7 @@ void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const
 		reconcile(vm);
 		return;
 	case QMP_GONE:
-		became_gone(vm, "nobody answers on its QMP socket");
+		became_gone(vm, NOBODY_ANSWERS);
 		retry_later(vm);
 		return;
 	case QMP_CLOSED:
@@ -240,6 +244,10 @@ static void on_probed(
 
 int vm_probe(struct vm *vm, struct vm_waiter *waiter)
 {
+	if (vm->ways) {
+		/* It is known without asking. */
+		return -EOPNOTSUPP;
+	}
 	if (waiter && vm->n_waiters >= WAITERS_MAX) {
 		return -EAGAIN;
 	}
@@ -313,9 +321,70 @@ static void watch_socket(struct vm *vm)
 	}
 }
 
+static int on_ways_turn(sd_event_source *source, void *userdata)
+{
+	struct vm *vm = userdata;
+
+	vm->ways_turn = sd_event_source_disable_unref(vm->ways_turn);
+	if (vm->over && vm->n_leases == 0 && !vm->broker->stopping) {
+		struct refusal_text text = {0};
+
+		_unused_ int r = vm_remove(vm, &text);
+		return 0;
+	}
+	if (ways_connected(vm->ways)) {
+		set_state(vm, VM_UP, "");
+		reconcile(vm);
+	} else if (vm->state != VM_GONE) {
+		vm->vmm_pid = 0;
+		became_gone(vm, NOBODY_CONNECTED);
+	}
+	vm_changed(vm);
+	return 0;
+}
+
+void vm_ways_changed(struct vm *vm)
+{
+	if (!vm->ways || vm->ways_turn) {
+		return;
+	}
+	/* From the loop: what is done then may end leases, and with them what brought us here. */
+	if (sd_event_add_defer(vm->broker->event, &vm->ways_turn, on_ways_turn, vm) < 0) {
+		log_error("vm %s: out of memory", vm->name);
+	}
+}
+
+void vm_lease_ended(struct vm *vm)
+{
+	vm->over = vm->is_export;
+	vm_ways_changed(vm);
+}
+
+void vm_remove_unused_exports(struct broker *b)
+{
+	struct vm *vm;
+
+	list_for_each (vm, &b->vms, link) {
+		if (vm->is_export && vm->n_leases == 0) {
+			vm_lease_ended(vm);
+		}
+	}
+}
+
+int vm_check_ways(const struct vm *vm, struct refusal_text *text)
+{
+	if (!vm->ways || vm->n_leases < ways_count(vm->ways)) {
+		return 0;
+	}
+	return refuse_with(text, REFUSAL_QUOTA,
+		"Take a device out first (devbroker detach), or give the VM more slots.",
+		"vm %s: all of its %u slot%s are in use", vm->name, ways_count(vm->ways),
+		ways_count(vm->ways) == 1 ? "" : "s");
+}
+
 static int check_options(struct broker *b, const struct vm_options *o, struct refusal_text *text)
 {
-	if (!config_name_ok(o->name)) {
+	if (!o->is_export && !config_name_ok(o->name)) {
 		return refuse_with(text, REFUSAL_INVALID,
 			"Use letters, digits, '.', '_' and '-', at most 63, a letter or digit "
 			"first.",
@@ -324,7 +393,13 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 	if (broker_vm_named(b, o->name)) {
 		return refuse(text, REFUSAL_EXISTS, "there is a VM %s already", o->name);
 	}
-	if (o->qmp[0] != '/' || strlen(o->qmp) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+	if (!o->qmp == !o->ways) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Give the path of its QMP socket, or a number of slots.",
+			"vm %s: it needs one way to be reached", o->name);
+	}
+	if (o->qmp && (o->qmp[0] != '/' ||
+			      strlen(o->qmp) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))) {
 		return refuse_with(text, REFUSAL_INVALID,
 			"Give the absolute path of a unix socket, at most 107 bytes long.",
 			"vm %s: that is no path of a QMP socket", o->name);
@@ -344,6 +419,26 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 			b->n_vms);
 	}
 	return 0;
+}
+
+static int add_ways(struct vm *vm, const struct vm_options *o, struct refusal_text *text)
+{
+	const struct ways_options options = {
+		.ways = o->ways, .listen_fd = o->listen_fd, .lasting = !o->is_export || o->keep};
+	char where[STREAM_ADDRESS_TEXT];
+	int r = ways_create(vm, &options, &vm->ways, where);
+
+	vm->is_export = o->is_export;
+	vm->keep = o->keep;
+	if (r == -EADDRINUSE) {
+		return refuse_with(text, REFUSAL_BUSY, "Use another one, or end what is there.",
+			"%s: something else is there", where);
+	}
+	return r < 0 ? refuse_with(text, REFUSAL_NOT_SUPPORTED,
+			       "See that the path, its group or the address exist on this host.",
+			       "vm %s: can't listen%s%s: %s", o->name, where[0] ? " at " : "",
+			       where, strerror(-r))
+		     : 0;
 }
 
 int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct refusal_text *text)
@@ -376,11 +471,16 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	list_init(&vm->qmp_queue);
 	list_init(&vm->waiters);
 	vm->name = strdup(o->name);
-	vm->qmp = strdup(o->qmp);
-	vm->bus = strdup(o->bus ? o->bus : "xhci.0");
-	if (!vm->name || !vm->qmp || !vm->bus) {
+	vm->qmp = o->qmp ? strdup(o->qmp) : NULL;
+	vm->bus = strdup(o->ways ? "" : o->bus ? o->bus : "xhci.0");
+	if (!vm->name || (o->qmp && !vm->qmp) || !vm->bus) {
 		vm_destroy(vm);
 		return -ENOMEM;
+	}
+	r = o->ways ? add_ways(vm, o, text) : 0;
+	if (r != 0) {
+		vm_destroy(vm);
+		return r;
 	}
 	r = o->gpu_memory > 0 ? gpu_create(vm, o->gpu_memory, o->gpu_group, &vm->gpu) : 0;
 	if (r < 0) {
@@ -391,13 +491,15 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 	}
 	list_append(&b->vms, &vm->link);
 	b->n_vms++;
-	watch_socket(vm);
-	snprintf(vm->detail, sizeof(vm->detail), "nobody answers on its QMP socket");
+	if (vm->qmp) {
+		watch_socket(vm);
+	}
+	snprintf(vm->detail, sizeof(vm->detail), "%s", vm->qmp ? NOBODY_ANSWERS : NOBODY_CONNECTED);
 	bus_vm_added(b, vm);
 	_unused_ int probed = vm_probe(vm, NULL);
 	usb_host_reconcile_all(b);
 	if (!o->from_config) {
-		vm_note(vm, o->gpu_group);
+		vm_note(vm, o);
 	}
 	*out = vm;
 	return 0;
@@ -427,6 +529,8 @@ void vm_destroy(struct vm *vm)
 		vm->broker->n_vms--;
 	}
 	gpu_destroy(vm->gpu);
+	ways_destroy(vm->ways);
+	sd_event_source_disable_unref(vm->ways_turn);
 	qmp_cancel_all(vm);
 	answer_waiters(vm);
 	forget_vmm(vm);

@@ -17,9 +17,10 @@
 
 struct broker;
 struct gpu;
+struct ways;
 
 enum vm_state {
-	VM_GONE,      /* nobody listens on its QMP socket */
+	VM_GONE,      /* nobody listens on its QMP socket, or is connected */
 	VM_UP,        /* running */
 	VM_PAUSED,    /* it takes devices, its guest sees them when it goes on */
 	VM_BUSY,      /* its QMP socket is somebody else's */
@@ -32,8 +33,13 @@ struct vm {
 	struct list link; // broker::vms
 	struct broker *broker;
 	char *name;
-	char *qmp; /* path of the socket */
+	char *qmp; // path of the socket; may be NULL: it is reached by its ways
 	char *bus;
+	struct ways *ways;          // may be NULL: it is reached by QMP
+	sd_event_source *ways_turn; // may be NULL: what changed of them is looked at in this turn
+	bool is_export;             /* it is there for one lease, and goes with it */
+	bool over;                  /* which has ended */
+	bool keep;                  /* of an export: it waits for its next client */
 	struct owners owners;
 	bool from_config;
 	enum vm_state state;
@@ -70,13 +76,18 @@ struct vm_waiter {
 
 struct vm_options {
 	const char *name;
-	const char *qmp;
-	const char *bus; /* NULL: "xhci.0" */
+	const char *qmp;                // either this or
+	const struct config_ways *ways; // this is NULL
+	const char *bus;                /* NULL: "xhci.0" */
 	struct quota_limits limits;
 	const struct owners *owners; /* may be NULL: nobody */
 	uint64_t gpu_memory;         /* 0: no GPU */
 	const char *gpu_group;       /* may be NULL */
 	bool from_config;
+	/* devbroker export: ways has one stream, and name may be any. */
+	bool is_export;
+	bool keep;
+	const int *listen_fd; // may be NULL; as in struct ways_options
 };
 
 /* 0 with the VM, which is announced and probed; REFUSAL_INVALID, REFUSAL_EXISTS, REFUSAL_QUOTA
@@ -99,6 +110,15 @@ int vm_connect(struct vm *vm, int *fd_out) _must_check_;
 
 /* What any answered or failed QMP run says about the VM. */
 void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const char *text);
+
+/* Something changed about its ways: it is looked at from the loop. */
+void vm_ways_changed(struct vm *vm);
+/* A lease of it has ended. */
+void vm_lease_ended(struct vm *vm);
+/* Removes exports that nothing is lent to: what they were made for could not be had again. */
+void vm_remove_unused_exports(struct broker *b);
+/* Whether all that it can have is lent to it. 0 or REFUSAL_QUOTA with text. */
+int vm_check_ways(const struct vm *vm, struct refusal_text *text) _must_check_;
 
 /* Whether a device can be plugged into it now. */
 bool vm_reachable(const struct vm *vm);

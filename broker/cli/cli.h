@@ -116,4 +116,5 @@ int cmd_disk_add(struct cli *c);
 int cmd_disk_remove(struct cli *c);
 int cmd_attach(struct cli *c);
 int cmd_detach(struct cli *c);
+int cmd_export(struct cli *c);
 int cmd_help(struct cli *c);

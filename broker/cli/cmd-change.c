@@ -73,6 +73,7 @@ static const struct {
 	const char *name;
 	char type;
 } limits[] = {
+	{"slots", 'u'},
 	{"devices-max", 'u'},
 	{"bytes-in-flight-max", 't'},
 	{"transfers-in-flight-max", 'u'},
@@ -173,6 +174,9 @@ static int append_vm_options(
 		r = append_text(m, "bus", cli_value(c, "bus"));
 	}
 	if (r >= 0) {
+		r = append_text(m, "slot-group", cli_value(c, "slot-group"));
+	}
+	if (r >= 0) {
 		r = append_owners(c, m, bad_out);
 	}
 	if (r >= 0) {
@@ -189,17 +193,18 @@ int cmd_vm_add(struct cli *c)
 	json_t *vm;
 	int r;
 
-	if (!qmp) {
+	if (!qmp == !cli_value(c, "slots")) {
 		return cli_fail(c, CLI_EXIT_USAGE, "usage",
-			"Start the VM with -qmp unix:PATH,server=on,wait=off and give that PATH.",
-			"vm add needs --qmp PATH");
+			"Start the VM with -qmp unix:PATH,server=on,wait=off and give that PATH; "
+			"or give a number of slots for its usb-redir devices.",
+			"vm add needs either --qmp PATH or --slots N");
 	}
-	path = absolute(qmp);
+	path = qmp ? absolute(qmp) : NULL;
 	if (path && !text_is_utf8(path)) {
 		return cli_fail(c, CLI_EXIT_USAGE, "usage", "Give it a path that is UTF-8.",
 			"the path of the QMP socket is not UTF-8: %s", path);
 	}
-	r = path ? new_call(c, "AddVM", &m) : -ENOMEM;
+	r = path || !qmp ? new_call(c, "AddVM", &m) : -ENOMEM;
 	if (r >= 0) {
 		r = sd_bus_message_append(m, "s", c->o.args[0]);
 	}

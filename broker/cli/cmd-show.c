@@ -170,6 +170,18 @@ static int refresh(struct cli *c, const char *vm)
 	return r;
 }
 
+/* Its QMP socket, or what it has instead. */
+static const char *vm_reached(const json_t *vm, char *out, size_t size)
+{
+	size_t n = json_array_size(json_object_get(vm, "streams"));
+
+	if (n == 0) {
+		return cli_text(vm, "qmp");
+	}
+	snprintf(out, size, "(%zu stream%s)", n, n == 1 ? "" : "s");
+	return out;
+}
+
 int cmd_vm_list(struct cli *c)
 {
 	static const char *const columns[] = {"VM", "STATE", "DEVICES", "QMP", "BUS", "NOTE"};
@@ -204,7 +216,7 @@ int cmd_vm_list(struct cli *c)
 			table_cell_style(
 				t, cli_text(vm, "state"), cli_state_style(cli_text(vm, "state")));
 			table_cell(t, joined);
-			table_cell(t, cli_text(vm, "qmp"));
+			table_cell(t, vm_reached(vm, joined, sizeof(joined)));
 			table_cell(t, cli_text(vm, "bus"));
 			table_cell(t, cli_text(vm, "detail"));
 		}
@@ -229,9 +241,10 @@ static void print_vm(const struct cli *c, const json_t *vm)
 	};
 	char used[32], limit[32];
 	const char *key;
-	json_t *quota;
+	json_t *quota, *stream;
+	size_t i;
 
-	for (size_t i = 0; i < ARRAY_SIZE(lines); i++) {
+	for (i = 0; i < ARRAY_SIZE(lines); i++) {
 		const char *text = cli_text(vm, lines[i].key);
 		enum text_style style = strcmp(lines[i].key, "state") == 0 && c->colour_out
 						? cli_state_style(text)
@@ -243,6 +256,14 @@ static void print_vm(const struct cli *c, const json_t *vm)
 	}
 	if (cli_number(vm, "vmm_pid") > 0) {
 		printf("%-12s %" PRIu64 "\n", "VMM's pid", cli_number(vm, "vmm_pid"));
+	}
+	json_array_foreach(json_object_get(vm, "streams"), i, stream)
+	{
+		const char *device = cli_text(stream, "device");
+
+		text_line(stdout, TEXT_PLAIN, "%-12s %s: %s%s%s", "Stream",
+			cli_text(stream, "address"), cli_text(stream, "state"),
+			device[0] ? ", " : "", device);
 	}
 	json_object_foreach(json_object_get(vm, "quota"), key, quota)
 	{

@@ -84,6 +84,7 @@ static const struct name names[] = {
 	{CLI_IFACE_VM, "Owners", "owners"},
 	{CLI_IFACE_VM, "VmmPid", "vmm_pid"},
 	{CLI_IFACE_VM, "Devices", "devices"},
+	{CLI_IFACE_VM, "Streams", "streams"},
 	{CLI_IFACE_VM, "Quota", "quota"},
 	{CLI_IFACE_BROKER, "Version", "version"},
 	{CLI_IFACE_BROKER, "ApiVersion", "api_version"},
@@ -150,12 +151,12 @@ static json_t *read_basic(sd_bus_message *m, char type)
 	}
 }
 
-/* A quota, or an interface of a USB device. */
+/* A quota, an interface of a USB device, or a stream of a VM. */
 static json_t *read_struct(sd_bus_message *m, const char *contents)
 {
 	uint64_t used, limit;
 	uint32_t index, altsetting;
-	const char *class, *driver;
+	const char *class, *driver, *address, *state, *device;
 	int authorized;
 
 	if (strcmp(contents, "tt") == 0 && sd_bus_message_read(m, "(tt)", &used, &limit) >= 0) {
@@ -166,6 +167,11 @@ static json_t *read_struct(sd_bus_message *m, const char *contents)
 		return json_pack("{s:i, s:i, s:s, s:b, s:s}", "number", (int)index, "altsetting",
 			(int)altsetting, "class", class, "authorized", authorized, "driver",
 			driver);
+	}
+	if (strcmp(contents, "sss") == 0 &&
+		sd_bus_message_read(m, "(sss)", &address, &state, &device) >= 0) {
+		return json_pack(
+			"{s:s, s:s, s:s}", "address", address, "state", state, "device", device);
 	}
 	return NULL;
 }

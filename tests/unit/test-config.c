@@ -174,7 +174,13 @@ static void good_files_give_their_values(void **state)
 	config_finish(&c);
 }
 
-#define VM       "vms.d/win11.conf"
+#define VM "vms.d/win11.conf"
+#define NO_WAY \
+	"a VM needs a way to be reached: qmp= of [vm], or slots=, stream= or listen= of [usb]"
+#define TWO_WAYS                                                                                  \
+	"qmp= of [vm] and the ways of [usb] don't go together: a VM is reached either by QMP or " \
+	"by "                                                                                     \
+	"streams"
 #define DISK     "disks.d/stick.conf"
 #define BROKER   "devbroker.conf"
 #define STAGES   "namespaces, root, privileges, landlock, seccomp"
@@ -195,11 +201,24 @@ static const struct {
 	{VM, VM_START "qmp=/run/r\n", VM ":3: key \"qmp\" is given twice; first in line 2"},
 	{VM, "[vm]\nqmp=/run/q\n[quota]\n[vm]\nqmp=/r\n",
 		VM ":5: key \"qmp\" is given twice; first in line 2"},
-	{VM, "[vm]\nbus=xhci.0\n", VM ": qmp= in [vm] is missing"},
-	{VM, "", VM ": qmp= in [vm] is missing"},
+	{VM, "[vm]\nbus=xhci.0\n", VM ": " NO_WAY},
+	{VM, "", VM ": " NO_WAY},
+	{VM, "[vm]\nqmp=/run/q\n[usb]\nslots=1\n", VM ": " TWO_WAYS},
+	{VM, "[vm]\nqmp=/run/q\n[usb]\nlisten=unix:/run/u\n", VM ": " TWO_WAYS},
+	{VM, "[usb]\nslots=0\n", VM ":2: slots=0 is not a number from 1 to 16"},
+	{VM, "[usb]\nslots=17\n", VM ":2: slots=17 is not a number from 1 to 16"},
+	{VM, "[usb]\nsocket-group=a b\n", VM ":2: socket-group=a b is no name of a group"},
+	{VM, "[usb]\nstream=tcp:host:1\n",
+		VM ":2: stream=tcp:host:1 is neither unix:PATH nor tcp:ADDRESS:PORT (as in "
+		   "tcp:127.0.0.1:4000; no names of hosts)"},
+	{VM, "[usb]\nlisten=tcp:0.0.0.0:4000\n",
+		VM ":2: listen=tcp:0.0.0.0:4000 is not on this host alone: usbredir has neither "
+		   "authentication nor encryption; use a tunnel, or write allow-remote=yes into "
+		   "[usb] of devbroker.conf"},
 	{VM, "[VM]\nqmp=/run/q\n",
-		VM ":1: unknown section [VM]; known sections: [gpu], [vm], [quota]"},
-	{VM, "[broker]\n", VM ":1: unknown section [broker]; known sections: [gpu], [vm], [quota]"},
+		VM ":1: unknown section [VM]; known sections: [gpu], [usb], [vm], [quota]"},
+	{VM, "[broker]\n",
+		VM ":1: unknown section [broker]; known sections: [gpu], [usb], [vm], [quota]"},
 	{VM, "[vm\nqmp=/run/q\n", VM ":1: the section has no closing bracket"},
 	{VM, "[vm] qmp=/run/q\n", VM ":1: something follows the section's closing bracket"},
 	{VM, "qmp=/run/q\n", VM ":1: a section must come before the first key"},
