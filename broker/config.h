@@ -6,8 +6,8 @@
  * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
  * devices= bytes-in-flight= transfers-in-flight= disks.d/NAME.conf: [disk] image= read-only= cdrom=
- * speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines and bad values are
- * errors that name file and line.
+ * speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines and bad values
+ * are errors that name file and line.
  */
 #pragma once
 
