@@ -23,13 +23,14 @@
 #include "base/sandbox-internal.h"
 
 #define ON_DISK     (1U << SANDBOX_DISK)
+#define ON_NBD      (1U << SANDBOX_NBD)
 #define ON_QMP      (1U << SANDBOX_QMP)
 #define ON_CLAIM    (1U << SANDBOX_CLAIM)
 #define ON_USB      (1U << SANDBOX_USB)
 #define ON_RENDERER (1U << SANDBOX_GPU_RENDERER)
 #define ON_FRONT    (1U << SANDBOX_GPU_FRONT)
 #define ON_GPU      (ON_RENDERER | ON_FRONT)
-#define ON_ALL      (ON_DISK | ON_QMP | ON_CLAIM | ON_USB | ON_GPU)
+#define ON_ALL      (ON_DISK | ON_NBD | ON_QMP | ON_CLAIM | ON_USB | ON_GPU)
 
 struct call {
 	int number;     /* SCMP_SYS: negative where this architecture lacks the call */
@@ -51,7 +52,7 @@ static const struct call calls[] = {
 	{SCMP_SYS(shutdown), ON_ALL}, /* tells the peer that no more comes */
 	{SCMP_SYS(close), ON_ALL},
 	/* The next broker, on the socket that the one before it bound. */
-	{SCMP_SYS(accept4), ON_DISK | ON_USB},
+	{SCMP_SYS(accept4), ON_DISK | ON_NBD | ON_USB},
 
 	/* The loop: sd-event, and plain poll. Timers and signalfds are made when first used. */
 	{SCMP_SYS(epoll_ctl), ON_ALL},

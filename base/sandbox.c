@@ -47,6 +47,7 @@ struct kind_limits {
 static const struct kind_limits limits[] = {
 	/* One I/O thread beside the loop. */
 	[SANDBOX_DISK] = {64, 2, 64 << 20, RLIM_INFINITY},
+	[SANDBOX_NBD] = {64, 1, 64 << 20, 0},
 	[SANDBOX_QMP] = {64, 1, 16 << 20, 0},
 	[SANDBOX_CLAIM] = {16, 1, 16 << 20, 0},
 	/* One thread for calls that block. */

@@ -11,6 +11,7 @@
 
 enum sandbox_kind {
 	SANDBOX_DISK,         /* devbroker-usb with backend-disk */
+	SANDBOX_NBD,          /* devbroker-usb-nbd: the image is a socket */
 	SANDBOX_QMP,          /* devbroker-qmp */
 	SANDBOX_CLAIM,        /* devbroker-claim */
 	SANDBOX_USB,          /* devbroker-usb with backend-libusb */

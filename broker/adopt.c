@@ -316,7 +316,7 @@ static struct device *device_of(struct broker *b, struct adoption *a)
 {
 	struct device *d = broker_device_named(b, a->record.device);
 
-	if (!d && a->image_fd >= 0) {
+	if (!d && (a->image_fd >= 0 || (a->held && a->record.nbd))) {
 		d = device_disk_recreate(b, &a->record, steal_fd(&a->image_fd));
 	}
 	return d;

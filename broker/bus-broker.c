@@ -16,6 +16,7 @@
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/device-disk.h"
+#include "broker/device-nbd.h"
 #include "broker/device-usb.h"
 #include "broker/hotplug.h"
 #include "broker/spawner.h"
@@ -143,6 +144,7 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		{"speed", 's', &o.speed},
 		{"serial", 's', &o.serial},
 		{"path", 's', &o.path},
+		{"export", 's', &o.export},
 	};
 	struct device *d;
 	int r = sd_bus_message_read(m, "sh", &o.name, &fd);
@@ -157,6 +159,9 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		o.read_only = read_only;
 		o.cdrom = cdrom;
+		if (o.export) {
+			device_nbd_forget_used(broker_of(c), o.name);
+		}
 		r = device_add_disk(broker_of(c), &o, &d, &text);
 	}
 	if (r != 0) {

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/device-nbd.h"
 #include "broker/lease-record.h"
 
 #define CDROM_BLOCK 2048
@@ -50,7 +51,7 @@ struct device_disk *device_disk(struct device *d)
 	return d->ops == &disk_ops ? list_entry(d, struct device_disk, device) : NULL;
 }
 
-static const struct device_disk *disk_of(const struct device *d)
+const struct device_disk *device_disk_of(const struct device *d)
 {
 	return list_entry(d, const struct device_disk, device);
 }
@@ -137,22 +138,25 @@ static void disk_take(struct device *d, struct lease *l)
 	lease_taken(l, r, &text);
 }
 
-static bool disk_read_only(const struct device *d)
+bool device_disk_read_only(const struct device *d)
 {
-	return disk_of(d)->read_only || (d->lease && d->lease->options.read_only);
+	return device_disk_of(d)->read_only || (d->lease && d->lease->options.read_only);
 }
 
-static int disk_worker(struct device *d, struct worker_args *args)
+int device_disk_worker(struct device *d, struct worker_args *args)
 {
-	const struct device_disk *k = device_disk(d);
+	const struct device_disk *k = device_disk_of(d);
 
 	worker_args_add(args, "--disk-fd=5");
 	worker_args_add(args, "--speed=%s", k->speed);
 	worker_args_add(args, "--serial=%s", d->serial);
 	worker_args_add(args, "--product=%s", d->name + strlen("disk:"));
+	if (k->export) {
+		worker_args_add(args, "--export=%s", k->export);
+	}
 	if (k->cdrom) {
 		worker_args_add(args, "--cdrom");
-	} else if (disk_read_only(d)) {
+	} else if (device_disk_read_only(d)) {
 		worker_args_add(args, "--read-only");
 	}
 	return k->image_fd;
@@ -166,7 +170,7 @@ static void disk_give_back(struct device *d, struct lease *l)
 
 static void disk_note(const struct device *d, struct lease_record *r)
 {
-	const struct device_disk *k = disk_of(d);
+	const struct device_disk *k = device_disk_of(d);
 
 	r->image_dev = k->info.dev;
 	r->image_ino = k->info.ino;
@@ -214,54 +218,56 @@ static int disk_adopt(struct device *d, struct lease *l, const struct lease_reco
 	return 0;
 }
 
-static void disk_destroy(struct device *d)
+void device_disk_destroy(struct device *d)
 {
 	struct device_disk *k = list_entry(d, struct device_disk, device);
 
 	safe_close(k->image_fd);
 	free(k->path);
 	free(k->speed);
+	free(k->export);
 	free(k);
 }
 
 static const char *disk_description(const struct device *d)
 {
-	if (disk_of(d)->cdrom) {
+	if (device_disk_of(d)->cdrom) {
 		return "CD-ROM drive from a disk image";
 	}
-	return disk_of(d)->read_only ? "read-only USB stick from a disk image"
-				     : "USB stick from a disk image";
+	return device_disk_of(d)->read_only ? "read-only USB stick from a disk image"
+					    : "USB stick from a disk image";
 }
 
-static const char *disk_speed(const struct device *d)
+const char *device_disk_speed(const struct device *d)
 {
-	return disk_of(d)->speed;
+	return device_disk_of(d)->speed;
 }
 
-static const char *disk_path(const struct device *d)
+const char *device_disk_path(const struct device *d)
 {
-	return disk_of(d)->path ? disk_of(d)->path : "";
+	return device_disk_of(d)->path ? device_disk_of(d)->path : "";
 }
 
 static uint64_t disk_size(const struct device *d)
 {
-	return disk_of(d)->image_fd >= 0 ? disk_of(d)->info.size : 0;
+	return device_disk_of(d)->image_fd >= 0 ? device_disk_of(d)->info.size : 0;
 }
 
 static const struct device_ops disk_ops = {
 	.kind = "disk",
+	.program = SPAWNER_USB,
 	.check = disk_check,
 	.take = disk_take,
-	.worker = disk_worker,
+	.worker = device_disk_worker,
 	.give_back = disk_give_back,
 	.note = disk_note,
 	.adopt = disk_adopt,
-	.destroy = disk_destroy,
+	.destroy = device_disk_destroy,
 	.description = disk_description,
-	.speed = disk_speed,
-	.path = disk_path,
+	.speed = device_disk_speed,
+	.path = device_disk_path,
 	.size = disk_size,
-	.read_only = disk_read_only,
+	.read_only = device_disk_read_only,
 };
 
 /* It is only shown, but as one line, and kept. */
@@ -310,7 +316,7 @@ static int init(struct device_disk *k, struct broker *b, const struct device_dis
 	k->image_fd = o->image_fd;
 	k->cdrom = o->cdrom;
 	k->read_only = o->read_only || o->cdrom;
-	d->ops = &disk_ops;
+	d->ops = o->export ? &device_nbd_ops : &disk_ops;
 	d->broker = b;
 	d->from_config = o->from_config;
 	list_init(&d->link);
@@ -319,7 +325,11 @@ static int init(struct device_disk *k, struct broker *b, const struct device_dis
 	d->serial = o->serial ? strdup(o->serial) : make_serial(name);
 	k->path = o->path ? strdup(o->path) : NULL;
 	k->speed = strdup(o->speed);
-	return d->name && d->serial && k->speed && (k->path || !o->path) ? 0 : -ENOMEM;
+	k->export = o->export ? strdup(o->export) : NULL;
+	return d->name && d->serial && k->speed && (k->path || !o->path) &&
+			       (k->export || !o->export)
+		       ? 0
+		       : -ENOMEM;
 }
 
 /* Of configuration: an image that is missing may come; the disk is shown with what is wrong with
@@ -354,7 +364,9 @@ int device_add_disk(struct broker *b, const struct device_disk_options *o, struc
 	if (r == 0) {
 		r = device_check_new(b, k->device.name, text);
 	}
-	if (r == 0 && k->image_fd >= 0) {
+	if (r == 0 && o->export) {
+		r = device_nbd_check(k, o->held, text);
+	} else if (r == 0 && k->image_fd >= 0) {
 		r = check_image(k, o->held, text);
 	} else if (r == 0) {
 		open_configured(k, o->held);
@@ -379,6 +391,7 @@ struct device *device_disk_recreate(struct broker *b, const struct lease_record 
 		.serial = r->serial,
 		.read_only = r->read_only,
 		.cdrom = r->cdrom,
+		.export = r->nbd ? r->export : NULL,
 		.held = true,
 	};
 	struct refusal_text text = {0};
@@ -387,7 +400,7 @@ struct device *device_disk_recreate(struct broker *b, const struct lease_record 
 	int e;
 
 	if (strncmp(r->device, prefix, sizeof(prefix) - 1) != 0 ||
-		check_recorded(r, image_fd, &info) < 0) {
+		(!r->nbd && check_recorded(r, image_fd, &info) < 0)) {
 		safe_close(image_fd);
 		return NULL;
 	}

@@ -78,6 +78,7 @@ static bool usb_read_only(const struct device *d)
 
 static const struct device_ops usb_ops = {
 	.kind = "usb",
+	.program = SPAWNER_USB,
 	.check = usb_claim_check,
 	.take = usb_claim_take,
 	.worker = usb_worker,

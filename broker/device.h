@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "broker/config.h"
 #include "broker/lease.h"
+#include "broker/spawner.h"
 #include "protocol/refusal.h"
 
 struct broker;
@@ -32,7 +33,8 @@ void worker_args_add(struct worker_args *a, const char *fmt, ...) _printf_(2, 3)
 
 /* The kinds of devices, as a lease sees them. */
 struct device_ops {
-	const char *kind; /* "disk" */
+	const char *kind;             /* "disk" */
+	enum spawner_program program; /* that serves it */
 	/* Whether it could be lent now: told before there is a lease. 0, -errno or a refusal. */
 	int (*check)(struct device *d, const struct lease_options *options,
 		struct refusal_text *text) _must_check_;

@@ -123,7 +123,7 @@ int lease_adopt(struct adoption *a, struct device *d, struct vm *vm)
 		return e;
 	}
 	restore(l, r);
-	e = worker_adopt(b, SPAWNER_USB, d->name, steal_fd(&a->control), a->pid,
+	e = worker_adopt(b, d->ops->program, d->name, steal_fd(&a->control), a->pid,
 		steal_fd(&a->pidfd), a->uid_slot, &lease_worker_ops, l, &l->worker);
 	if (e < 0) {
 		lease_failed(l, LEASE_REASON_WORKER_DIED, strerror(-e), true);

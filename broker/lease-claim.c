@@ -63,7 +63,7 @@ static int start_worker(struct lease *l)
 	if (ours < 0) {
 		return ours;
 	}
-	r = worker_start(b, SPAWNER_USB, d->name, args.args, args.n,
+	r = worker_start(b, d->ops->program, d->name, args.args, args.n,
 		(const int[]){ours, device_fd, listener}, listener >= 0 ? 3 : 2, &lease_worker_ops,
 		l, &l->worker);
 	if (r == 0) {

@@ -61,6 +61,8 @@ static const struct record_field fields[] = {
 	RECORD_BOOL_FIELD("read-only", lease_record, read_only),
 	RECORD_BOOL_FIELD("cdrom", lease_record, cdrom),
 	RECORD_TEXT_FIELD("path", lease_record, path),
+	RECORD_BOOL_FIELD("nbd", lease_record, nbd),
+	RECORD_TEXT_FIELD("export", lease_record, export),
 };
 
 const struct record_kind lease_record_kind = {

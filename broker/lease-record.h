@@ -46,6 +46,8 @@ struct lease_record {
 	char speed[8];
 	bool read_only;
 	bool cdrom;
+	bool nbd; /* of an NBD server, this export */
+	char export[256];
 	char path[4096];
 };
 

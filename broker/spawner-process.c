@@ -25,6 +25,7 @@ static const char *const program_names[] = {
 	[SPAWNER_QMP] = "devbroker-qmp",
 	[SPAWNER_CLAIM] = "devbroker-claim",
 	[SPAWNER_GPU] = "devbroker-gpu",
+	[SPAWNER_USB_NBD] = "devbroker-usb-nbd",
 };
 static_assert(ARRAY_SIZE(program_names) == SPAWNER_PROGRAM_COUNT_, "one per program");
 

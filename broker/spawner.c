@@ -192,7 +192,8 @@ static int open_programs(
 
 		if (r == 0) {
 			programs[i] = openat(dir_fd, name, O_PATH | O_CLOEXEC);
-			if (programs[i] < 0 && errno == ENOENT && i == SPAWNER_GPU) {
+			if (programs[i] < 0 && errno == ENOENT &&
+				(i == SPAWNER_GPU || i == SPAWNER_USB_NBD)) {
 				continue;
 			}
 			if (programs[i] < 0 || fstat(programs[i], &st) < 0) {
@@ -254,7 +255,7 @@ int spawner_create(const char *libexec_dir, struct spawner **out, const char **m
 	struct spawner *s = calloc(1, sizeof(*s));
 	struct spawner_process p = {
 		.sock = -1,
-		.programs = {-1, -1, -1, -1},
+		.programs = {-1, -1, -1, -1, -1},
 	};
 	int r;
 

@@ -19,7 +19,8 @@ enum spawner_program {
 	SPAWNER_USB,
 	SPAWNER_QMP,
 	SPAWNER_CLAIM,
-	SPAWNER_GPU, /* may be missing: then there are no GPUs */
+	SPAWNER_GPU,     /* may be missing: then there are no GPUs */
+	SPAWNER_USB_NBD, /* may be missing: then there are no NBD exports */
 	SPAWNER_PROGRAM_COUNT_,
 };
 

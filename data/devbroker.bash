@@ -20,7 +20,7 @@ _devbroker() {
 	case $cur in
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
-			--remember --keep-drivers-off --last-input --interfaces --allow-firmware --qmp --bus --name --read-only --cdrom --speed --serial
+			--remember --keep-drivers-off --last-input --interfaces --allow-firmware --qmp --bus --name --read-only --cdrom --allow-remote --speed --serial
 			--slots --slot-group --listen --keep --gpu-memory -o --output --scanout" -- "$cur")
 		return
 		;;

@@ -25,6 +25,8 @@ struct disk {
 	bool u1, u2;
 	char serial[DISK_SERIAL_MAX + 1];
 	char product[64];
+	const char *inquiry; /* the product, or NULL: the unit's default */
+	bool cdrom;
 	struct disk_strings strings;
 	struct scsi_unit unit;
 	struct bot bot;
@@ -348,30 +350,21 @@ static const struct backend_ops disk_ops = {
 	.destroy = disk_destroy,
 };
 
-static int open_image(struct disk *d, const struct backend_disk_options *o)
+int backend_disk_open(struct backend *b, char *why, size_t why_size)
 {
-	const uint32_t block = o->cdrom ? MMC_BLOCK_SIZE : SCSI_BLOCK_SIZE;
-	bool writable = !o->read_only && !o->cdrom;
-	uint64_t size;
-	int e = disk_io_size(o->image_fd, &size);
+	struct disk *d = disk_of(b);
+	const uint32_t block = d->cdrom ? MMC_BLOCK_SIZE : SCSI_BLOCK_SIZE;
+	struct disk_io_medium medium;
+	int e = disk_io_open(d->io, block, &medium, why, why_size);
 
-	if (e == 0 && size < block) {
-		e = -EINVAL;
-	}
-	if (e < 0) {
-		safe_close(o->image_fd);
-		return e;
-	}
-	size -= size % block;
-	e = disk_io_create(o->image_fd, size, writable, o->event, &d->io);
 	if (e < 0) {
 		return e;
 	}
-	if (o->cdrom) {
-		scsi_unit_init_cdrom(&d->unit, size / block, o->product, d->serial);
+	if (d->cdrom) {
+		scsi_unit_init_cdrom(&d->unit, medium.size / block, d->inquiry, d->serial);
 	} else {
-		scsi_unit_init(&d->unit, size / block, !writable, disk_io_can_discard(d->io),
-			o->product, d->serial);
+		scsi_unit_init(&d->unit, medium.size / block, !medium.writable,
+			disk_io_can_discard(d->io), d->inquiry, d->serial);
 	}
 	return 0;
 }
@@ -409,7 +402,16 @@ int backend_disk_create(const struct backend_disk_options *o, struct backend **o
 		: o->cdrom ? DEFAULT_CDROM
 			   : DEFAULT_PRODUCT);
 	d->strings = (struct disk_strings){d->product, d->serial};
-	e = open_image(d, o);
+	d->cdrom = o->cdrom;
+	d->inquiry = o->product ? d->product : NULL;
+	e = disk_io_start(
+		&(struct disk_io_options){
+			.fd = o->image_fd,
+			.export = o->export ? o->export : "",
+			.writable = !o->read_only && !o->cdrom,
+			.event = o->event,
+		},
+		&d->io);
 	if (e < 0) {
 		free(d);
 		return e;

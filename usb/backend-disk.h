@@ -11,8 +11,8 @@
 #include "usb/backend.h"
 
 struct backend_disk_options {
-	int image_fd; /* taken even on error; regular file or block device, size known by
-			 fstat/ioctl */
+	int image_fd;       /* taken even on error; as disk_io_options::fd */
+	const char *export; /* borrowed; may be NULL: "" */
 	bool read_only;
 	bool cdrom;           /* a CD-ROM; then read_only means nothing */
 	enum usb_speed speed; /* HIGH or SUPER */
@@ -26,3 +26,6 @@ struct backend_disk_options {
  * I/O thread, so it comes after sandbox_enter and before sandbox_lock. */
 int backend_disk_create(
 	const struct backend_disk_options *options, struct backend **out) _must_check_;
+/* Before anything else is asked of it; may come after sandbox_lock. 0; or -errno, with a text in
+ * why. */
+int backend_disk_open(struct backend *b, char *why, size_t why_size) _must_check_;

@@ -22,6 +22,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,8 @@
 
 #include "base/checked.h"
 #include "base/fd.h"
+
+const bool disk_io_is_nbd = false;
 
 #define SCRATCH_SIZE (128 * 1024)
 #define STACK_SIZE   (256 * 1024) /* of which the kernel gives what is touched */
@@ -387,6 +390,29 @@ int disk_io_create(int fd, uint64_t size, bool writable, sd_event *event, struct
 		return e;
 	}
 	*out = io;
+	return 0;
+}
+
+int disk_io_start(const struct disk_io_options *o, struct disk_io **out)
+{
+	uint64_t size;
+	int e = disk_io_size(o->fd, &size);
+
+	if (e < 0) {
+		safe_close(o->fd);
+		return e;
+	}
+	return disk_io_create(o->fd, size, o->writable, o->event, out);
+}
+
+int disk_io_open(
+	struct disk_io *io, uint32_t block, struct disk_io_medium *out, char *why, size_t why_size)
+{
+	if (io->size < block) {
+		snprintf(why, why_size, "the image is smaller than a block of %u bytes", block);
+		return -EINVAL;
+	}
+	*out = (struct disk_io_medium){.size = io->size, .writable = io->writable};
 	return 0;
 }
 

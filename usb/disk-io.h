@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
- * The image behind a virtual stick, and the one I/O thread that may wait for its disk.
+ * The image behind a virtual stick: a file or block device, with the one I/O thread that may wait
+ * for its disk (disk-io.c); or, in devbroker-usb-nbd, what an NBD server exports (disk-io-nbd.c).
  *
- * Requests are carried out in the order of submission. A read that the page cache can answer at
- * once, with nothing before it, is done on the loop, without a thread; everything else goes to the
- * thread and comes back to the loop through an eventfd. The caller owns the requests: nothing is
- * allocated or copied per request.
+ * Requests are carried out in the order of submission. Of a file, a read that the page cache can
+ * answer at once, with nothing before it, is done on the loop, without a thread; everything else
+ * goes to the thread and comes back to the loop through an eventfd. The caller owns the requests:
+ * nothing is allocated or copied per request.
  */
 #pragma once
 
@@ -46,8 +47,30 @@ struct disk_io_request {
 
 struct disk_io;
 
-/* Takes fd even on error. size is what the guest may reach; no request goes behind it (the caller
- * checks). Starts the thread. 0 or -errno. */
+/* Which of the two this program is linked with. */
+extern const bool disk_io_is_nbd;
+
+struct disk_io_options {
+	int fd;             /* taken even on error: the image, or a socket to an NBD server */
+	const char *export; /* borrowed; of an NBD server: the name */
+	bool writable;
+	sd_event *event; /* borrowed */
+};
+
+struct disk_io_medium {
+	uint64_t size; /* bytes */
+	bool writable;
+};
+
+/* Before the sandbox is locked: starts the thread, if there is to be one. 0 or -errno. */
+int disk_io_start(const struct disk_io_options *options, struct disk_io **out) _must_check_;
+/* Before the first request: what it is. A server is heard for the first time, for 5 s at most.
+ * block: bytes of the unit's blocks. 0; or -errno, with a text in why. */
+int disk_io_open(struct disk_io *io, uint32_t block, struct disk_io_medium *out, char *why,
+	size_t why_size) _must_check_;
+
+/* A file's: takes fd even on error. size is what the guest may reach; no request goes behind it
+ * (the caller checks). Starts the thread. 0 or -errno. */
 int disk_io_create(
 	int fd, uint64_t size, bool writable, sd_event *event, struct disk_io **out) _must_check_;
 /* Waits for the thread to carry out what was submitted, whose done is not called any more. Takes

@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/sandbox.h"
 #include "base/spawn.h"
+#include "usb/disk-io.h"
 #include "usb/options.h"
 
 static int connect_unix(const char *path)
@@ -99,7 +100,9 @@ static int open_all(struct options *o)
 	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	struct serve_options *s = &o->serve;
 
-	if (o->disk) {
+	if (o->disk && disk_io_is_nbd) {
+		s->disk_fd = opened(connect_to(o->disk), "connect to", o->disk);
+	} else if (o->disk) {
 		s->disk_fd = opened(
 			open(o->disk, (s->read_only || s->cdrom ? O_RDONLY : O_RDWR) | flags),
 			"open", o->disk);

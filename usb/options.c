@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/sandbox.h"
 #include "build-config.h"
+#include "usb/disk-io.h"
 #include "usb/engine.h"
 
 #define DEFAULT_SERIAL    "0123456789ABCDEF"
@@ -31,6 +32,9 @@ static const char help[] =
 	"devbrokerd starts it with --control-fd, --listen-fd, --stream-fd and --disk-fd or\n"
 	"--device-fd instead.\n"
 	"\n"
+	"devbroker-usb-nbd serves what an NBD server exports: there IMAGE is its SOCKET.\n"
+	"\n"
+	"  --export NAME         of the NBD server's, default \"\"\n"
 	"  --read-only           the guest sees a write-protected stick, or device's storage\n"
 	"  --cdrom               the image is a CD-ROM's or DVD's (ISO 9660)\n"
 	"  --speed high|super    of the stick, default super\n"
@@ -55,6 +59,7 @@ enum {
 	OPT_DISK,
 	OPT_DEVICE,
 	OPT_CONNECT,
+	OPT_EXPORT,
 	OPT_READ_ONLY,
 	OPT_CDROM,
 	OPT_ALLOW_FIRMWARE,
@@ -82,6 +87,7 @@ static const struct option known[] = {
 	{"disk", required_argument, NULL, OPT_DISK},
 	{"device", required_argument, NULL, OPT_DEVICE},
 	{"connect", required_argument, NULL, OPT_CONNECT},
+	{"export", required_argument, NULL, OPT_EXPORT},
 	{"read-only", no_argument, NULL, OPT_READ_ONLY},
 	{"cdrom", no_argument, NULL, OPT_CDROM},
 	{"allow-firmware", no_argument, NULL, OPT_ALLOW_FIRMWARE},
@@ -173,6 +179,9 @@ static int take_option(int c, struct options *o)
 	case OPT_CONNECT:
 		o->connect = optarg;
 		return 0;
+	case OPT_EXPORT:
+		s->export = optarg;
+		return 0;
 	case OPT_READ_ONLY:
 		s->read_only = true;
 		return 0;
@@ -232,6 +241,14 @@ static int check_options(const struct options *o)
 	if (!o->connect == (s->stream_fd < 0)) {
 		fprintf(stderr, "devbroker-usb: give the guest's side with --connect or "
 				"--stream-fd\n");
+		return EXIT_USAGE;
+	}
+	if (disk_io_is_nbd && (o->device || s->device_fd >= 0)) {
+		fprintf(stderr, "devbroker-usb-nbd: a device is devbroker-usb's\n");
+		return EXIT_USAGE;
+	}
+	if (!disk_io_is_nbd && s->export) {
+		fprintf(stderr, "devbroker-usb: --export is devbroker-usb-nbd's\n");
 		return EXIT_USAGE;
 	}
 	if (s->cdrom && !o->disk && s->disk_fd < 0) {

@@ -23,6 +23,7 @@
 #include "usb/backend-disk.h"
 #include "usb/backend-libusb.h"
 #include "usb/control-channel.h"
+#include "usb/disk-io.h"
 #include "usb/engine.h"
 #include "usb/orphan.h"
 
@@ -331,6 +332,7 @@ static int create_disk_backend(struct server *s)
 {
 	const struct backend_disk_options options = {
 		.image_fd = s->o->disk_fd,
+		.export = s->o->export,
 		.read_only = s->o->read_only,
 		.cdrom = s->o->cdrom,
 		.speed = s->o->speed,
@@ -344,7 +346,7 @@ static int create_disk_backend(struct server *s)
 
 static enum sandbox_kind kind_of(const struct serve_options *o)
 {
-	return is_host_device(o) ? SANDBOX_USB : SANDBOX_DISK;
+	return is_host_device(o) ? SANDBOX_USB : disk_io_is_nbd ? SANDBOX_NBD : SANDBOX_DISK;
 }
 
 /* A TCP stream by hand: every reply at once, as over a unix socket, where this is refused. */
@@ -397,7 +399,8 @@ static int set_up(struct server *s)
 			.event = s->event,
 			.name = o->name,
 			.listen_fd = o->listen_fd,
-			.image_fd = o->disk_fd,
+			/* A session with a server can't be shared. */
+			.image_fd = disk_io_is_nbd ? -1 : o->disk_fd,
 			.ops = &orphan_ops,
 			.userdata = s,
 		};
@@ -410,9 +413,10 @@ static int set_up(struct server *s)
 /* The device's first byte, inside the sandbox. Why it can't be had is said here. */
 static int open_device(struct server *s)
 {
-	char detail[64] = "";
+	char detail[128] = "";
 	int interface = 0;
-	int r = is_host_device(s->o) ? backend_libusb_open(s->backend, &interface) : 0;
+	int r = is_host_device(s->o) ? backend_libusb_open(s->backend, &interface)
+				     : backend_disk_open(s->backend, detail, sizeof(detail));
 
 	if (r >= 0) {
 		r = create_engine(s);
@@ -426,8 +430,9 @@ static int open_device(struct server *s)
 		on_finished(s, WORKER_DONE_NOT_SHOWN, 0,
 			s->o->read_only ? "it has no storage that can be write-protected"
 					: "it has none of the interfaces");
-	} else if (r < 0 && is_host_device(s->o)) {
-		on_finished(s, WORKER_DONE_DEVICE_LOST, -r, "can't open the device");
+	} else if (r < 0 && (is_host_device(s->o) || detail[0])) {
+		on_finished(s, WORKER_DONE_DEVICE_LOST, -r,
+			detail[0] ? detail : "can't open the device");
 	}
 	return r;
 }

@@ -13,10 +13,11 @@ struct serve_options {
 	int control_fd;   /* taken; -1: started by hand, without a broker */
 	int listen_fd;    /* taken; bound, where the next broker finds it; -1: there is none */
 	int stream_fd;    /* taken */
-	int disk_fd;      /* taken; an image as a stick, or */
+	int disk_fd;      /* taken; an image (or a socket to its NBD server), or */
 	int device_fd;    /* taken; a device of the host; the other one is -1 */
 	const char *name; /* for the log */
 	enum usb_speed speed;
+	const char *export; /* of an NBD server */
 	const char *serial;
 	const char *product; // may be NULL
 	bool read_only;

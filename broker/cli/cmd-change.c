@@ -14,6 +14,7 @@
 #include "base/checked.h"
 #include "base/fd.h"
 #include "broker/cli/cli.h"
+#include "broker/cli/nbd.h"
 
 static int new_call(struct cli *c, const char *member, sd_bus_message **out)
 {
@@ -313,24 +314,51 @@ static int open_image(const struct cli *c, const char *path, bool read_only, int
 	return 0;
 }
 
+/* What it was called; may be NULL: out of memory. */
+static char *shown_path(const char *image, bool uri)
+{
+	_cleanup_free_ char *path = uri ? strdup(image) : absolute(image);
+
+	/* Only shown; D-Bus takes nothing but UTF-8. */
+	return path ? text_harmless(path) : NULL;
+}
+
+/* The image's fd, or a connection to its server, and a name if none was given. */
+static int open_disk(
+	struct cli *c, bool read_only, struct cli_nbd *nbd, char *made, size_t size, int *fd_out)
+{
+	const char *image = c->o.args[0];
+	int r;
+
+	if (!cli_nbd_is_uri(image)) {
+		name_from_path(image, made, size);
+		return open_image(c, image, read_only, fd_out);
+	}
+	r = cli_nbd_parse(c, image, nbd);
+	if (r != 0) {
+		return r;
+	}
+	name_from_path(nbd->export[0] ? nbd->export : nbd->where, made, size);
+	return cli_nbd_connect(c, nbd, cli_value(c, "allow-remote"), fd_out);
+}
+
 int cmd_disk_add(struct cli *c)
 {
 	_cleanup_close_ int fd = -1;
-	_cleanup_free_ char *path = absolute(c->o.args[0]), *object = NULL, *shown = NULL;
+	_cleanup_free_ char *object = NULL, *shown = NULL;
 	bool cdrom = cli_value(c, "cdrom"), read_only = cdrom || cli_value(c, "read-only");
+	bool uri = cli_nbd_is_uri(c->o.args[0]);
 	const char *name = cli_value(c, "name");
+	struct cli_nbd nbd = {0};
 	sd_bus_message *m = NULL;
 	char made[64];
 	json_t *device;
-	int r = open_image(c, c->o.args[0], read_only, &fd);
+	int r = open_disk(c, read_only, &nbd, made, sizeof(made), &fd);
 
 	if (r != 0) {
 		return r;
 	}
-	if (!name) {
-		name_from_path(c->o.args[0], made, sizeof(made));
-		name = made;
-	}
+	name = name ? name : made;
 	r = new_call(c, "AddDisk", &m);
 	if (r >= 0) {
 		r = sd_bus_message_append(m, "sh", name, fd);
@@ -351,9 +379,11 @@ int cmd_disk_add(struct cli *c)
 		r = append_text(m, "serial", cli_value(c, "serial"));
 	}
 	if (r >= 0) {
-		/* Only shown; D-Bus takes nothing but UTF-8. */
-		shown = path ? text_harmless(path) : NULL;
+		shown = shown_path(c->o.args[0], uri);
 		r = append_text(m, "path", shown);
+	}
+	if (r >= 0 && uri) {
+		r = sd_bus_message_append(m, "{sv}", "export", "s", nbd.export);
 	}
 	if (r >= 0) {
 		r = sd_bus_message_close_container(m);

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The usb-breadth suite, images: CD-ROMs that a guest mounts and its firmware boots."""
+"""The usb-breadth suite, images: CD-ROMs that a guest mounts and its firmware boots; exports of NBD servers."""
 import hashlib
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
-from guest import QEMU, Guest, LabError
+from broker import CliError
+from guest import QEMU, Guest, LabError, Qmp, die_with_parent
 
 BOOTED = b"devbroker booted this\r\n"
 # cld; xor ax, ax; mov ds, ax; mov si, 7c16; each byte up to a 0 to port 3f8; hlt for ever
@@ -26,7 +30,6 @@ class Bare(Guest):
                 "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
 
     def _connect(self, timeout):
-        from guest import Qmp
         self.qmp = Qmp(self.work / "lab.qmp", timeout)
 
     def start(self):
@@ -44,6 +47,144 @@ def make_iso(lab, *options, data=b""):
     subprocess.run(["xorriso", "-as", "mkisofs", "-quiet", "-J", "-r", "-V", "DEVBROKER", *options, "-o", iso, tree],
                    check=True, stderr=subprocess.DEVNULL)
     return iso
+
+
+def serve_nbd(lab, image, *options, export=""):
+    """A qemu-nbd with image; returns it and its URI."""
+    path = lab.work / "nbd.sock"
+    path.unlink(missing_ok=True)
+    server = subprocess.Popen(["qemu-nbd", "--socket", path, "--persistent", "--export-name", export, *options, image],
+                              preexec_fn=die_with_parent)
+    deadline = time.monotonic() + 10
+    while not path.exists():
+        assert server.poll() is None and time.monotonic() < deadline, "qemu-nbd does not listen"
+        time.sleep(0.02)
+    return server, f"nbd+unix:///{export}?socket={path}"
+
+
+def end(server):
+    server.terminate()
+    server.wait(10)
+
+
+def image_info(image, what, *options):
+    out = subprocess.run(["qemu-img", what, "--output=json", *options, image], stdout=subprocess.PIPE, check=True)
+    return json.loads(out.stdout)
+
+
+def attach(lab, uri, *options, name="net"):
+    b = lab.broker
+    b.cli("disk", "add", uri, "--name", name, *options)
+    device = b.cli("attach", name, "guest", "--wait")["device"]
+    return device, lab.guests[0].wait_disk(device["serial"])
+
+
+def test_nbd_qcow2(lab):
+    """a QCOW2 image over NBD: what the guest wrote and synced is in it, what it discarded is not, qemu-img is content"""
+    image = lab.work / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
+    server, uri = serve_nbd(lab, image, "--format=qcow2", "--discard=unmap", "--cache=writeback", export="disk")
+    b = lab.start_broker()
+    g = lab.vm()
+    idle, fds = b.idle(), len(os.listdir(f"/proc/{b.process.pid}/fd"))
+    device, disk = attach(lab, uri)
+    assert device["path"] == uri and "NBD" in device["description"] and not device["read_only"], device
+    assert g.run(f"cat /sys/block/{disk}/size") == str(64 * 2048)
+    g.run(f"dd if=/dev/urandom of=/tmp/data bs=1M count=6 2>/dev/null; dd if=/tmp/data of=/dev/{disk} bs=1M seek=8 "
+          f"oflag=direct 2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches", timeout=60)
+    wanted = g.run("sha256sum /tmp/data").split()[0]
+    assert g.run(f"dd if=/dev/{disk} bs=1M skip=8 count=6 2>/dev/null | sha256sum", timeout=60).split()[0] == wanted
+    g.run(f"blockio unmap /dev/{disk} {16384 + 4096} 2048")  # the third MiB of the six
+    b.cli("detach", "net")
+    end(server)
+    assert not image_info(image, "check").get("corruptions"), "qemu-img check"
+    raw = lab.work / "disk.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", image, raw], check=True)
+    data = raw.read_bytes()[8 << 20:14 << 20]
+    written = hashlib.sha256(data[:2 << 20]).hexdigest(), hashlib.sha256(data[3 << 20:]).hexdigest()
+    assert data[2 << 20:3 << 20] == bytes(1 << 20)
+    told = g.run("dd if=/tmp/data bs=1M count=2 2>/dev/null | sha256sum; dd if=/tmp/data bs=1M skip=3 2>/dev/null | "
+                 "sha256sum").split()
+    assert written == (told[0], told[2]), (written, told)
+    mapped = sum(e["length"] for e in image_info(image, "map") if e["data"])
+    lab.note(f"{mapped >> 20} MiB of the 6 that were written are mapped after the discard of one")
+    assert mapped == 5 << 20, mapped
+    b.check_idle(idle, ["guest"])
+    assert len(os.listdir(f"/proc/{b.process.pid}/fd")) == fds
+
+
+def test_nbd_read_only(lab):
+    """an export that is read-only, and one that is attached so: bit-identical after the guest tried to write"""
+    image = lab.image(mib=8)
+    before = hashlib.sha256(image.read_bytes()).hexdigest()
+    b = lab.start_broker()
+    g = lab.vm()
+    for server_options, options in ((("--read-only",), ()), ((), ("--read-only",))):
+        server, uri = serve_nbd(lab, image, "--format=raw", *server_options)
+        _, disk = attach(lab, uri, *options)
+        assert g.run(f"cat /sys/block/{disk}/ro") == "1"
+        assert g.run(f"sha256sum /dev/{disk}", timeout=60).split()[0] == before
+        code, said = g.run(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", check=False)
+        assert code != 0, said
+        b.cli("detach", "net")
+        end(server)
+        assert hashlib.sha256(image.read_bytes()).hexdigest() == before
+
+
+def test_nbd_server_killed(lab):
+    """the NBD server killed in mid-read: the guest reads of an I/O error at once, nothing hangs, a new connection helps"""
+    image = lab.image(mib=32)
+    server, uri = serve_nbd(lab, image, "--format=raw")
+    b = lab.start_broker()
+    g = lab.vm()
+    idle = b.idle()
+    _, disk = attach(lab, uri)
+    worker = b.device("disk:net")["worker_pid"]
+    g.begin(f"while dd if=/dev/{disk} of=/dev/null bs=64k iflag=direct 2>/dev/null; do :; done; echo ended")
+    time.sleep(0.5)
+    start = time.monotonic()
+    server.kill()
+    server.wait()
+    while "ended" not in g.run("cat /tmp/background"):
+        assert time.monotonic() - start < 10, "the guest's read hangs"
+        time.sleep(0.05)
+    lab.note(f"the guest's read failed after {time.monotonic() - start:.2f} s")
+    code, _ = g.run(f"dd if=/dev/zero of=/dev/{disk} bs=4k count=1 oflag=direct", check=False)
+    assert code != 0
+    now = b.device("disk:net")
+    assert now["state"] == "configured" and now["worker_pid"] == worker, now
+    b.cli("detach", "net")
+    try:
+        b.cli("attach", "net", "guest")
+    except CliError as e:
+        assert "used up" in e.error["message"], e
+    else:
+        raise LabError("a used connection was lent again")
+    server, uri = serve_nbd(lab, image, "--format=raw")
+    _, disk = attach(lab, uri)
+    assert g.run(f"sha256sum /dev/{disk}", timeout=60).split()[0] == hashlib.sha256(image.read_bytes()).hexdigest()
+    b.cli("detach", "net")
+    end(server)
+    b.check_idle(idle, ["guest"])
+
+
+def test_nbd_broker_restarted(lab):
+    """the broker killed and started again: the export stays in its guest, with the same worker"""
+    image = lab.image(mib=8)
+    server, uri = serve_nbd(lab, image, "--format=raw")
+    b = lab.start_broker()
+    g = lab.vm()
+    _, disk = attach(lab, uri)
+    worker = b.device("disk:net")["worker_pid"]
+    b.kill()
+    b.start()
+    b.wait_state("disk:net", "configured")
+    now = b.device("disk:net")
+    assert now["worker_pid"] == worker and now["path"] == uri, now
+    g.run("echo 3 >/proc/sys/vm/drop_caches")
+    assert g.run(f"sha256sum /dev/{disk}", timeout=60).split()[0] == hashlib.sha256(image.read_bytes()).hexdigest()
+    b.cli("detach", "net")
+    end(server)
 
 
 def test_cdrom_mounted(lab):

@@ -41,6 +41,7 @@
 
 static const char *const kind_names[] = {
 	[SANDBOX_DISK] = "disk",
+	[SANDBOX_NBD] = "nbd",
 	[SANDBOX_QMP] = "qmp",
 	[SANDBOX_CLAIM] = "claim",
 	[SANDBOX_USB] = "usb",

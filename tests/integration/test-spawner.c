@@ -147,6 +147,7 @@ static int setup(void **state)
 	make_program(f, "devbroker-qmp", script);
 	make_program(f, "devbroker-claim", script);
 	make_program(f, "devbroker-gpu", script);
+	make_program(f, "devbroker-usb-nbd", script);
 	start(f);
 	*state = f;
 	return 0;
@@ -154,8 +155,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	static const char *const names[] = {
-		"devbroker-usb", "devbroker-qmp", "devbroker-claim", "devbroker-gpu", "garbage"};
+	static const char *const names[] = {"devbroker-usb", "devbroker-qmp", "devbroker-claim",
+		"devbroker-gpu", "devbroker-usb-nbd", "garbage"};
 	struct fixture *f = *state;
 	char path[128];
 	pid_t last;

@@ -3,6 +3,7 @@
  *
  *   blockio read|write DEVICE BLOCK COUNT         sequential, one at a time
  *   blockio random DEVICE BLOCK COUNT SEED        random reads, one at a time
+ *   blockio unmap DEVICE LBA COUNT              UNMAP of one range, in blocks
  *   blockio eject DEVICE                          START STOP UNIT with LoEj, as eject(1) does
  */
 #include <errno.h>
@@ -67,6 +68,37 @@ static int eject(const char *device)
 	return 0;
 }
 
+/* SBC-3 5.28: one descriptor. What Linux would send only if told to (provisioning_mode). */
+static int unmap(const char *device, uint64_t lba, uint32_t count)
+{
+	static const unsigned char command[10] = {0x42, [8] = 24};
+	unsigned char list[24] = {0, 22, 0, 16}, sense[32];
+	int fd = open(device, O_RDWR | O_NONBLOCK);
+	sg_io_hdr_t io = {
+		.interface_id = 'S',
+		.dxfer_direction = SG_DXFER_TO_DEV,
+		.dxferp = list,
+		.dxfer_len = sizeof(list),
+		.cmd_len = sizeof(command),
+		.cmdp = (unsigned char *)command,
+		.sbp = sense,
+		.mx_sb_len = sizeof(sense),
+		.timeout = 10000,
+	};
+
+	for (int i = 0; i < 8; i++) {
+		list[8 + i] = (unsigned char)(lba >> (56 - 8 * i));
+	}
+	for (int i = 0; i < 4; i++) {
+		list[16 + i] = (unsigned char)(count >> (24 - 8 * i));
+	}
+	if (fd < 0 || ioctl(fd, SG_IO, &io) < 0 || io.status != 0) {
+		fprintf(stderr, "blockio: unmap: %s, status %d\n", strerror(errno), io.status);
+		return 1;
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t size, block, count, seed, *times, start, total;
@@ -76,8 +108,13 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "eject") == 0) {
 		return eject(argv[2]);
 	}
+	if (argc == 5 && strcmp(argv[1], "unmap") == 0) {
+		return unmap(
+			argv[2], strtoull(argv[3], NULL, 0), (uint32_t)strtoull(argv[4], NULL, 0));
+	}
 	if (argc < 5) {
-		fprintf(stderr, "usage: blockio read|write|random DEVICE BLOCK COUNT [SEED]\n");
+		fprintf(stderr,
+			"usage: blockio read|write|random|unmap DEVICE BLOCK COUNT [SEED]\n");
 		return 2;
 	}
 	writing = strcmp(argv[1], "write") == 0;

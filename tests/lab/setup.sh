@@ -39,6 +39,8 @@ sfdisk:fdisk
 mkfs.vfat:dosfstools
 mcopy:mtools
 xorriso:xorriso
+qemu-nbd:qemu-utils
+/usr/include/libnbd.h:libnbd-dev
 setpriv:util-linux
 busctl:systemd
 dbus-daemon:dbus-daemon

@@ -77,10 +77,13 @@ void stick_open(struct stick *s, int image, bool read_only, enum usb_speed speed
 		.serial = STICK_SERIAL,
 	};
 
+	char why[128];
+
 	*s = (struct stick){.image = image};
 	assert_true(sd_event_new(&s->event) >= 0);
 	o.event = s->event;
 	assert_int_equal(backend_disk_create(&o, &s->backend), 0);
+	assert_int_equal(backend_disk_open(s->backend, why, sizeof(why)), 0);
 	s->backend->sink = &sink;
 	s->backend->sink_data = s;
 }
