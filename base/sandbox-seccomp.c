@@ -13,6 +13,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/usbdevice_fs.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,7 +30,8 @@
 #define ON_USB      (1U << SANDBOX_USB)
 #define ON_RENDERER (1U << SANDBOX_GPU_RENDERER)
 #define ON_FRONT    (1U << SANDBOX_GPU_FRONT)
-#define ON_GPU      (ON_RENDERER | ON_FRONT)
+#define ON_VIRGL    (1U << SANDBOX_GPU_VIRGL)
+#define ON_GPU      (ON_RENDERER | ON_FRONT | ON_VIRGL)
 #define ON_ALL      (ON_DISK | ON_NBD | ON_QMP | ON_CLAIM | ON_USB | ON_GPU)
 
 struct call {
@@ -82,9 +84,9 @@ static const struct call calls[] = {
 	 * thread that was created just before does first and last. */
 	{SCMP_SYS(futex), ON_ALL},
 	{SCMP_SYS(sched_yield), ON_ALL},
-	{SCMP_SYS(sched_getaffinity), ON_DISK | ON_USB},
-	{SCMP_SYS(set_robust_list), ON_DISK | ON_USB},
-	{SCMP_SYS(rseq), ON_DISK | ON_USB},
+	{SCMP_SYS(sched_getaffinity), ON_DISK | ON_USB | ON_VIRGL},
+	{SCMP_SYS(set_robust_list), ON_DISK | ON_USB | ON_VIRGL},
+	{SCMP_SYS(rseq), ON_DISK | ON_USB | ON_VIRGL},
 	{SCMP_SYS(gettid), ON_ALL},
 	{SCMP_SYS(getpid), ON_ALL}, /* sd-event checks for a fork in each call */
 	{SCMP_SYS(exit), ON_ALL},
@@ -115,6 +117,18 @@ static const struct call calls[] = {
 	 * VM's memory is a file as well, and the VMM, which has it mapped, dies where it ends.
 	 * Seals: allow_fcntl. */
 	{SCMP_SYS(memfd_create), ON_GPU},
+
+	/* A GL driver: its threads are pinned and wait for a time; how much memory there is.
+	 * Threads themselves: allow_threads. */
+	{SCMP_SYS(sched_setaffinity), ON_VIRGL},
+	{SCMP_SYS(getcpu), ON_VIRGL},
+	{SCMP_SYS(clock_nanosleep), ON_VIRGL},
+	{SCMP_SYS(sysinfo), ON_VIRGL},
+	{SCMP_SYS(uname), ON_VIRGL},
+	{SCMP_SYS(getuid), ON_VIRGL},
+	{SCMP_SYS(geteuid), ON_VIRGL},
+	{SCMP_SYS(getgid), ON_VIRGL},
+	{SCMP_SYS(getegid), ON_VIRGL},
 };
 
 /* Paths lead nowhere in the empty root. Libraries try some by habit: answer as the root would. */
@@ -210,6 +224,38 @@ static int answer_paths(scmp_filter_ctx ctx)
 	return r;
 }
 
+/* Threads of this process, named or not; no process, no namespace. clone3 hides its flags behind a
+ * pointer: glibc takes clone where there is none. */
+static int allow_threads(scmp_filter_ctx ctx)
+{
+	const scmp_datum_t thread =
+		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
+	const struct scmp_arg_cmp is_thread =
+		when_masked(0, thread | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID, thread);
+	const struct scmp_arg_cmp named = when(0, SCMP_CMP_EQ, PR_SET_NAME);
+	const struct scmp_arg_cmp asked = when(2, SCMP_CMP_EQ, 0);
+	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, &is_thread);
+
+	if (r == 0) {
+		r = add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0, NULL);
+	}
+	if (r == 0 && !SANDBOX_SANITIZERS) {
+		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, &named);
+	}
+	if (r == 0 && !SANDBOX_SANITIZERS) {
+		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, &asked);
+	}
+	return r;
+}
+
+/* All of it: what a driver compiles is executed. */
+static int allow_code(scmp_filter_ctx ctx)
+{
+	int r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 0, NULL);
+
+	return r < 0 ? r : add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 0, NULL);
+}
+
 /* Memory, but none that can be executed: injected bytes stay data. */
 static int allow_memory(scmp_filter_ctx ctx)
 {
@@ -231,7 +277,7 @@ static int allow_fcntl(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		{F_SETFD, ON_ALL},
 		{F_GETFL, ON_ALL},
 		{F_SETFL, ON_ALL},
-		{F_ADD_SEALS, ON_RENDERER},
+		{F_ADD_SEALS, ON_RENDERER | ON_VIRGL},
 		{F_GET_SEALS, ON_GPU},
 	};
 	int r = 0;
@@ -344,7 +390,10 @@ static int fill(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		r = answer_paths(ctx);
 	}
 	if (r == 0) {
-		r = allow_memory(ctx);
+		r = kind == SANDBOX_GPU_VIRGL ? allow_code(ctx) : allow_memory(ctx);
+	}
+	if (r == 0 && kind == SANDBOX_GPU_VIRGL) {
+		r = allow_threads(ctx);
 	}
 	if (r == 0) {
 		r = allow_fcntl(ctx, kind);

@@ -56,6 +56,8 @@ static const struct kind_limits limits[] = {
 	[SANDBOX_GPU_RENDERER] = {4096, 1, 96 << 20, 1 << 30},
 	/* Memory regions, a few fds per queue, images on their way; screenshots are memfds. */
 	[SANDBOX_GPU_FRONT] = {256, 1, 64 << 20, 1 << 30},
+	/* The driver's threads; memory is bounded by its caller, who knows the budget. */
+	[SANDBOX_GPU_VIRGL] = {4096, 128, RLIM_INFINITY, 1 << 30},
 };
 _Static_assert(ARRAY_SIZE(limits) == SANDBOX_KIND_COUNT_, "one per kind");
 
@@ -165,9 +167,76 @@ static int verify_namespaces(void)
 	return r;
 }
 
-/* Should: nothing. Mustn't: find anything by a path, not even /proc, or create a file. */
-static int close_root(void)
+/* What a GL driver is made of, read-only: the libraries and the places where they look for drivers
+ * and for what these need to know of programs and of cards. */
+static const char *const driver_folders[] = {
+	"/usr/lib",
+	"/usr/lib64",
+	"/usr/share/glvnd",
+	"/usr/share/drirc.d",
+	"/usr/share/libdrm",
+	"/etc/glvnd",
+	"/etc/ld.so.conf.d",
+};
+
+/* Where /usr is merged, and where it isn't. */
+static const char *const library_folders[] = {"lib", "lib64"};
+
+/* Shows the host's folder path below the current directory, if there is one. */
+static int show_folder(const char *path)
 {
+	struct mount_attr attr = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV};
+	char part[64];
+	struct stat st;
+
+	if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode)) {
+		return 0;
+	}
+	for (const char *end = strchr(path + 1, '/');; end = strchr(end + 1, '/')) {
+		snprintf(part, sizeof(part), "%.*s",
+			(int)(end ? end - path - 1 : (ptrdiff_t)strlen(path) - 1), path + 1);
+		if (mkdir(part, 0555) < 0 && errno != EEXIST) {
+			return -errno;
+		}
+		if (!end) {
+			break;
+		}
+	}
+	if (mount(path, path + 1, NULL, MS_BIND | MS_REC, NULL) < 0) {
+		return -errno;
+	}
+	return mount_setattr(AT_FDCWD, path + 1, AT_RECURSIVE, &attr, sizeof(attr)) < 0 ? -errno
+											: 0;
+}
+
+static int show_driver(void)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(driver_folders); i++) {
+		r = show_folder(driver_folders[i]);
+	}
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(library_folders); i++) {
+		char link[16], target[16];
+		struct stat st;
+
+		snprintf(link, sizeof(link), "/%s", library_folders[i]);
+		snprintf(target, sizeof(target), "usr/%s", library_folders[i]);
+		if (lstat(link, &st) == 0 && S_ISLNK(st.st_mode)) {
+			r = symlink(target, library_folders[i]) < 0 ? -errno : 0;
+		} else {
+			r = show_folder(link);
+		}
+	}
+	return r;
+}
+
+/* Should: nothing; one kind reads its driver's files. Mustn't: find anything else by a path, not
+ * even /proc, or create a file. */
+static int close_root(enum sandbox_kind kind)
+{
+	const bool driver = kind == SANDBOX_GPU_VIRGL;
 	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
 	/* What is mounted here must not travel to the host, and pivot_root refuses shared mounts.
@@ -176,11 +245,20 @@ static int close_root(void)
 		return -errno;
 	}
 	/* On any directory that surely exists. One inode: the root itself. */
-	if (mount("none", "/proc", "tmpfs", flags, "mode=0555,size=4k,nr_inodes=1") < 0) {
+	if (mount("none", "/proc", "tmpfs", flags,
+		    driver ? "mode=0555,size=64k,nr_inodes=32" : "mode=0555,size=4k,nr_inodes=1") <
+		0) {
 		return -errno;
 	}
 	if (chdir("/proc") < 0) {
 		return -errno;
+	}
+	if (driver) {
+		int r = show_driver();
+
+		if (r < 0) {
+			return r;
+		}
 	}
 	/* pivot_root(2), NOTES: with "." twice the old root lies on top of the new one. */
 	if (syscall(SYS_pivot_root, ".", ".") < 0) {
@@ -274,9 +352,24 @@ static const struct landlock_attr landlock_by_abi[] = {
 	{.scoped = (1 << 2) - 1},             /* abstract unix sockets, signals */
 };
 
+/* Files may be read, all that there are: the root has nothing but a driver. */
+static int allow_reading(int ruleset)
+{
+	_cleanup_close_ int root = open("/", O_PATH | O_CLOEXEC | O_DIRECTORY);
+	const struct landlock_path_beneath_attr below = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
+		.parent_fd = root};
+
+	if (root < 0 || syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &below,
+				0) < 0) {
+		return -errno;
+	}
+	return 0;
+}
+
 /* Mustn't: open, create, execute, truncate or connect anything, or signal who is outside. What is
  * open already stays usable. */
-static int close_landlock(void)
+static int close_landlock(enum sandbox_kind kind)
 {
 	struct landlock_attr attr = {0};
 	_cleanup_close_ int fd = -1;
@@ -295,6 +388,13 @@ static int close_landlock(void)
 	if (fd < 0) {
 		return -errno;
 	}
+	if (kind == SANDBOX_GPU_VIRGL) {
+		int r = allow_reading(fd);
+
+		if (r < 0) {
+			return r;
+		}
+	}
 	/* Needs no capability once there are no new privileges; PRIVILEGES may be left out. */
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) {
 		return -errno;
@@ -311,11 +411,11 @@ static int close_stage(
 	case SANDBOX_NAMESPACES:
 		return verify_namespaces();
 	case SANDBOX_ROOT:
-		return (stages & SANDBOX_NAMESPACES) ? close_root() : -EINVAL;
+		return (stages & SANDBOX_NAMESPACES) ? close_root(kind) : -EINVAL;
 	case SANDBOX_PRIVILEGES:
 		return close_privileges();
 	case SANDBOX_LANDLOCK:
-		return close_landlock();
+		return close_landlock(kind);
 	default:
 		return -EINVAL;
 	}

@@ -17,6 +17,9 @@ enum sandbox_kind {
 	SANDBOX_USB,          /* devbroker-usb with backend-libusb */
 	SANDBOX_GPU_RENDERER, /* devbroker-gpu --renderer */
 	SANDBOX_GPU_FRONT,    /* devbroker-gpu --front */
+	/* A renderer with a GL driver in it, which opens files and makes threads until
+	 * sandbox_lock, and maps code that it has compiled for ever. */
+	SANDBOX_GPU_VIRGL,
 	SANDBOX_KIND_COUNT_,
 };
 

@@ -239,7 +239,7 @@ static int act_connect_abstract(const struct act_env *env)
 
 const struct act acts_on_host[] = {
 	{"open a path", act_open_path, BOTH | ACT_HELD_BY_ROOT},
-	{"open the root directory", act_open_root, BOTH},
+	{"open the root directory", act_open_root, BOTH | ACT_VIRGL_LOCK},
 	{"stat a path", act_stat_path, BOTH | ACT_HELD_BY_ROOT},
 	{"read /proc/1", act_read_proc_1, BOTH},
 	{"read /proc/self", act_read_proc_self, BOTH},
@@ -251,8 +251,8 @@ const struct act acts_on_host[] = {
 	{"open by handle", act_open_by_handle, ROOT | ACT_OPTIONAL},
 	{"exec a path", act_exec_path, BOTH},
 	{"exec an fd", act_exec_fd, BOTH},
-	{"fork", act_fork, BOTH},
-	{"one more thread", act_thread, BOTH},
+	{"fork", act_fork, BOTH | ACT_VIRGL_LOCK},
+	{"one more thread", act_thread, BOTH | ACT_NOT_VIRGL},
 	{"ptrace another process", act_ptrace, BOTH | ACT_OPTIONAL},
 	{"read another's memory", act_read_memory, BOTH | ACT_OPTIONAL},
 	{"signal another process", act_kill, BOTH},

@@ -35,8 +35,10 @@ enum act_flags {
 	ACT_HELD_BY_ROOT = 1 << 8,
 	ACT_USB_ONLY = 1 << 9,
 	ACT_RENDERER_ONLY = 1 << 10,
-	ACT_NOT_GPU = 1 << 11,  /* its images need it */
-	ACT_MUST_WORK = 1 << 3, /* what serving needs: must succeed in the sandbox */
+	ACT_NOT_GPU = 1 << 11,    /* its images need it */
+	ACT_NOT_VIRGL = 1 << 12,  /* a GL driver does it, or its caller bounds it */
+	ACT_VIRGL_LOCK = 1 << 13, /* before the lock a GL driver may do it: no ACT_HELD there */
+	ACT_MUST_WORK = 1 << 3,   /* what serving needs: must succeed in the sandbox */
 	ACT_DISK_ONLY = 1 << 4,
 	ACT_ABORTS = 1 << 7, /* must die of its own abort, and of nothing else */
 	/* Sanitizers need what this act uses, or change how it ends. */

@@ -47,6 +47,7 @@ static const char *const kind_names[] = {
 	[SANDBOX_USB] = "usb",
 	[SANDBOX_GPU_RENDERER] = "gpu-renderer",
 	[SANDBOX_GPU_FRONT] = "gpu-front",
+	[SANDBOX_GPU_VIRGL] = "gpu-virgl",
 };
 _Static_assert(ARRAY_SIZE(kind_names) == SANDBOX_KIND_COUNT_, "one per kind");
 
@@ -281,15 +282,16 @@ static void probe_act(struct probe *p, enum sandbox_kind kind, size_t i)
 	if ((act->flags & ACT_NOT_SANITIZED && SANDBOX_SANITIZERS) ||
 		(act->flags & ACT_DISK_ONLY && kind != SANDBOX_DISK) ||
 		(act->flags & ACT_USB_ONLY && kind != SANDBOX_USB) ||
-		(act->flags & ACT_RENDERER_ONLY && kind != SANDBOX_GPU_RENDERER) ||
-		(act->flags & ACT_NOT_GPU &&
-			(kind == SANDBOX_GPU_RENDERER || kind == SANDBOX_GPU_FRONT))) {
+		(act->flags & ACT_RENDERER_ONLY && kind != SANDBOX_GPU_RENDERER &&
+			kind != SANDBOX_GPU_VIRGL) ||
+		(act->flags & ACT_NOT_VIRGL && kind == SANDBOX_GPU_VIRGL) ||
+		(act->flags & ACT_NOT_GPU && kind >= SANDBOX_GPU_RENDERER)) {
 		return;
 	}
 	full = try_act(p, kind, i, SANDBOX_ALL);
 	good = held(act, full);
 	printf("%s: %s: %s", kind_names[kind], act->name, describe(full, text[0], sizeof(text[0])));
-	if (act->flags & ACT_HELD) {
+	if (act->flags & ACT_HELD && !(act->flags & ACT_VIRGL_LOCK && kind == SANDBOX_GPU_VIRGL)) {
 		reduced = try_act(p, kind, i, SANDBOX_ALL & ~SANDBOX_SECCOMP);
 		good = good && was_refused(reduced);
 		printf("; without seccomp: %s", describe(reduced, text[1], sizeof(text[1])));
