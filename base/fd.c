@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -82,6 +83,27 @@ int fd_extend(int fd, uint64_t size)
 		n = pwrite(fd, "", 1, (off_t)(size - 1));
 	} while (n < 0 && errno == EINTR);
 	return n < 0 ? -errno : n == 1 ? 0 : -ENOSPC;
+}
+
+int fd_create_sealed(const char *name, uint64_t size, int *fd_out, void **mapping_out)
+{
+	_cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *mapping;
+	int err = fd < 0 ? -errno : fd_extend(fd, size);
+
+	if (err < 0) {
+		return err;
+	}
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		return -errno;
+	}
+	mapping = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mapping == MAP_FAILED) {
+		return -errno;
+	}
+	*mapping_out = mapping;
+	*fd_out = steal_fd(&fd);
+	return 0;
 }
 
 int fd_send(int sock, const void *msg, size_t size, const int *fds, size_t n_fds)

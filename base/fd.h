@@ -40,6 +40,10 @@ int fd_set_cloexec(int fd, bool cloexec) _must_check_;
  * could also make a file smaller that somebody else has mapped. 0 or -errno. */
 int fd_extend(int fd, uint64_t size) _must_check_;
 
+/* A memfd of size bytes (not 0), all zero, of a size that nobody can change any more, and mapped.
+ * *fd_out and the mapping are the caller's. 0 or -errno. */
+int fd_create_sealed(const char *name, uint64_t size, int *fd_out, void **mapping_out) _must_check_;
+
 /* Sends one message of size bytes with n_fds (<= FD_MSG_MAX) borrowed fds, without blocking when
  * the socket is O_NONBLOCK and never raising SIGPIPE. 0, or -errno (-EAGAIN: not sent at all). */
 int fd_send(int sock, const void *msg, size_t size, const int *fds, size_t n_fds) _must_check_;

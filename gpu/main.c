@@ -55,6 +55,10 @@ int main(int argc, char **argv)
 		return renderer_run(&o.renderer);
 	case GPU_ROLE_FRONT:
 		return front_run(&o.front);
+	case GPU_ROLE_VTEST:
+		return vtest_run(&o.vtest);
+	case GPU_ROLE_VTEST_CLIENT:
+		return vtest_client_run(&o.vtest_client);
 	default:
 		return run_standalone(&o);
 	}

@@ -17,12 +17,16 @@
 #define MEMORY_MAX     (64ULL << 30)
 
 static const char help[] =
-	"Usage: devbroker-gpu (--fd N | --socket-path PATH) [OPTIONS]\n"
+	"Usage: devbroker-gpu (--fd N | --socket-path PATH | --vtest PATH) [OPTIONS]\n"
 	"Serves a VM's virtio-gpu over vhost-user, in 2D; see devbroker-gpu(8).\n"
 	"devbrokerd starts it with --front or --renderer instead.\n"
 	"\n"
 	"  --fd N                a socket that is connected to the VMM\n"
 	"  --socket-path PATH    wait there for one VMM\n"
+	"  --vtest PATH          serve Mesa's vtest protocol there instead, in 3D, for programs "
+	"on\n"
+	"                        this host; with --vm NAME, --max-clients N (default 16),\n"
+	"                        --socket-group GROUP, --render-node PATH\n"
 	"  --print-capabilities  as JSON, for libvirt\n"
 	"  --max-memory N        of images and what describes them, 16M to 64G, default 512M\n"
 	"  --sandbox S           full (default), reduced:STAGE,... or off\n"
@@ -41,6 +45,13 @@ enum {
 	OPT_SOCKET_PATH,
 	OPT_RENDER_NODE,
 	OPT_VIRGL,
+	OPT_VTEST,
+	OPT_VTEST_CLIENT,
+	OPT_CLIENT_FD,
+	OPT_DRM_FD,
+	OPT_VM,
+	OPT_MAX_CLIENTS,
+	OPT_SOCKET_GROUP,
 	OPT_CAPABILITIES,
 	OPT_MAX_MEMORY,
 	OPT_SANDBOX,
@@ -60,6 +71,13 @@ static const struct option known[] = {
 	{"socket-path", required_argument, NULL, OPT_SOCKET_PATH},
 	{"render-node", required_argument, NULL, OPT_RENDER_NODE},
 	{"virgl", no_argument, NULL, OPT_VIRGL},
+	{"vtest", required_argument, NULL, OPT_VTEST},
+	{"vtest-client", no_argument, NULL, OPT_VTEST_CLIENT},
+	{"client-fd", required_argument, NULL, OPT_CLIENT_FD},
+	{"drm-fd", required_argument, NULL, OPT_DRM_FD},
+	{"vm", required_argument, NULL, OPT_VM},
+	{"max-clients", required_argument, NULL, OPT_MAX_CLIENTS},
+	{"socket-group", required_argument, NULL, OPT_SOCKET_GROUP},
 	{"print-capabilities", no_argument, NULL, OPT_CAPABILITIES},
 	{"max-memory", required_argument, NULL, OPT_MAX_MEMORY},
 	{"sandbox", required_argument, NULL, OPT_SANDBOX},
@@ -99,24 +117,27 @@ static int take_common(int option, const char *value, struct options *o)
 		if (parse_bytes(value, MEMORY_MIN, MEMORY_MAX, &o->renderer.bytes_max) < 0) {
 			return wrong("--max-memory", value);
 		}
-		o->standalone.memory = o->renderer.bytes_max;
+		o->standalone.memory = o->vtest.memory = o->renderer.bytes_max;
+		o->vtest_client.bytes_max = o->renderer.bytes_max;
 		return -1;
 	case OPT_SANDBOX:
 		if (sandbox_parse(value, true, &o->renderer.stages) < 0) {
 			return wrong("--sandbox", value);
 		}
 		o->front.stages = o->standalone.stages = o->renderer.stages;
-		o->standalone.sandbox = value;
+		o->vtest.stages = o->vtest_client.stages = o->renderer.stages;
+		o->standalone.sandbox = o->vtest.sandbox = value;
 		return -1;
 	case OPT_NAME:
 		o->renderer.name = o->front.name = o->standalone.name = value;
+		o->vtest.name = o->vtest_client.name = value;
 		return -1;
 	case OPT_LOG_LEVEL:
 		if (log_level_parse(value, &level) < 0) {
 			return wrong("--log-level", value);
 		}
 		log_set_level(level);
-		o->standalone.log_level = value;
+		o->standalone.log_level = o->vtest.log_level = value;
 		return -1;
 	case OPT_VERSION:
 		return say("devbroker-gpu " DEVBROKER_VERSION "\n");
@@ -124,6 +145,40 @@ static int take_common(int option, const char *value, struct options *o)
 		return say(help);
 	default:
 		return EXIT_USAGE; /* getopt said why */
+	}
+}
+
+/* Of --vtest and of its parts. */
+static int take_vtest(int option, const char *value, struct options *o)
+{
+	uint64_t n;
+
+	switch (option) {
+	case OPT_VTEST:
+		o->role = GPU_ROLE_VTEST;
+		o->vtest.path = value;
+		return -1;
+	case OPT_VTEST_CLIENT:
+		o->role = GPU_ROLE_VTEST_CLIENT;
+		return -1;
+	case OPT_CLIENT_FD:
+		return parse_fd(value, &o->vtest_client.client_fd) < 0 ? wrong("fd", value) : -1;
+	case OPT_DRM_FD:
+		return parse_fd(value, &o->vtest_client.drm_fd) < 0 ? wrong("fd", value) : -1;
+	case OPT_VM:
+		o->vtest.vm = value;
+		return take_common(OPT_NAME, value, o);
+	case OPT_MAX_CLIENTS:
+		if (parse_u64(value, 1, VTEST_CLIENTS_MAX, &n) < 0) {
+			return wrong("--max-clients", value);
+		}
+		o->vtest.clients_max = (uint32_t)n;
+		return -1;
+	case OPT_SOCKET_GROUP:
+		o->vtest.group = value;
+		return -1;
+	default:
+		return take_common(option, value, o);
 	}
 }
 
@@ -150,7 +205,7 @@ static int take(int option, const char *value, struct options *o)
 		o->socket_path = value;
 		return -1;
 	case OPT_RENDER_NODE:
-		o->render_node = value;
+		o->render_node = o->vtest.render_node = value;
 		return -1;
 	case OPT_VIRGL:
 		o->virgl = true;
@@ -159,7 +214,7 @@ static int take(int option, const char *value, struct options *o)
 		o->print_capabilities = true;
 		return -1;
 	default:
-		return take_common(option, value, o);
+		return take_vtest(option, value, o);
 	}
 }
 
@@ -172,8 +227,18 @@ static int check(const struct options *o)
 		return o->front.control_fd < 0 || o->front.vhost_fd < 0
 			       ? misuse("--front needs --control-fd and --vhost-fd")
 			       : -1;
+	case GPU_ROLE_VTEST_CLIENT:
+		return o->vtest_client.client_fd < 0 ? misuse("--vtest-client needs --client-fd")
+						     : -1;
+	case GPU_ROLE_VTEST:
+		return o->standalone.vhost_fd >= 0 || o->socket_path || o->print_capabilities
+			       ? misuse("--vtest serves no VMM")
+			       : -1;
 	default:
 		break;
+	}
+	if (o->vtest.vm || o->vtest.group) {
+		return misuse("--vm and --socket-group belong to --vtest");
 	}
 	if (o->print_capabilities) {
 		return -1;
@@ -204,6 +269,16 @@ int options_parse(int argc, char **argv, struct options *o)
 			.memory = DEFAULT_MEMORY,
 			.stages = SANDBOX_ALL,
 			.sandbox = "full",
+			.name = "devbroker-gpu"},
+		.vtest = {.clients_max = VTEST_CLIENTS_DEFAULT,
+			.memory = DEFAULT_MEMORY,
+			.stages = SANDBOX_ALL,
+			.sandbox = "full",
+			.name = "devbroker-gpu"},
+		.vtest_client = {.client_fd = -1,
+			.drm_fd = -1,
+			.bytes_max = DEFAULT_MEMORY,
+			.stages = SANDBOX_ALL,
 			.name = "devbroker-gpu"},
 	};
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {

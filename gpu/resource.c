@@ -9,12 +9,10 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/virtio_gpu.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
@@ -85,33 +83,11 @@ static void give_back(struct budget *b, uint64_t bytes)
 	b->used -= bytes;
 }
 
-/* Sealed: who maps it can trust its size. */
-static int make_image(uint64_t size, int *fd_out, uint8_t **pixels_out)
-{
-	_cleanup_close_ int fd = memfd_create("devbroker-image", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	void *pixels;
-	int err = fd < 0 ? -errno : fd_extend(fd, size);
-
-	if (err < 0) {
-		return err;
-	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-		return -errno;
-	}
-	pixels = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (pixels == MAP_FAILED) {
-		return -errno;
-	}
-	*pixels_out = pixels;
-	*fd_out = steal_fd(&fd);
-	return 0;
-}
-
 int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32_t format,
 	uint32_t width, uint32_t height)
 {
 	uint64_t size = (uint64_t)width * height * RESOURCE_PIXEL_BYTES;
-	uint8_t *pixels = NULL;
+	void *pixels = NULL;
 	int fd = -1, err;
 
 	if (!resource_format_known(format) || width == 0 || height == 0 ||
@@ -121,7 +97,8 @@ int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32
 	if (!charge(budget, size)) {
 		return -ENOMEM;
 	}
-	err = make_image(size, &fd, &pixels);
+	/* Sealed: who maps it can trust its size. */
+	err = fd_create_sealed("devbroker-image", size, &fd, &pixels);
 	if (err < 0) {
 		give_back(budget, size);
 		return err;

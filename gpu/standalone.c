@@ -15,9 +15,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,6 +25,7 @@
 #include "base/restarts.h"
 #include "base/sandbox.h"
 #include "base/spawn.h"
+#include "gpu/listener.h"
 #include "protocol/gpu-parent.h"
 
 struct child {
@@ -245,51 +244,13 @@ int standalone_run(const struct standalone_options *o)
 	return exit_code;
 }
 
-/* Whether path is a socket that its program has left behind. */
-static bool is_stale(const struct sockaddr_un *addr)
-{
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct stat st;
-
-	/* Any other file refuses connections as well. */
-	return fd >= 0 && lstat(addr->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	       connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
-	       errno == ECONNREFUSED;
-}
-
-static int bind_at(int listener, const struct sockaddr_un *addr)
-{
-	const struct sockaddr *any = (const struct sockaddr *)addr;
-
-	if (bind(listener, any, sizeof(*addr)) == 0) {
-		return 0;
-	}
-	if (errno != EADDRINUSE) {
-		return -errno;
-	}
-	if (!is_stale(addr)) {
-		return -EADDRINUSE;
-	}
-	return unlink(addr->sun_path) < 0 || bind(listener, any, sizeof(*addr)) < 0 ? -errno : 0;
-}
-
 int standalone_accept(const char *path)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	_cleanup_close_ int listener = -1;
-	int fd, r;
+	_cleanup_close_ int listener = listener_open(path, LISTENER_UMASK, LISTENER_NO_GROUP, 1);
+	int fd;
 
-	if (strlen(path) >= sizeof(addr.sun_path)) {
-		return -ENAMETOOLONG;
-	}
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (listener < 0) {
-		return -errno;
-	}
-	r = bind_at(listener, &addr);
-	if (r < 0 || listen(listener, 1) < 0) {
-		return r < 0 ? r : -errno;
+		return listener;
 	}
 	do {
 		fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);

@@ -26,6 +26,11 @@ strace:strace
 /usr/include/jansson.h:libjansson-dev
 /usr/include/png.h:libpng-dev
 /usr/include/libdrm/drm_mode.h:libdrm-dev
+/usr/include/virgl/virglrenderer.h:libvirglrenderer-dev
+/usr/include/EGL/egl.h:libegl-dev
+/usr/include/GLES2/gl2.h:libgles-dev
+/usr/share/glvnd/egl_vendor.d/50_mesa.json:libegl-mesa0
+/usr/share/drirc.d/00-mesa-defaults.conf:libgl1-mesa-dri
 /usr/include/cmocka.h:libcmocka-dev
 scdoc:scdoc
 qemu-system-x86_64:qemu-system-x86

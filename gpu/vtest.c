@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The acceptor reads nothing that a client sends. It gives each connection to a renderer of its own
+ * in a sandbox, and holds nothing of it afterwards but a pidfd. How many there may be is bounded;
+ * who comes beyond that is closed, and that is said, but not for each of a flood.
+ */
+#include "gpu/vtest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/sandbox.h"
+#include "base/spawn.h"
+#include "gpu/listener.h"
+#include "gpu/vtest-client.h"
+
+#define BACKLOG 16
+/* Between two lines that say that somebody was refused. */
+#define REFUSALS_USEC UINT64_C(1000000)
+/* When the host has no fds or processes left, or no memory. */
+#define PAUSE_MS 200
+
+struct renderer {
+	int pidfd;
+	pid_t peer; /* as it connected */
+};
+
+struct acceptor {
+	const struct vtest_options *o;
+	int program;
+	int listener;
+	int signals;
+	int render_node; /* -1: software */
+	bool paused;
+	uint32_t n;
+	struct renderer renderers[VTEST_CLIENTS_MAX];
+	uint64_t refusal_said; // µs
+	uint32_t refusals;     // since then
+};
+
+static int start(const struct acceptor *a, int client, int *pidfd_out)
+{
+	const struct vtest_options *o = a->o;
+	char sandbox[96], name[96], memory[48];
+	const char *argv[] = {"devbroker-gpu", "--vtest-client", "--client-fd=3", sandbox, name,
+		memory, "--log-level", o->log_level ? o->log_level : "info",
+		a->render_node >= 0 ? "--drm-fd=4" : NULL, NULL};
+	const int fds[] = {client, a->render_node};
+	const struct spawn_spec spec = {
+		.program_fd = a->program,
+		.argv = argv,
+		.fds = fds,
+		.n_fds = a->render_node >= 0 ? 2 : 1,
+		.stderr_fd = STDERR_FILENO,
+		.namespaces = o->stages & SANDBOX_NAMESPACES,
+		.die_with_caller = true,
+	};
+	pid_t pid;
+
+	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", o->sandbox);
+	snprintf(name, sizeof(name), "--name=%s", o->name);
+	snprintf(memory, sizeof(memory), "--max-memory=%llu", (unsigned long long)o->memory);
+	return spawn_process(&spec, &pid, pidfd_out);
+}
+
+static void refuse(struct acceptor *a, pid_t peer, uid_t uid, const char *why)
+{
+	uint64_t now = now_usec();
+
+	a->refusals++;
+	if (a->refusal_said != 0 && now - a->refusal_said < REFUSALS_USEC) {
+		return;
+	}
+	log_warn("vm %s: refused a vtest client, pid %d of uid %u: %s (%u refused since this was "
+		 "said "
+		 "last)",
+		a->o->name, (int)peer, (unsigned int)uid, why, a->refusals);
+	a->refusal_said = now;
+	a->refusals = 0;
+}
+
+static void welcome(struct acceptor *a, int client)
+{
+	struct ucred peer = {0};
+	socklen_t size = sizeof(peer);
+	char why[96];
+	int r;
+
+	_unused_ int known = getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+	if (a->n >= a->o->clients_max) {
+		snprintf(why, sizeof(why), "clients %u/%u; --max-clients allows more", a->n,
+			a->o->clients_max);
+		refuse(a, peer.pid, peer.uid, why);
+		return;
+	}
+	r = start(a, client, &a->renderers[a->n].pidfd);
+	if (r < 0) {
+		snprintf(why, sizeof(why), "no renderer can be started: %s", strerror(-r));
+		refuse(a, peer.pid, peer.uid, why);
+		a->paused = true;
+		return;
+	}
+	a->renderers[a->n].peer = peer.pid;
+	a->n++;
+	log_info("vm %s: vtest client, pid %d of uid %u, has a renderer (%u of %u)", a->o->name,
+		(int)peer.pid, (unsigned int)peer.uid, a->n, a->o->clients_max);
+}
+
+static void accept_client(struct acceptor *a)
+{
+	_cleanup_close_ int client = accept4(a->listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (client >= 0) {
+		welcome(a, client);
+	} else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+		a->paused = true;
+	}
+}
+
+/* One of them has ended; the last one takes its place. */
+static void reap(struct acceptor *a, uint32_t i)
+{
+	siginfo_t info = {0};
+
+	if (waitid(P_PIDFD, (id_t)a->renderers[i].pidfd, &info, WEXITED | WNOHANG) < 0 ||
+		info.si_pid == 0) {
+		return;
+	}
+	if (info.si_code != CLD_EXITED) {
+		log_warn("vm %s: the renderer of vtest client pid %d ended by signal %d",
+			a->o->name, (int)a->renderers[i].peer, info.si_status);
+	} else if (info.si_status != 0 && info.si_status != VTEST_EXIT_DROPPED) {
+		log_warn("vm %s: the renderer of vtest client pid %d ended with status %d",
+			a->o->name, (int)a->renderers[i].peer, info.si_status);
+	}
+	safe_close(a->renderers[i].pidfd);
+	a->renderers[i] = a->renderers[--a->n];
+}
+
+static int serve(struct acceptor *a)
+{
+	for (;;) {
+		struct pollfd fds[2 + VTEST_CLIENTS_MAX];
+
+		fds[0] = (struct pollfd){.fd = a->signals, .events = POLLIN};
+		fds[1] = (struct pollfd){.fd = a->paused ? -1 : a->listener, .events = POLLIN};
+		for (uint32_t i = 0; i < a->n; i++) {
+			fds[2 + i] = (struct pollfd){.fd = a->renderers[i].pidfd, .events = POLLIN};
+		}
+		if (poll(fds, 2 + a->n, a->paused ? PAUSE_MS : -1) < 0) {
+			if (errno != EINTR) {
+				return EXIT_FAILURE;
+			}
+			continue;
+		}
+		a->paused = false;
+		if (fds[0].revents) {
+			return EXIT_SUCCESS;
+		}
+		/* From the end, so that places don't change under what is still to come. */
+		for (uint32_t i = a->n; i-- > 0;) {
+			if (fds[2 + i].revents) {
+				reap(a, i);
+			}
+		}
+		if (fds[1].revents) {
+			accept_client(a);
+		}
+	}
+}
+
+static int find_group(const char *name, gid_t *out)
+{
+	const struct group *g;
+
+	*out = LISTENER_NO_GROUP;
+	if (!name) {
+		return 0;
+	}
+	g = getgrnam(name);
+	if (!g) {
+		log_error("there is no group %s; see getent group", name);
+		return -ESRCH;
+	}
+	*out = g->gr_gid;
+	return 0;
+}
+
+static int watch_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static int set_up(struct acceptor *a)
+{
+	gid_t group;
+	int r = find_group(a->o->group, &group);
+
+	if (r < 0) {
+		return r;
+	}
+	if (a->o->render_node) {
+		a->render_node = open(a->o->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY);
+		if (a->render_node < 0) {
+			r = -errno;
+			log_error("can't open the render node %s: %s", a->o->render_node,
+				strerror(-r));
+			return r;
+		}
+	}
+	a->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+	a->signals = watch_signals();
+	if (a->program < 0 || a->signals < 0) {
+		return -errno;
+	}
+	a->listener = listener_open(a->o->path, a->o->group ? 0660 : 0600, group, BACKLOG);
+	if (a->listener < 0) {
+		log_error("can't listen on %s: %s%s", a->o->path, strerror(-a->listener),
+			a->listener == -EADDRINUSE ? "; somebody does, or it is no socket" : "");
+		return a->listener;
+	}
+	return fd_set_nonblock(a->listener, true);
+}
+
+static void put_down(struct acceptor *a)
+{
+	for (uint32_t i = 0; i < a->n; i++) {
+		siginfo_t info;
+
+		syscall(SYS_pidfd_send_signal, a->renderers[i].pidfd, SIGKILL, NULL, 0);
+		while (waitid(P_PIDFD, (id_t)a->renderers[i].pidfd, &info, WEXITED) < 0 &&
+			errno == EINTR) {
+		}
+		safe_close(a->renderers[i].pidfd);
+	}
+}
+
+int vtest_run(const struct vtest_options *o)
+{
+	struct acceptor a = {
+		.o = o, .program = -1, .listener = -1, .signals = -1, .render_node = -1};
+	int exit_code = EXIT_FAILURE;
+
+	if (set_up(&a) == 0) {
+		log_info("vm %s: serves vtest on %s, %u clients at most", o->name, o->path,
+			o->clients_max);
+		exit_code = serve(&a);
+		put_down(&a);
+		unlink(o->path);
+	}
+	safe_close(a.listener);
+	safe_close(a.signals);
+	safe_close(a.program);
+	safe_close(a.render_node);
+	return exit_code;
+}
