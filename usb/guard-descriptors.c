@@ -33,6 +33,7 @@ struct survey {
 	uint32_t storage; /* some altsetting is mass storage */
 	uint32_t bulk;    /* altsetting 0 is its bulk-only transport */
 	uint32_t kept;
+	bool beyond; /* some have no bit */
 };
 
 /* The next descriptor at *at, or NULL at the end. */
@@ -92,6 +93,7 @@ static void survey(
 			continue;
 		}
 		s->all |= bit(p[2]);
+		s->beyond |= bit(p[2]) == 0;
 		if (p[5] == GUARD_CLASS_STORAGE) {
 			s->storage |= bit(p[2]);
 		}
@@ -162,6 +164,7 @@ size_t guard_rewrite(const struct guard_rules *rules, const uint8_t *config, siz
 	}
 	view.interfaces = s.kept;
 	view.hidden = s.all & ~s.kept;
+	view.beyond = s.beyond;
 	view.storage = s.kept & s.storage;
 	put_le16(out + 2, (uint16_t)to);
 	out[4] = (uint8_t)__builtin_popcount(s.kept);

@@ -30,6 +30,7 @@ struct guard_view {
 	uint32_t interfaces; /* numbers that are left, a bit each */
 	uint32_t storage;    /* of them: bulk-only mass storage */
 	uint32_t endpoints;  /* of any of their altsettings: bits of descriptors_slot */
+	bool beyond;         /* there are interfaces above 31, which no mask chooses */
 	uint32_t hidden;     /* numbers of those that are not */
 };
 

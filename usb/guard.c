@@ -83,7 +83,8 @@ static int rewrite(struct guard *g, const struct usb_description *device)
 	size_t size =
 		guard_rewrite(&rules, device->config, device->config_size, g->shown.config, &view);
 
-	g->rewrites = g->rewrites || g->options.read_only || view.hidden != 0;
+	g->rewrites = g->rewrites || g->options.read_only || view.hidden != 0 ||
+		      (view.beyond && g->options.interfaces != UINT32_MAX);
 	if (!g->rewrites) {
 		return 0;
 	}

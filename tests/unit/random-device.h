@@ -18,6 +18,7 @@ struct fake {
 	bool quiesce;
 	uint8_t configuration;
 	uint8_t identity; /* changes at some resets */
+	bool any_data;    /* OUT transfers hold what they like, not only A5h */
 	bool super;
 	/* submits, by enum transfer_type and whether IN; and those in a bulk stream */
 	uint64_t seen[4][2];
