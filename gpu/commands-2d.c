@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "gpu/edid.h"
+#include "gpu/virtio-gpu-3d.h"
 #include "gpu/virtio-gpu-internal.h"
 #include "gpu/vring.h"
 
@@ -68,7 +69,7 @@ uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
 	uint32_t slot = gpu_free_slot(g);
 	int err;
 
-	if (c->resource_id == 0 || gpu_find(g, c->resource_id) != GPU_NO_SLOT) {
+	if (c->resource_id == 0 || gpu_id_used(g, c->resource_id)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
 	if (slot == GPU_NO_SLOT) {
@@ -88,28 +89,62 @@ static void show(struct gpu *g, uint32_t scanout, uint32_t slot, const struct re
 	g->listener->scanout(g->userdata, scanout);
 }
 
+/* GPU_NO_3D also where there is no 3D. */
+static uint32_t find_3d(const struct gpu *g, uint32_t id)
+{
+	return g->three ? gpu_resource_find(g->three, id) : GPU_NO_3D;
+}
+
 uint32_t handle_unref(struct gpu *g, const struct gpu_request *q)
 {
 	uint32_t slot = gpu_find(g, q->command.unref.resource_id);
+	uint32_t slot_3d = find_3d(g, q->command.unref.resource_id);
 
-	if (slot == GPU_NO_SLOT) {
+	if (slot == GPU_NO_SLOT && slot_3d == GPU_NO_3D) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
-	for (uint32_t i = 0; i < g->n_scanouts; i++) {
+	for (uint32_t i = 0; slot != GPU_NO_SLOT && i < g->n_scanouts; i++) {
 		if (g->scanouts[i].slot == slot) {
 			show(g, i, GPU_NO_SLOT, &(struct rect){0});
 		}
+	}
+	if (slot_3d != GPU_NO_3D) {
+		return gpu_unref_3d(g, slot_3d);
 	}
 	gpu_take_away(g, slot);
 	g->listener->resource(g->userdata, slot, &g->resources[slot]);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
+/* The image of a resource of any kind. */
+static uint32_t slot_to_show(
+	struct gpu *g, uint32_t id, const struct rect *rect, uint32_t *slot_out)
+{
+	uint32_t slot_3d = find_3d(g, id), answer;
+	const struct virgl_resource *v;
+
+	if (slot_3d == GPU_NO_3D) {
+		*slot_out = gpu_find(g, id);
+		return *slot_out == GPU_NO_SLOT ? VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID
+						: VIRTIO_GPU_RESP_OK_NODATA;
+	}
+	answer = gpu_resource_usable(g->three, id, &slot_3d);
+	if (answer != VIRTIO_GPU_RESP_OK_NODATA) {
+		return answer;
+	}
+	v = &g->three->resources[slot_3d].virgl;
+	/* Before an image is made of it. */
+	if (!rect_within(rect, v->width, v->height)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	return gpu_show_3d(g, slot_3d, slot_out);
+}
+
 uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_set_scanout *c = &q->command.set_scanout;
 	const struct rect rect = rect_of(&c->r);
-	uint32_t slot;
+	uint32_t slot, answer;
 
 	if (c->scanout_id >= g->n_scanouts) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
@@ -118,15 +153,34 @@ uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q)
 		show(g, c->scanout_id, GPU_NO_SLOT, &(struct rect){0});
 		return VIRTIO_GPU_RESP_OK_NODATA;
 	}
-	slot = gpu_find(g, c->resource_id);
-	if (slot == GPU_NO_SLOT) {
-		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	answer = slot_to_show(g, c->resource_id, &rect, &slot);
+	if (answer != VIRTIO_GPU_RESP_OK_NODATA) {
+		return answer;
 	}
 	if (rect.width == 0 || rect.height == 0 ||
 		!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
 	show(g, c->scanout_id, slot, &rect);
+	if (g->three) {
+		g->three->stale[c->scanout_id] = true;
+	}
+	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+static uint32_t flush_3d(struct gpu *g, uint32_t id, const struct rect *rect)
+{
+	uint32_t slot, answer = gpu_resource_usable(g->three, id, &slot);
+	const struct virgl_resource *v;
+
+	if (answer != VIRTIO_GPU_RESP_OK_NODATA) {
+		return answer;
+	}
+	v = &g->three->resources[slot].virgl;
+	if (!rect_within(rect, v->width, v->height)) {
+		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+	}
+	gpu_flush_3d(g, slot, rect);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
@@ -135,6 +189,9 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 	const struct rect rect = rect_of(&q->command.flush.r);
 	uint32_t slot = gpu_find(g, q->command.flush.resource_id);
 
+	if (find_3d(g, q->command.flush.resource_id) != GPU_NO_3D) {
+		return flush_3d(g, q->command.flush.resource_id, &rect);
+	}
 	if (slot == GPU_NO_SLOT) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
@@ -188,6 +245,7 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 	}
 	r = &g->resources[slot];
 	if (!r->backed) {
+		/* Nor has the image of a 3D one any. */
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
 	if (!rect_within(&rect, r->width, r->height) || !resource_has(r, &rect, c->offset)) {
@@ -198,7 +256,7 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 }
 
 /* Reads n entries from behind the command. */
-static bool read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n)
+bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n)
 {
 	static_assert(sizeof(struct virtio_gpu_mem_entry) == sizeof(struct backing_entry),
 		"one is read in the place of the other");
@@ -217,10 +275,13 @@ static bool read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n)
 uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_resource_attach_backing *c = &q->command.attach;
-	uint32_t slot = gpu_find(g, c->resource_id);
+	uint32_t slot = gpu_find(g, c->resource_id), slot_3d = find_3d(g, c->resource_id);
 	struct resource *r;
 	int err;
 
+	if (slot_3d != GPU_NO_3D) {
+		return gpu_attach_3d(g, slot_3d, q);
+	}
 	if (slot == GPU_NO_SLOT) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
@@ -228,7 +289,7 @@ uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
 	if (r->backed) {
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
-	if (c->nr_entries > GPU_ENTRIES_MAX || !read_entries(g, q, c->nr_entries)) {
+	if (c->nr_entries > GPU_ENTRIES_MAX || !gpu_read_entries(g, q, c->nr_entries)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
 	err = resource_attach(r, &g->budget, g->memory, g->entries, c->nr_entries);
@@ -245,7 +306,11 @@ uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
 uint32_t handle_detach(struct gpu *g, const struct gpu_request *q)
 {
 	uint32_t slot = gpu_find(g, q->command.detach.resource_id);
+	uint32_t slot_3d = find_3d(g, q->command.detach.resource_id);
 
+	if (slot_3d != GPU_NO_3D) {
+		return gpu_detach_3d(g, slot_3d);
+	}
 	if (slot == GPU_NO_SLOT) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
@@ -264,7 +329,7 @@ uint32_t handle_uuid(struct gpu *g, const struct gpu_request *q)
 	uint32_t id = q->command.assign_uuid.resource_id;
 	uint8_t *uuid = q->answer->uuid.uuid;
 
-	if (gpu_find(g, id) == GPU_NO_SLOT) {
+	if (!gpu_id_used(g, id)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
 	q->answer->uuid = (struct virtio_gpu_resp_resource_uuid){0};

@@ -16,6 +16,8 @@
 #define VIRTIO_F_EVENT_IDX     (UINT64_C(1) << 29)
 #define VIRTIO_F_GPU_EDID      (UINT64_C(1) << VIRTIO_GPU_F_EDID)
 #define VIRTIO_F_GPU_UUID      (UINT64_C(1) << VIRTIO_GPU_F_RESOURCE_UUID)
+#define VIRTIO_F_GPU_VIRGL     (UINT64_C(1) << VIRTIO_GPU_F_VIRGL)
+#define VIRTIO_F_GPU_CONTEXT   (UINT64_C(1) << VIRTIO_GPU_F_CONTEXT_INIT)
 #define FEATURES                                                                                \
 	(VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_GPU_EDID | \
 		VIRTIO_F_GPU_UUID | VHOST_USER_F_PROTOCOL_FEATURES)
@@ -26,15 +28,23 @@
 		UINT64_C(1) << VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS)
 
 #define REFUSALS_LOGGED 10
+/* virgl and virgl2; what a renderer says of a third is not passed on. */
+#define CAPSETS 2
+
+static uint64_t features_of(const struct front *f)
+{
+	return FEATURES | (f->o->virgl ? VIRTIO_F_GPU_VIRGL | VIRTIO_F_GPU_CONTEXT : 0);
+}
 
 /* QEMU 7.2 acknowledges VIRTIO_F_RING_RESET although it was not offered: what was not is not heard.
  */
 static enum front_done set_features(struct front *f, uint64_t features)
 {
-	if (f->features != (features & FEATURES)) {
+	features &= features_of(f);
+	if (f->features != features) {
 		f->vrings[FRONT_QUEUE_CONTROL].anew = true;
 	}
-	f->features = features & FEATURES;
+	f->features = features;
 	return FRONT_DONE;
 }
 
@@ -51,7 +61,8 @@ static enum front_done set_protocol_features(struct front *f, uint64_t features,
 /* virtio 1.2, 5.7.4. num_scanouts is the VMM's own business; QEMU puts its max_outputs there. */
 static enum front_done get_config(struct front *f, const struct vhost_user_msg *m)
 {
-	const struct virtio_gpu_config config = {.num_scanouts = htole32(DISPLAY_SCANOUTS)};
+	const struct virtio_gpu_config config = {.num_scanouts = htole32(DISPLAY_SCANOUTS),
+		.num_capsets = htole32(f->o->virgl ? CAPSETS : 0)};
 	struct vhost_user_config out = m->config;
 
 	/* QEMU asks when the guest does. */
@@ -256,7 +267,7 @@ enum front_done front_dispatch(struct front *f, const struct vhost_user_msg *m, 
 	}
 	switch (m->header.request) {
 	case VHOST_USER_GET_FEATURES:
-		front_reply_number(f, &m->header, FEATURES);
+		front_reply_number(f, &m->header, features_of(f));
 		return FRONT_ANSWERED;
 	case VHOST_USER_SET_FEATURES:
 		return set_features(f, m->number);

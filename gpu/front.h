@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -13,6 +14,7 @@ struct front_options {
 	int vhost_fd;     /* taken; connected to the VMM */
 	const char *name; /* for the log */
 	uint32_t stages;  /* enum sandbox_stage bits */
+	bool virgl;       /* its renderers draw in 3D */
 };
 
 /* Closes the sandbox and serves until the VMM goes away. Returns the exit code: 0, or FRONT_EXIT_*.

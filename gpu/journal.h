@@ -18,6 +18,8 @@
  *   decide     heads[h].written, then done = order
  *   wait       or: state = WAITING, and nothing was done; TAKEN again when it is answered
  *   pause      or: state = PAUSED, while younger ones are done; what it changed so far is not here
+ *   fence      or, when it is done: state = FENCED; its answer is with the guest, and it is given
+ *              back when what it left in the renderer is done, or when that renderer is gone
  *   give back  used ring entry; heads[h].used_at, then state = ADDED
  *   publish    publishing = index; the guest's index; heads[…].order = 0; published = index
  *
@@ -31,10 +33,12 @@
 
 #include "base/cleanup.h"
 
-#define JOURNAL_VERSION      1
+#define JOURNAL_VERSION      2
 #define JOURNAL_QUEUES       2 /* control, cursor */
 #define JOURNAL_HEADS        1024
 #define JOURNAL_RESOURCES    1024
+#define JOURNAL_CONTEXTS     256
+#define JOURNAL_RESOURCES_3D 32768
 #define JOURNAL_ENTRIES      (1U << 18) /* 1 GiB of backing in pages of 4 KiB */
 #define JOURNAL_SCANOUTS     16
 #define JOURNAL_DAMAGES      256 /* a power of 2 */
@@ -46,6 +50,7 @@ enum journal_head_state {
 	JOURNAL_WAITING = 1, /* not executed, while later ones may be */
 	JOURNAL_ADDED = 2,   /* in the used ring at used_at; the guest may see it or not yet */
 	JOURNAL_PAUSED = 3,  /* half executed, while one of the cursor queue is */
+	JOURNAL_FENCED = 4,  /* executed, and waits for a fence */
 };
 
 struct journal_head {
@@ -81,6 +86,16 @@ struct journal_resource {
 	uint32_t n_entries;
 };
 static_assert(sizeof(struct journal_resource) == 56, "shared layout");
+
+/* A context or a 3D resource: there if created is done and removed is not. What it was is lost with
+ * its renderer; that it was is not, so that a guest gets honest errors. */
+struct journal_thing {
+	uint64_t created;
+	uint64_t removed;
+	uint32_t id;
+	uint32_t pad;
+};
+static_assert(sizeof(struct journal_thing) == 24, "shared layout");
 
 struct journal_entry {
 	uint64_t guest;
@@ -136,6 +151,10 @@ struct journal {
 	struct journal_queue queues[JOURNAL_QUEUES];
 	struct journal_scanout scanouts[JOURNAL_SCANOUTS];
 	struct journal_resource resources[JOURNAL_RESOURCES];
+	struct journal_thing contexts[JOURNAL_CONTEXTS]; /* by slot, less 1 */
+	struct journal_thing resources_3d[JOURNAL_RESOURCES_3D];
+	uint32_t opened_3d; /* how many of these were ever used */
+	uint32_t pad;
 	struct journal_entry entries[JOURNAL_ENTRIES];
 };
 

@@ -154,6 +154,20 @@ bool memory_from_user(const struct memory *m, uint64_t user, uint64_t *guest_out
 	return false;
 }
 
+bool memory_to_guest(const struct memory *m, const void *at, uint64_t *guest_out)
+{
+	for (size_t i = 0; i < m->n; i++) {
+		const struct memory_mapping *mapping = &m->mappings[i];
+		uintptr_t from = (uintptr_t)mapping->base;
+
+		if ((uintptr_t)at >= from && (uintptr_t)at - from < mapping->region.size) {
+			*guest_out = mapping->region.guest + ((uintptr_t)at - from);
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Shared, so that it does not count as this process's data. */
 static bool put_zeroes(const struct memory_mapping *mapping)
 {

@@ -52,6 +52,9 @@ uint8_t *memory_whole(struct memory *m, uint64_t guest, uint64_t len);
 /* The guest's address of one of the VMM's. false if it is in no region. */
 bool memory_from_user(const struct memory *m, uint64_t user, uint64_t *guest_out) _must_check_;
 
+/* The guest's address of a byte that memory_piece found. false: it is in no region. */
+bool memory_to_guest(const struct memory *m, const void *at, uint64_t *guest_out) _must_check_;
+
 /* From now on a fault inside m because its file was truncated doesn't end the process: the whole
  * region then reads as zeroes and is never found again. One memory per process; NULL takes the
  * handler back. 0 or -errno. */

@@ -208,7 +208,7 @@ static int take(int option, const char *value, struct options *o)
 		o->render_node = o->vtest.render_node = value;
 		return -1;
 	case OPT_VIRGL:
-		o->virgl = true;
+		o->renderer.virgl = o->front.virgl = o->standalone.virgl = true;
 		return -1;
 	case OPT_CAPABILITIES:
 		o->print_capabilities = true;
@@ -246,7 +246,7 @@ static int check(const struct options *o)
 	if ((o->standalone.vhost_fd >= 0) == (o->socket_path != NULL)) {
 		return misuse("give the VMM's side with --fd or --socket-path");
 	}
-	if (o->virgl || o->render_node) {
+	if (o->standalone.virgl || o->render_node) {
 		return misuse("it draws in 2D only: without --virgl and --render-node, please");
 	}
 	return -1;

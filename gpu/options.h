@@ -29,7 +29,6 @@ struct options {
 	/* Stand-alone */
 	const char *socket_path; // may be NULL
 	bool print_capabilities;
-	bool virgl;
 	const char *render_node; // may be NULL
 };
 

@@ -60,7 +60,7 @@ static uint16_t settle(struct queue *q, uint16_t used)
 		if (h->order == 0) {
 			continue;
 		}
-		if (i >= q->ring.setup.size || h->state > JOURNAL_PAUSED ||
+		if (i >= q->ring.setup.size || h->state > JOURNAL_FENCED ||
 			(h->state == JOURNAL_ADDED && (uint16_t)(h->used_at - published) < seen)) {
 			record_published(q->record, q->index, published, &i, 1);
 		} else {
@@ -81,7 +81,8 @@ static void give_executed(struct queue *q)
 		const struct journal_head *h = &j->heads[n];
 		uint16_t i = (uint16_t)n;
 
-		if (h->order != 0 && (h->state == JOURNAL_ADDED ||
+		/* What waits for a fence of a renderer that is gone waits for nothing. */
+		if (h->order != 0 && (h->state == JOURNAL_ADDED || h->state == JOURNAL_FENCED ||
 					     (h->state == JOURNAL_TAKEN &&
 						     h->order <= q->record->journal->done))) {
 			q->added[q->n_added++] = i;
@@ -199,6 +200,11 @@ void queue_give(struct queue *q, uint16_t head, uint32_t written)
 	q->added[q->n_added++] = head;
 	record_added(q->record, q->index, head, q->ring.next_used);
 	vring_add(&q->ring, head, written);
+}
+
+void queue_fence(struct queue *q, uint16_t head, uint32_t written)
+{
+	record_fenced(q->record, q->index, head, written);
 }
 
 void queue_publish(struct queue *q)

@@ -51,6 +51,8 @@ uint16_t queue_stop(struct queue *q);
 bool queue_next(struct queue *q, uint16_t *head_out) _must_check_;
 /* Gives a head back that was executed. */
 void queue_give(struct queue *q, uint16_t head, uint32_t written);
+/* It was executed and waits for a fence: queue_give comes later. */
+void queue_fence(struct queue *q, uint16_t head, uint32_t written);
 /* Shows the guest what was given back, and notifies it if it wants. */
 void queue_publish(struct queue *q);
 /* As vring_listen. */

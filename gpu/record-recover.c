@@ -17,6 +17,8 @@
 #include "gpu/virtio-gpu.h"
 
 static_assert(JOURNAL_RESOURCES == GPU_RESOURCES_MAX, "slots are the same here and there");
+static_assert(JOURNAL_CONTEXTS == GPU_CONTEXTS_MAX, "and contexts");
+static_assert(JOURNAL_RESOURCES_3D == GPU_RESOURCES_3D_MAX, "and 3D resources");
 static_assert(JOURNAL_SCANOUTS == GPU_SCANOUTS_MAX, "and scanouts");
 
 /* More than can be counted up to: nobody got there by counting. */
@@ -34,6 +36,20 @@ static void undo(uint64_t *order, uint64_t done)
 	}
 }
 
+static void undo_thing(struct journal_thing *t, uint64_t done)
+{
+	undo(&t->created, done);
+	undo(&t->removed, done);
+}
+
+/* How many 3D resources there can be. */
+static uint32_t opened_3d(const struct journal *j)
+{
+	uint32_t n = __atomic_load_n(&j->opened_3d, __ATOMIC_ACQUIRE);
+
+	return MIN(n, (uint32_t)JOURNAL_RESOURCES_3D);
+}
+
 /* Takes out all that carries an order which is not done. */
 static void scrub(struct journal *j, uint64_t done)
 {
@@ -44,6 +60,12 @@ static void scrub(struct journal *j, uint64_t done)
 		undo(&res->removed, done);
 		undo(&res->attached, done);
 		undo(&res->detached, done);
+	}
+	for (uint32_t i = 0; i < JOURNAL_CONTEXTS; i++) {
+		undo_thing(&j->contexts[i], done);
+	}
+	for (uint32_t i = 0, n = opened_3d(j); i < n; i++) {
+		undo_thing(&j->resources_3d[i], done);
 	}
 	for (uint32_t i = 0; i < JOURNAL_SCANOUTS; i++) {
 		undo(&j->scanouts[i].versions[0].order, done);
@@ -133,6 +155,36 @@ static bool recover_resource(struct record *r, struct gpu *g, uint32_t slot)
 	return false;
 }
 
+/* lose is told its slot and id, if it was there. Whether that could be. */
+static bool recover_thing(struct gpu *g, struct journal_thing *from, uint32_t slot,
+	bool (*lose)(struct gpu *g, uint32_t slot, uint32_t id))
+{
+	struct journal_thing t;
+
+	memcpy(&t, from, sizeof(t));
+	__asm__ volatile("" ::"r"(&t) : "memory");
+	if (t.created != 0 && t.removed == 0 && lose(g, slot, t.id)) {
+		return true;
+	}
+	__atomic_store_n(&from->created, 0, __ATOMIC_RELEASE);
+	return t.created == 0 || t.removed != 0;
+}
+
+/* How many can't be. */
+static uint32_t recover_3d(struct record *r, struct gpu *g)
+{
+	struct journal *j = r->journal;
+	uint32_t dropped = 0;
+
+	for (uint32_t i = 0; i < JOURNAL_CONTEXTS; i++) {
+		dropped += !recover_thing(g, &j->contexts[i], i + 1, gpu_lose_context);
+	}
+	for (uint32_t i = 0, n = opened_3d(j); i < n; i++) {
+		dropped += !recover_thing(g, &j->resources_3d[i], i + 1, gpu_lose_resource);
+	}
+	return dropped;
+}
+
 static bool recover_scanout(struct record *r, struct gpu *g, uint32_t scanout)
 {
 	struct journal_scanout s;
@@ -144,6 +196,10 @@ static bool recover_scanout(struct record *r, struct gpu *g, uint32_t scanout)
 	__asm__ volatile("" ::"r"(&s) : "memory");
 	i = s.versions[1].order > s.versions[0].order;
 	if (s.versions[i].order == 0 || s.versions[i].resource_id == 0) {
+		return true;
+	}
+	if (gpu_is_lost(g, s.versions[i].resource_id)) {
+		/* The front goes on with the last picture that it had. */
 		return true;
 	}
 	slot = gpu_find(g, s.versions[i].resource_id);
@@ -202,6 +258,7 @@ bool record_recover(struct record *r, struct journal *journal, struct gpu *g)
 	for (uint32_t i = 0; i < JOURNAL_RESOURCES; i++) {
 		dropped += !recover_resource(r, g, i);
 	}
+	dropped += recover_3d(r, g);
 	for (uint32_t i = 0; i < g->n_scanouts; i++) {
 		dropped += !recover_scanout(r, g, i);
 		recover_cursor(r, g, i);

@@ -42,6 +42,12 @@ void record_reset(struct record *r)
 	r->n_extents = 0;
 	memset(r->journal->scanouts, 0, sizeof(r->journal->scanouts));
 	memset(r->journal->resources, 0, sizeof(r->journal->resources));
+	memset(r->journal->contexts, 0, sizeof(r->journal->contexts));
+	/* Pages that were never written to stay so. */
+	memset(r->journal->resources_3d, 0,
+		MIN(r->journal->opened_3d, (uint32_t)JOURNAL_RESOURCES_3D) *
+			sizeof(r->journal->resources_3d[0]));
+	r->journal->opened_3d = 0;
 }
 
 static struct journal_head *head_of(struct record *r, uint32_t queue, uint16_t head)
@@ -84,6 +90,12 @@ void record_wait(struct record *r, uint32_t queue, uint16_t head)
 void record_pause(struct record *r, uint32_t queue, uint16_t head)
 {
 	put16(&head_of(r, queue, head)->state, JOURNAL_PAUSED);
+}
+
+void record_fenced(struct record *r, uint32_t queue, uint16_t head, uint32_t written)
+{
+	record_done(r, queue, head, written);
+	put16(&head_of(r, queue, head)->state, JOURNAL_FENCED);
 }
 
 void record_added(struct record *r, uint32_t queue, uint16_t head, uint16_t used_at)
@@ -228,6 +240,33 @@ const struct backing_entry *record_entries(const struct record *r, uint32_t slot
 
 	*n_out = j->n_entries;
 	return (const struct backing_entry *)(const void *)&r->journal->entries[j->first_entry];
+}
+
+static void record_thing(struct record *r, struct journal_thing *t, uint32_t id)
+{
+	if (id == 0) {
+		put64(&t->removed, r->order);
+		return;
+	}
+	put64(&t->created, 0);
+	t->removed = 0;
+	t->id = id;
+	put64(&t->created, r->order);
+}
+
+void record_context(struct record *r, uint32_t slot, uint32_t id)
+{
+	assert(slot > 0 && slot <= JOURNAL_CONTEXTS);
+	record_thing(r, &r->journal->contexts[slot - 1], id);
+}
+
+void record_resource_3d(struct record *r, uint32_t slot, uint32_t id)
+{
+	assert(slot > 0 && slot <= JOURNAL_RESOURCES_3D);
+	if (r->journal->opened_3d < slot) {
+		__atomic_store_n(&r->journal->opened_3d, slot, __ATOMIC_RELEASE);
+	}
+	record_thing(r, &r->journal->resources_3d[slot - 1], id);
 }
 
 void record_scanout(

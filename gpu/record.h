@@ -47,6 +47,8 @@ void record_done(struct record *r, uint32_t queue, uint16_t head, uint32_t writt
 void record_wait(struct record *r, uint32_t queue, uint16_t head);
 /* It goes on later, with record_resume; until then others are executed. */
 void record_pause(struct record *r, uint32_t queue, uint16_t head);
+/* It is executed and done, and waits for a fence; what was executed before it is done too. */
+void record_fenced(struct record *r, uint32_t queue, uint16_t head, uint32_t written);
 void record_added(struct record *r, uint32_t queue, uint16_t head, uint16_t used_at);
 /* Around showing the guest the used index; heads are those that it shows. */
 void record_publishing(struct record *r, uint32_t queue, uint16_t index);
@@ -66,6 +68,9 @@ int record_backed(struct record *r, uint32_t slot, const struct backing_entry *e
 void record_unbacked(struct record *r, uint32_t slot);
 /* It is not backed any more, at once: whatever command is being executed. */
 void record_drop_backing(struct record *r, uint32_t slot);
+/* A context or 3D resource was made, or (id 0) is gone. Slots begin at 1. */
+void record_context(struct record *r, uint32_t slot, uint32_t id);
+void record_resource_3d(struct record *r, uint32_t slot, uint32_t id);
 /* resource_id 0: the scanout is off. */
 void record_scanout(
 	struct record *r, uint32_t scanout, uint32_t resource_id, const struct rect *rect);
@@ -74,7 +79,8 @@ void record_scanout(
 const struct backing_entry *record_entries(const struct record *r, uint32_t slot, uint32_t *n_out);
 
 /* Reads what another renderer left: whatever was not done is taken back, and g (empty) gets its
- * resources with their pixels, its scanouts and its cursors. What can't be is dropped, with one
+ * resources with their pixels, its scanouts and its cursors; its contexts and 3D resources are
+ * lost, and g remembers their ids. What can't be is dropped, with one
  * line. Returns false if the journal is nonsense altogether; it is emptied then, and that is the
  * caller's to say. */
 bool record_recover(struct record *r, struct journal *journal, struct gpu *g);

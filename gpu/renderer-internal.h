@@ -13,6 +13,9 @@
 #include "gpu/virtio-gpu.h"
 #include "gpu/vring.h"
 
+/* What the epoll set tells: a queue's kick, or one of these. */
+enum { EVENT_LINK = LINK_QUEUES, EVENT_FENCES };
+
 enum { QUEUE_CONTROL, QUEUE_CURSOR };
 
 /* What has to be told to the front and was not taken by the link yet. Each is the newest state, so
@@ -50,9 +53,11 @@ struct renderer {
 	bool bell_due;           /* the front sleeps and has something to take */
 	struct journal *journal; // may be NULL: before SETUP
 	struct record record;
-	struct gpu *gpu; // may be NULL: before SETUP
-	bool recover;    /* the journal is to be read when there is memory */
-	bool busy;       /* the rings have more */
+	struct gpu *gpu;               // may be NULL: before SETUP
+	const struct virgl_ops *virgl; // may be NULL: 2D only
+	bool fences_by_clock;          /* it has no poll_fd */
+	bool recover;                  /* the journal is to be read when there is memory */
+	bool busy;                     /* the rings have more */
 	/* The table that holds, and one that is being told. */
 	struct memory memories[2];
 	int memory; /* which one holds */
@@ -82,6 +87,14 @@ void renderer_pause(struct renderer *r);
 /* Executes again what another renderer did not get done, or (up_to) what waits for modes. */
 void renderer_resume(struct renderer *r, uint32_t queue, uint64_t waiting_up_to);
 void renderer_ask_modes(struct renderer *r);
+/* The renderer has something to tell: gives back what waited for fences that are reached. The guest
+ * sees it with what is executed next. */
+void renderer_take_fences(struct renderer *r);
+/* Waits for all fences, but not for long. */
+void renderer_drain_fences(struct renderer *r);
+/* For virgl_options; userdata is the renderer. */
+void renderer_fence(void *userdata, uint32_t fence);
+void renderer_context_fence(void *userdata, uint32_t context, uint32_t ring, uint64_t fence);
 
 /* renderer-listener.c: what comes of commands. */
 extern const struct gpu_listener renderer_listener;

@@ -44,6 +44,8 @@ static int setup(struct renderer *r, const struct link_setup *m, int fds[])
 		.userdata = r,
 		.bytes_max = r->options->bytes_max,
 		.n_scanouts = m->n_scanouts,
+		.virgl = r->virgl,
+		.name = r->options->name,
 	};
 	int err = journal_map(fds[0], &r->journal);
 
@@ -94,9 +96,9 @@ static bool attach_again(struct renderer *r, uint32_t slot)
 }
 
 /* Backings are kept as the guest's addresses in the journal, and found again in the new table. */
-static void find_backings(struct renderer *r)
+static void find_backings(struct renderer *r, const struct memory *old)
 {
-	uint32_t lost = 0;
+	uint32_t lost = gpu_rebase_3d(r->gpu, old, r->gpu->memory);
 
 	for (uint32_t slot = 0; slot < GPU_RESOURCES_MAX; slot++) {
 		if (r->gpu->resources[slot].backed) {
@@ -138,7 +140,7 @@ static void commit_memory(struct renderer *r)
 		}
 	}
 	r->gpu->memory = now;
-	find_backings(r);
+	find_backings(r, old);
 	err = memory_guard(now);
 	memory_finish(old);
 	if (err < 0) {
@@ -243,6 +245,10 @@ static void handle_start(struct renderer *r, const union link_msg *m, int fds[])
 	q_fds.call = s->fds & LINK_HAS_CALL ? take_fd(&fds[n++]) : -1;
 	q_fds.err = s->fds & LINK_HAS_ERR ? take_fd(&fds[n++]) : -1;
 	unwatch_kick(r, s->queue);
+	if (s->queue == QUEUE_CONTROL) {
+		gpu_fences_forget(r->gpu);
+		gpu_negotiated(r->gpu, s->features);
+	}
 	r->out.broken[s->queue] = NULL;
 	queue_start(q, renderer_memory(r), &ring, s->run, &q_fds);
 	q->enabled = s->enabled;
@@ -289,6 +295,10 @@ static void handle_stop(struct renderer *r, const union link_msg *m, int fds[])
 
 	/* What waits for modes gets the last ones known: nothing may stay in flight. */
 	answer_waiting(r, UINT64_MAX);
+	if (queue == QUEUE_CONTROL) {
+		renderer_drain_fences(r);
+		queue_publish(&r->queues[queue]);
+	}
 	unwatch_kick(r, queue);
 	r->out.stopped_at[queue] = queue_stop(&r->queues[queue]);
 	r->out.stopped[queue] = true;
@@ -379,7 +389,7 @@ void renderer_receive(struct renderer *r)
 /* Whether the link took it. */
 static bool post(struct renderer *r, const union link_msg *m, const int *fds, size_t n_fds)
 {
-	struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.u32 = LINK_QUEUES};
+	struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.u32 = EVENT_LINK};
 	int err = link_send(r->link, m, fds, n_fds);
 
 	if (err == 0) {

@@ -56,6 +56,21 @@ static void on_unbacked(void *userdata, uint32_t slot)
 	record_unbacked(&r->record, slot);
 }
 
+static void on_context(void *userdata, uint32_t slot, uint32_t id)
+{
+	record_context(&((struct renderer *)userdata)->record, slot, id);
+}
+
+static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)
+{
+	record_resource_3d(&((struct renderer *)userdata)->record, slot, id);
+}
+
+static void on_image_gone(void *userdata, uint32_t slot)
+{
+	forget_image(userdata, slot);
+}
+
 static void on_scanout(void *userdata, uint32_t scanout)
 {
 	struct renderer *r = userdata;
@@ -108,6 +123,9 @@ const struct gpu_listener renderer_listener = {
 	.resource = on_resource,
 	.backed = on_backed,
 	.unbacked = on_unbacked,
+	.context = on_context,
+	.resource_3d = on_resource_3d,
+	.image_gone = on_image_gone,
 	.scanout = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,

@@ -5,6 +5,9 @@
  * when its ring is empty or when much was copied since; after a bounded amount of work the link
  * gets its turn.
  */
+#include <poll.h>
+
+#include "base/clock.h"
 #include "base/log.h"
 #include "gpu/renderer-internal.h"
 
@@ -12,6 +15,9 @@
 #define TURN_BYTES    (16 << 20)
 /* As long as this takes to copy, a guest is not kept waiting for what is done. */
 #define BATCH_BYTES (256 << 10)
+/* How long a ring that is stopped waits for what it has in the renderer: shorter than a front takes
+ * a renderer for one that hangs. */
+#define DRAIN_MS 500
 
 static void count(struct renderer *r, uint32_t queue)
 {
@@ -35,12 +41,72 @@ static void execute(struct renderer *r, struct queue *q, uint16_t head)
 	count(r, q->index);
 	if (q->index == QUEUE_CURSOR) {
 		gpu_cursor(r->gpu, chain, &written);
-	} else if (gpu_control(r->gpu, chain, &written) == GPU_WAITS) {
+		queue_give(q, head, written);
+		return;
+	}
+	switch (gpu_control(r->gpu, chain, &written)) {
+	case GPU_WAITS:
 		record_wait(&r->record, q->index, head);
 		r->modes_waited = true;
 		return;
+	case GPU_FENCED:
+		queue_fence(q, head, written);
+		return;
+	default:
+		queue_give(q, head, written);
 	}
-	queue_give(q, head, written);
+}
+
+void renderer_fence(void *userdata, uint32_t fence)
+{
+	struct renderer *r = userdata;
+
+	if (r->gpu) {
+		gpu_fence_reached(r->gpu, fence);
+	}
+}
+
+void renderer_context_fence(void *userdata, uint32_t context, uint32_t ring, uint64_t fence)
+{
+	struct renderer *r = userdata;
+
+	if (r->gpu) {
+		gpu_context_fence_reached(r->gpu, context, ring, fence);
+	}
+}
+
+static void give_fenced(struct renderer *r)
+{
+	uint32_t written;
+	uint16_t head;
+
+	while (gpu_take_fenced(r->gpu, &head, &written)) {
+		queue_give(&r->queues[QUEUE_CONTROL], head, written);
+	}
+}
+
+void renderer_take_fences(struct renderer *r)
+{
+	r->virgl->poll();
+	if (r->gpu) {
+		give_fenced(r);
+	}
+}
+
+void renderer_drain_fences(struct renderer *r)
+{
+	int64_t end = now_ms() + DRAIN_MS, left = DRAIN_MS;
+
+	while (gpu_fences_out(r->gpu) > 0 && left > 0) {
+		struct pollfd p = {.fd = r->virgl->poll_fd(), .events = POLLIN};
+
+		_unused_ int n = poll(&p, 1, p.fd < 0 ? 1 : (int)left);
+		r->virgl->poll();
+		give_fenced(r);
+		left = end - now_ms();
+	}
+	gpu_fences_end(r->gpu);
+	give_fenced(r);
 }
 
 static void tell_breakage(struct renderer *r, struct queue *q)
@@ -98,9 +164,12 @@ void renderer_pause(struct renderer *r)
 	record_resume(&r->record, order);
 }
 
-/* The front knows of a scanout before the guest knows that it has been set. */
+/* What was flushed is read back before the guest can draw into it again, and the front knows of a
+ * scanout before
+ * the guest knows that it has been set. */
 static void show_control(struct renderer *r)
 {
+	gpu_settle(r->gpu);
 	if (r->out.scanouts) {
 		renderer_send(r);
 	}

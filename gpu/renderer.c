@@ -19,6 +19,9 @@
 #include "base/sandbox.h"
 #include "gpu/renderer-internal.h"
 
+/* How often fences are looked at where nothing tells of them. */
+#define FENCE_CLOCK_MS 1
+
 static int enter_sandbox(const struct renderer_options *o)
 {
 	char name[96];
@@ -30,9 +33,19 @@ static int enter_sandbox(const struct renderer_options *o)
 static int watch_link(struct renderer *r, int operation)
 {
 	struct epoll_event e = {
-		.events = EPOLLIN | (r->link_blocked ? EPOLLOUT : 0), .data.u32 = LINK_QUEUES};
+		.events = EPOLLIN | (r->link_blocked ? EPOLLOUT : 0), .data.u32 = EVENT_LINK};
 
 	return epoll_ctl(r->epoll, operation, r->link, &e) < 0 ? -errno : 0;
+}
+
+/* Level-triggered: poll() takes what it tells of. */
+static int watch_fences(struct renderer *r)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u32 = EVENT_FENCES};
+	int fd = r->virgl->poll_fd();
+
+	r->fences_by_clock = fd < 0;
+	return fd >= 0 && epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
 /* All that needs a call that the lock forbids. */
@@ -49,6 +62,9 @@ static int set_up(struct renderer *r)
 		return err;
 	}
 	err = watch_link(r, EPOLL_CTL_ADD);
+	if (err == 0 && r->virgl) {
+		err = watch_fences(r);
+	}
 	if (err < 0) {
 		return err;
 	}
@@ -77,23 +93,40 @@ static void handle_link(struct renderer *r, uint32_t events)
 	}
 }
 
+/* Fences are out, and nothing will tell of them. */
+static bool fences_by_clock(const struct renderer *r)
+{
+	return r->fences_by_clock && r->gpu && gpu_fences_out(r->gpu) > 0;
+}
+
+/* How long there is nothing to do unless something happens: ms, -1 for good. */
+static int patience(const struct renderer *r)
+{
+	return r->busy ? 0 : fences_by_clock(r) ? FENCE_CLOCK_MS : -1;
+}
+
 static int loop(struct renderer *r)
 {
 	while (!r->link_lost) {
-		struct epoll_event events[LINK_QUEUES + 1];
-		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), r->busy ? 0 : -1);
+		struct epoll_event events[LINK_QUEUES + 2];
+		bool fences = false;
+		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), patience(r));
 
 		if (n < 0 && errno != EINTR) {
 			return -errno;
 		}
 		/* A kick says nothing but that the rings are to be looked at. */
 		for (int i = 0; i < n; i++) {
-			if (events[i].data.u32 == LINK_QUEUES) {
+			if (events[i].data.u32 == EVENT_LINK) {
 				handle_link(r, events[i].events);
 			}
+			fences = fences || events[i].data.u32 == EVENT_FENCES;
 		}
 		if (r->journal) {
 			journal_beat(r->journal);
+		}
+		if (r->virgl && (fences || fences_by_clock(r))) {
+			renderer_take_fences(r);
 		}
 		r->busy = renderer_run_rings(r);
 		renderer_send(r);

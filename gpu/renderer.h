@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct renderer_options {
@@ -10,6 +11,7 @@ struct renderer_options {
 	uint64_t bytes_max; /* of images and what describes their backing */
 	uint32_t stages;    /* of the sandbox */
 	const char *name;   /* of the VM, for the log */
+	bool virgl;         /* 3D, too */
 };
 
 enum {

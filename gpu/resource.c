@@ -68,21 +68,6 @@ bool resource_format_known(uint32_t format)
 	return layout_of(format) != NULL;
 }
 
-static bool charge(struct budget *b, uint64_t bytes)
-{
-	if (bytes > b->limit - MIN(b->used, b->limit)) {
-		return false;
-	}
-	b->used += bytes;
-	return true;
-}
-
-static void give_back(struct budget *b, uint64_t bytes)
-{
-	assert(bytes <= b->used);
-	b->used -= bytes;
-}
-
 int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32_t format,
 	uint32_t width, uint32_t height)
 {
@@ -94,13 +79,13 @@ int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32
 		width > RESOURCE_SIDE_MAX || height > RESOURCE_SIDE_MAX) {
 		return -EINVAL;
 	}
-	if (!charge(budget, size)) {
+	if (!budget_charge(budget, size)) {
 		return -ENOMEM;
 	}
 	/* Sealed: who maps it can trust its size. */
 	err = fd_create_sealed("devbroker-image", size, &fd, &pixels);
 	if (err < 0) {
-		give_back(budget, size);
+		budget_give_back(budget, size);
 		return err;
 	}
 	*r = (struct resource){
@@ -123,7 +108,7 @@ void resource_finish(struct resource *r, struct budget *budget)
 	resource_detach(r, budget);
 	munmap(r->pixels, r->size);
 	safe_close(r->image_fd);
-	give_back(budget, r->size);
+	budget_give_back(budget, r->size);
 	*r = (struct resource){.image_fd = -1};
 }
 
@@ -182,7 +167,7 @@ int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 	int err = 0;
 
 	assert(!r->backed);
-	if (!charge(budget, cost)) {
+	if (!budget_charge(budget, cost)) {
 		return -ENOMEM;
 	}
 	spans = calloc(MAX(room, 1U), sizeof(*spans));
@@ -192,11 +177,11 @@ int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 	for (uint32_t i = 0; err == 0 && i < n; i++) {
 		err = add_entry(m, &entries[i], spans, &n_spans, &bytes);
 	}
-	give_back(budget, cost);
+	budget_give_back(budget, cost);
 	if (err < 0) {
 		return err;
 	}
-	_unused_ bool charged = charge(budget, (uint64_t)n_spans * sizeof(*spans));
+	_unused_ bool charged = budget_charge(budget, (uint64_t)n_spans * sizeof(*spans));
 	assert(charged);
 	r->backed = true;
 	r->spans = steal_ptr(spans);
@@ -208,7 +193,7 @@ int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 void resource_detach(struct resource *r, struct budget *budget)
 {
 	if (r->backed) {
-		give_back(budget, (uint64_t)r->n_spans * sizeof(*r->spans));
+		budget_give_back(budget, (uint64_t)r->n_spans * sizeof(*r->spans));
 		free(r->spans);
 		r->spans = NULL;
 		r->n_spans = 0;
@@ -229,6 +214,22 @@ static void copy_pixels(
 		to[i + 1] = from[i + l->green];
 		to[i + 2] = from[i + l->red];
 		to[i + 3] = from[i + l->alpha];
+	}
+}
+
+void resource_turn(struct resource *r, const struct rect *box)
+{
+	const struct layout *l = layout_of(r->format);
+
+	for (uint32_t y = box->y; l->blue != 0 && y < box->y + box->height; y++) {
+		uint8_t *p = r->pixels + ((uint64_t)y * r->width + box->x) * RESOURCE_PIXEL_BYTES;
+
+		for (uint32_t x = 0; x < box->width; x++, p += RESOURCE_PIXEL_BYTES) {
+			uint8_t pixel[RESOURCE_PIXEL_BYTES];
+
+			memcpy(pixel, p, sizeof(pixel));
+			copy_pixels(l, p, pixel, sizeof(pixel));
+		}
 	}
 }
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "gpu/budget.h"
 
 struct memory;
 
@@ -55,13 +56,9 @@ struct resource {
 	uint64_t backing_bytes;
 };
 
-/* Bytes of images, and of what describes their backing. */
-struct budget {
-	uint64_t limit;
-	uint64_t used;
-};
-
 bool resource_format_known(uint32_t format);
+/* Turns a box of pixels that were put into the image as the format has them into what it holds. */
+void resource_turn(struct resource *r, const struct rect *box);
 
 /* Makes the image, all zero. 0; -EINVAL for an unknown format, no pixels or a side above
  * RESOURCE_SIDE_MAX; -ENOMEM when it is over the budget or there is no memory; -errno otherwise. */

@@ -85,11 +85,22 @@ static int reap(struct child *c)
 	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }
 
+/* What front and renderer are both told, if it is to be said. */
+static void add_common(const struct standalone *s, const char *argv[], size_t *n, const char *level)
+{
+	if (s->o->log_level) {
+		argv[(*n)++] = level;
+	}
+	if (s->o->virgl) {
+		argv[(*n)++] = "--virgl";
+	}
+}
+
 static int start_renderer(struct standalone *s)
 {
 	char sandbox[96], name[96], memory[48], level[32];
-	const char *argv[] = {"devbroker-gpu", "--renderer", "--link-fd=3", sandbox, name, memory,
-		s->o->log_level ? level : NULL, NULL};
+	const char *argv[9] = {"devbroker-gpu", "--renderer", "--link-fd=3", sandbox, name, memory};
+	size_t n = 6;
 	struct parent_msg m = {.type = PARENT_RENDERER};
 	int pair[2], r;
 
@@ -97,6 +108,7 @@ static int start_renderer(struct standalone *s)
 	snprintf(name, sizeof(name), "--name=%s", s->o->name);
 	snprintf(memory, sizeof(memory), "--max-memory=%llu", (unsigned long long)s->o->memory);
 	snprintf(level, sizeof(level), "--log-level=%s", s->o->log_level ? s->o->log_level : "");
+	add_common(s, argv, &n, level);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
@@ -116,8 +128,9 @@ static int start_renderer(struct standalone *s)
 static int start_front(struct standalone *s)
 {
 	char sandbox[96], name[96], level[32];
-	const char *argv[] = {"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4", sandbox,
-		name, s->o->log_level ? level : NULL, NULL};
+	const char *argv[9] = {
+		"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
+	size_t n = 6;
 	int pair[2], r;
 
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", s->o->sandbox);
@@ -127,6 +140,7 @@ static int start_front(struct standalone *s)
 		return -errno;
 	}
 	s->control = pair[0];
+	add_common(s, argv, &n, level);
 	r = start(s, argv, (const int[]){pair[1], s->o->vhost_fd}, 2, &s->front);
 	safe_close(pair[1]);
 	return r;

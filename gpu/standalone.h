@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/cleanup.h"
@@ -15,6 +16,7 @@ struct standalone_options {
 	const char *sandbox; /* as it was written */
 	const char *name;
 	const char *log_level; /* may be NULL */
+	bool virgl;            /* 3D, too */
 };
 
 /* Serves one VMM until it goes away. Returns the exit code. */

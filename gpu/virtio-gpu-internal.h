@@ -20,6 +20,19 @@ union gpu_command {
 	struct virtio_gpu_cmd_get_edid get_edid;
 	struct virtio_gpu_resource_assign_uuid assign_uuid;
 	struct virtio_gpu_update_cursor cursor;
+	struct virtio_gpu_get_capset_info get_capset_info;
+	struct virtio_gpu_get_capset get_capset;
+	struct virtio_gpu_ctx_create context_create;
+	struct virtio_gpu_ctx_resource context_resource;
+	struct virtio_gpu_resource_create_3d create_3d;
+	struct virtio_gpu_transfer_host_3d transfer_3d;
+	struct virtio_gpu_cmd_submit submit;
+};
+
+struct gpu_capset {
+	struct virtio_gpu_ctrl_hdr hdr;
+	uint8_t data[GPU_CAPSET_SIZE];
+	uint32_t size; /* of data; not sent */
 };
 
 union gpu_answer {
@@ -27,6 +40,8 @@ union gpu_answer {
 	struct virtio_gpu_resp_display_info display_info;
 	struct virtio_gpu_resp_edid edid;
 	struct virtio_gpu_resp_resource_uuid uuid;
+	struct virtio_gpu_resp_capset_info capset_info;
+	struct gpu_capset capset;
 };
 
 struct gpu_request {
@@ -49,6 +64,8 @@ uint32_t handle_uuid(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_update_cursor(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_move_cursor(struct gpu *g, const struct gpu_request *q);
 
+/* Reads n (up to GPU_ENTRIES_MAX) entries from behind an ATTACH_BACKING into gpu::entries. */
+bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n);
 /* A slot that is empty, or GPU_NO_SLOT. */
 uint32_t gpu_free_slot(const struct gpu *g);
 /* The slot of a resource is empty from now on. */

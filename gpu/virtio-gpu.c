@@ -5,17 +5,20 @@
  * answer's size follows from that. Which error is meant for what (virtio 1.2, 5.7.6.7): an id of 0,
  * one that is not there and one that is there already are invalid ids; numbers that can't be are
  * invalid parameters; what would be possible but is too much is out of memory; and what can't be
- * understood at all, a command that is too short, unknown or of 3D, is unspecified.
+ * understood at all, a command that is too short, unknown, or of 3D where there is none, is
+ * unspecified.
  */
 #include "gpu/virtio-gpu.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "gpu/virtio-gpu-3d.h"
 #include "gpu/virtio-gpu-internal.h"
 #include "gpu/vring.h"
 
@@ -104,6 +107,30 @@ static const struct command_type control_commands[] = {
 		handle_uuid, "RESOURCE_ASSIGN_UUID"},
 };
 
+/* Where there is a renderer for them; what comes most often comes first. */
+static const struct command_type commands_3d[] = {
+	{VIRTIO_GPU_CMD_SUBMIT_3D, sizeof(struct virtio_gpu_cmd_submit), handle_submit,
+		"SUBMIT_3D"},
+	{VIRTIO_GPU_CMD_TRANSFER_TO_HOST_3D, sizeof(struct virtio_gpu_transfer_host_3d),
+		handle_transfer_to_3d, "TRANSFER_TO_HOST_3D"},
+	{VIRTIO_GPU_CMD_TRANSFER_FROM_HOST_3D, sizeof(struct virtio_gpu_transfer_host_3d),
+		handle_transfer_from_3d, "TRANSFER_FROM_HOST_3D"},
+	{VIRTIO_GPU_CMD_RESOURCE_CREATE_3D, sizeof(struct virtio_gpu_resource_create_3d),
+		handle_create_3d, "RESOURCE_CREATE_3D"},
+	{VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE, sizeof(struct virtio_gpu_ctx_resource),
+		handle_context_attach, "CTX_ATTACH_RESOURCE"},
+	{VIRTIO_GPU_CMD_CTX_DETACH_RESOURCE, sizeof(struct virtio_gpu_ctx_resource),
+		handle_context_detach, "CTX_DETACH_RESOURCE"},
+	{VIRTIO_GPU_CMD_CTX_CREATE, sizeof(struct virtio_gpu_ctx_create), handle_context_create,
+		"CTX_CREATE"},
+	{VIRTIO_GPU_CMD_CTX_DESTROY, sizeof(struct virtio_gpu_ctx_destroy), handle_context_destroy,
+		"CTX_DESTROY"},
+	{VIRTIO_GPU_CMD_GET_CAPSET_INFO, sizeof(struct virtio_gpu_get_capset_info),
+		handle_capset_info, "GET_CAPSET_INFO"},
+	{VIRTIO_GPU_CMD_GET_CAPSET, sizeof(struct virtio_gpu_get_capset), handle_capset,
+		"GET_CAPSET"},
+};
+
 static const struct command_type cursor_commands[] = {
 	{VIRTIO_GPU_CMD_MOVE_CURSOR, sizeof(struct virtio_gpu_update_cursor), handle_move_cursor,
 		"MOVE_CURSOR"},
@@ -127,14 +154,21 @@ const char *gpu_command_name(uint32_t type)
 		type_in(control_commands, ARRAY_SIZE(control_commands), type);
 
 	if (!t) {
+		t = type_in(commands_3d, ARRAY_SIZE(commands_3d), type);
+	}
+	if (!t) {
 		t = type_in(cursor_commands, ARRAY_SIZE(cursor_commands), type);
 	}
 	return t ? t->name : "unknown";
 }
 
-static size_t answer_size(uint32_t type)
+static size_t answer_size(uint32_t type, const union gpu_answer *answer)
 {
 	switch (type) {
+	case VIRTIO_GPU_RESP_OK_CAPSET_INFO:
+		return sizeof(struct virtio_gpu_resp_capset_info);
+	case VIRTIO_GPU_RESP_OK_CAPSET:
+		return offsetof(struct gpu_capset, data) + answer->capset.size;
 	case VIRTIO_GPU_RESP_OK_DISPLAY_INFO:
 		return sizeof(struct virtio_gpu_resp_display_info);
 	case VIRTIO_GPU_RESP_OK_EDID:
@@ -146,25 +180,43 @@ static size_t answer_size(uint32_t type)
 	}
 }
 
-/* What of a request came, is told and is copied back, for one of the two queues. */
-static enum gpu_outcome execute(struct gpu *g, const struct command_type *types, size_t n_types,
-	const struct vring_chain *chain, uint32_t *written_out)
+/* Once, until much of it has been given back. */
+static void watch_budget(struct gpu *g)
 {
-	union gpu_answer answer;
-	struct gpu_request q = {.chain = chain, .answer = &answer};
-	size_t size = vring_copy_out(chain, 0, &q.command, sizeof(q.command));
-	const struct virtio_gpu_ctrl_hdr *asked = &q.command.hdr;
+	if (!g->warned && g->budget.used > g->budget.limit / 5 * 4) {
+		g->warned = true;
+		log_warn("vm %s: %" PRIu64 " of %" PRIu64
+			 " KiB of GPU memory are in use (over 80 %%)",
+			g->name, g->budget.used >> 10, g->budget.limit >> 10);
+	} else if (g->warned && g->budget.used < g->budget.limit / 10 * 7) {
+		g->warned = false;
+	}
+}
+
+static const struct command_type *control_type(const struct gpu *g, uint32_t type)
+{
 	const struct command_type *t = NULL;
+
+	if (g->three) {
+		t = type_in(commands_3d, ARRAY_SIZE(commands_3d), type);
+	}
+	return t ? t : type_in(control_commands, ARRAY_SIZE(control_commands), type);
+}
+
+/* What is the same for both queues: the type of the answer, which is told and copied back. t may be
+ * NULL: there is no such command. */
+static uint32_t execute(struct gpu *g, struct gpu_request *q, size_t size,
+	const struct command_type *t, uint32_t *written_out)
+{
+	const struct virtio_gpu_ctrl_hdr *asked = &q->command.hdr;
+	union gpu_answer *answer = q->answer;
 	uint32_t type = VIRTIO_GPU_RESP_ERR_UNSPEC;
 
-	if (size >= sizeof(*asked)) {
-		t = type_in(types, n_types, asked->type);
-	}
 	if (t && size >= t->size) {
-		type = t->handle(g, &q);
+		type = t->handle(g, q);
 	}
 	if (type == GPU_ANSWER_LATER) {
-		return GPU_WAITS;
+		return type;
 	}
 	if (type >= VIRTIO_GPU_RESP_ERR_UNSPEC) {
 		g->errors++;
@@ -172,27 +224,60 @@ static enum gpu_outcome execute(struct gpu *g, const struct command_type *types,
 			t ? t->name : "unknown", size >= sizeof(*asked) ? asked->type : 0, size,
 			type);
 	}
-	answer.hdr = (struct virtio_gpu_ctrl_hdr){.type = type};
+	answer->hdr = (struct virtio_gpu_ctrl_hdr){.type = type};
 	if (size >= sizeof(*asked) && asked->flags & VIRTIO_GPU_FLAG_FENCE) {
-		answer.hdr.flags = VIRTIO_GPU_FLAG_FENCE;
-		answer.hdr.fence_id = asked->fence_id;
-		answer.hdr.ctx_id = asked->ctx_id;
+		answer->hdr.flags =
+			asked->flags & (VIRTIO_GPU_FLAG_FENCE | VIRTIO_GPU_FLAG_INFO_RING_IDX);
+		answer->hdr.fence_id = asked->fence_id;
+		answer->hdr.ctx_id = asked->ctx_id;
+		answer->hdr.ring_idx =
+			asked->flags & VIRTIO_GPU_FLAG_INFO_RING_IDX ? asked->ring_idx : 0;
 	}
-	*written_out = (uint32_t)vring_copy_in(chain, &answer, answer_size(type));
-	return GPU_ANSWERED;
+	*written_out = (uint32_t)vring_copy_in(q->chain, answer, answer_size(type, answer));
+	return type;
 }
 
 enum gpu_outcome gpu_control(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
 {
-	return execute(g, control_commands, ARRAY_SIZE(control_commands), chain, written_out);
+	union gpu_answer answer;
+	struct gpu_request q = {.chain = chain, .answer = &answer};
+	size_t size = vring_copy_out(chain, 0, &q.command, sizeof(q.command));
+	const struct command_type *t = NULL;
+	bool fenced = false;
+
+	if (size >= sizeof(q.command.hdr)) {
+		t = control_type(g, q.command.hdr.type);
+		fenced = q.command.hdr.flags & VIRTIO_GPU_FLAG_FENCE;
+	}
+	if (g->three) {
+		g->three->drew = false;
+		if (!t || t->handle != handle_flush) {
+			gpu_settle(g);
+		}
+	}
+	if (execute(g, &q, size, t, written_out) == GPU_ANSWER_LATER) {
+		return GPU_WAITS;
+	}
+	watch_budget(g);
+	return fenced && g->three &&
+			       gpu_3d_fence(
+				       g, &q.command.hdr, g->three->drew, chain->head, *written_out)
+		       ? GPU_FENCED
+		       : GPU_ANSWERED;
 }
 
 void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
 {
-	_unused_ enum gpu_outcome outcome =
-		execute(g, cursor_commands, ARRAY_SIZE(cursor_commands), chain, written_out);
+	union gpu_answer answer;
+	struct gpu_request q = {.chain = chain, .answer = &answer};
+	size_t size = vring_copy_out(chain, 0, &q.command, sizeof(q.command));
+	const struct command_type *t = NULL;
 
-	assert(outcome == GPU_ANSWERED);
+	if (size >= sizeof(q.command.hdr)) {
+		t = type_in(cursor_commands, ARRAY_SIZE(cursor_commands), q.command.hdr.type);
+	}
+	_unused_ uint32_t type = execute(g, &q, size, t, written_out);
+	assert(type != GPU_ANSWER_LATER);
 }
 
 static void clear(struct gpu *g)
@@ -221,13 +306,19 @@ int gpu_create(const struct gpu_options *options, struct gpu **out)
 	g->userdata = options->userdata;
 	g->budget.limit = options->bytes_max;
 	g->n_scanouts = options->n_scanouts;
+	g->name = options->name;
 	clear(g);
+	if (options->virgl && gpu_3d_create(g, options->virgl, options->name) < 0) {
+		free(g);
+		return -ENOMEM;
+	}
 	*out = g;
 	return 0;
 }
 
 void gpu_reset(struct gpu *g)
 {
+	gpu_3d_reset(g);
 	for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
 		resource_finish(&g->resources[i], &g->budget);
 	}
@@ -239,6 +330,7 @@ void gpu_destroy(struct gpu *g)
 {
 	if (g) {
 		gpu_reset(g);
+		gpu_3d_destroy(g);
 		free(g);
 	}
 }

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "gpu/device-3d.h"
 #include "gpu/resource.h"
 
 struct memory;
@@ -52,6 +53,11 @@ struct gpu_listener {
 	int (*backed)(
 		void *userdata, uint32_t slot, const struct backing_entry *entries, uint32_t n);
 	void (*unbacked)(void *userdata, uint32_t slot);
+	/* A context, or a 3D resource, was made or is gone (id 0). Slots begin at 1. */
+	void (*context)(void *userdata, uint32_t slot, uint32_t id);
+	void (*resource_3d)(void *userdata, uint32_t slot, uint32_t id);
+	/* The image in slot, that a 3D resource was shown from, is gone. */
+	void (*image_gone)(void *userdata, uint32_t slot);
 	/* A scanout shows something else, or nothing. */
 	void (*scanout)(void *userdata, uint32_t scanout);
 	/* rect of the scanout (in its own coordinates, not empty) has new pixels. */
@@ -64,6 +70,7 @@ struct gpu_listener {
 };
 
 struct gpu {
+	struct gpu_3d *three; // may be NULL: 2D only
 	struct memory *memory;
 	const struct gpu_listener *listener;
 	void *userdata;
@@ -74,8 +81,10 @@ struct gpu {
 	bool modes_known; /* modes were asked for after the command came that wants them */
 	uint8_t uuid_seed[8];
 	struct budget budget;
-	uint64_t copied; /* bytes from the guest's memory, ever */
-	uint64_t errors; /* answers, ever */
+	bool warned;      /* that the budget is nearly used up */
+	const char *name; /* of the VM, for the log */
+	uint64_t copied;  /* bytes from the guest's memory, ever */
+	uint64_t errors;  /* answers, ever */
 	struct resource resources[GPU_RESOURCES_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];
@@ -86,21 +95,24 @@ struct gpu {
 
 enum gpu_outcome {
 	GPU_ANSWERED,
-	GPU_WAITS, /* for modes: to be executed again when they are known; nothing was done */
+	GPU_WAITS,  /* for modes: to be executed again when they are known; nothing was done */
+	GPU_FENCED, /* executed and its answer written; gpu_take_fenced gives it later */
 };
 
 struct gpu_options {
 	struct memory *memory; /* borrowed, as all of these */
 	const struct gpu_listener *listener;
 	void *userdata;
-	uint64_t bytes_max;  /* of images and backings together */
-	uint32_t n_scanouts; /* 1 to GPU_SCANOUTS_MAX */
+	uint64_t bytes_max;            /* of images and backings together */
+	uint32_t n_scanouts;           /* 1 to GPU_SCANOUTS_MAX */
+	const struct virgl_ops *virgl; // may be NULL: 2D only; initialised
+	const char *name;              /* of the VM, for the log */
 };
 
 /* A struct gpu is large: one is allocated at the start. 0 or -ENOMEM. */
 int gpu_create(const struct gpu_options *options, struct gpu **out) _must_check_;
 /* Takes everything back: no resource, no scanout, no cursor, as after the driver's reset. The
- * listener hears nothing of it. */
+ * listener hears of nothing but images that are gone. */
 void gpu_reset(struct gpu *g);
 void gpu_destroy(struct gpu *g);
 
@@ -117,5 +129,5 @@ int gpu_place(struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32
 	uint32_t height) _must_check_;
 /* Copies all of a box that lies in the resource and (resource_has) in its backing, with pauses. */
 void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset);
-/* What a command of this type is called, "unknown" if it is none of 2D. */
+/* What a command of this type is called, or "unknown". */
 const char *gpu_command_name(uint32_t type);

@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/fd.h"
+#include "tests/unit/gpu-fake-3d.h"
 
 #define COMMANDS_MAX 64
 #define BYTES_MAX    (8U << 20)
@@ -32,6 +33,20 @@ static int on_backed(void *userdata, uint32_t slot, const struct backing_entry *
 static void on_unbacked(void *userdata, uint32_t slot)
 {
 	record_unbacked(&((struct device *)userdata)->record, slot);
+}
+
+static void on_context(void *userdata, uint32_t slot, uint32_t id)
+{
+	record_context(&((struct device *)userdata)->record, slot, id);
+}
+
+static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)
+{
+	record_resource_3d(&((struct device *)userdata)->record, slot, id);
+}
+
+static void on_image_gone(void *userdata, uint32_t slot)
+{
 }
 
 static void on_scanout(void *userdata, uint32_t scanout)
@@ -80,6 +95,9 @@ static const struct gpu_listener listener = {
 	.resource = on_resource,
 	.backed = on_backed,
 	.unbacked = on_unbacked,
+	.context = on_context,
+	.resource_3d = on_resource_3d,
+	.image_gone = on_image_gone,
 	.scanout = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,
@@ -94,6 +112,8 @@ static void make_gpu(struct device *d)
 		.userdata = d,
 		.bytes_max = BYTES_MAX,
 		.n_scanouts = JOURNAL_SCANOUTS,
+		.virgl = d->draws ? &fake_3d_ops : NULL,
+		.name = "fuzzed",
 	};
 
 	if (gpu_create(&options, &d->gpu) < 0) {
@@ -123,7 +143,7 @@ static void make(struct device *d)
 	close(fd);
 }
 
-struct device *device_begin(void)
+struct device *device_begin(bool draws)
 {
 	static struct device d;
 
@@ -134,6 +154,8 @@ struct device *device_begin(void)
 	memset(d.journal, 0, offsetof(struct journal, done));
 	memset(&d.reader, 0, sizeof(d.reader));
 	record_init(&d.record, d.journal);
+	memset(&fake, 0, sizeof(fake));
+	d.draws = draws;
 	make_gpu(&d);
 	return &d;
 }
@@ -164,12 +186,32 @@ static void execute(struct device *d, struct queue *q, uint16_t head)
 	}
 	if (q->index == 1) {
 		gpu_cursor(d->gpu, &chain, &written);
-	} else if (gpu_control(d->gpu, &chain, &written) == GPU_WAITS) {
-		record_wait(&d->record, q->index, head);
-		return;
+	} else {
+		switch (gpu_control(d->gpu, &chain, &written)) {
+		case GPU_WAITS:
+			record_wait(&d->record, q->index, head);
+			return;
+		case GPU_FENCED:
+			queue_fence(q, head, written);
+			return;
+		default:
+			break;
+		}
 	}
 	assert(written <= chain.in_bytes);
 	queue_give(q, head, written);
+}
+
+void device_reach_fences(struct device *d)
+{
+	uint32_t written;
+	uint16_t head;
+
+	gpu_fences_end(d->gpu);
+	while (gpu_take_fenced(d->gpu, &head, &written)) {
+		queue_give(&d->queues[0], head, written);
+	}
+	queue_publish(&d->queues[0]);
 }
 
 void device_run(struct device *d)
@@ -186,6 +228,7 @@ void device_run(struct device *d)
 		while (n++ < COMMANDS_MAX && queue_next(q, &head)) {
 			execute(d, q, head);
 		}
+		gpu_settle(d->gpu);
 		queue_publish(q);
 		_unused_ bool more = queue_listen(q), broken = queue_take_breakage(q, &why);
 	}
@@ -204,6 +247,7 @@ static void drop(struct device *d)
 		queue_finish(&d->queues[i]);
 	}
 	gpu_destroy(d->gpu); /* asserts that nothing is charged any more */
+	assert(fake.n_resources == 0 && fake.n_contexts == 0);
 }
 
 void device_kill(struct device *d)

@@ -29,16 +29,20 @@ struct device {
 	struct record record;
 	struct gpu *gpu;
 	struct queue queues[JOURNAL_QUEUES];
+	bool draws; /* in 3D, which is faked */
 };
 
-/* The only one, with an empty journal and its memory zeroed; no ring has started. */
-struct device *device_begin(void);
+/* The only one, with an empty journal and its memory zeroed; no ring has started. draws: in 3D,
+ * too, with a renderer that aborts when it hears of what can't be. */
+struct device *device_begin(bool draws);
 /* Starts both rings; features: bits of VRING_FEATURE_*. The same run: it goes on. */
 void device_start(struct device *d, uint64_t features, uint64_t run);
 /* What a renderer does with what is in them, for a while. */
 void device_run(struct device *d);
 /* As if it were killed; another one takes its place, without rings yet. */
 void device_kill(struct device *d);
+/* All that is drawn is done. */
+void device_reach_fences(struct device *d);
 /* What a front takes of what is shown. */
 void device_show(struct device *d);
 /* Everything is given back. */

@@ -38,6 +38,28 @@ static void offer(struct device *d, uint32_t queue, const void *command, size_t 
 	avail[1]++;
 }
 
+/* Contexts and 3D resources, one of them shown, and a request that waits for a fence. */
+static void work_3d(struct device *d)
+{
+	for (uint32_t id = 1; id <= IDS; id++) {
+		const struct virtio_gpu_ctx_create context = {
+			{.type = VIRTIO_GPU_CMD_CTX_CREATE, .ctx_id = id}, 0, 0, ""};
+		const struct virtio_gpu_resource_create_3d create = {
+			{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_3D}, id + IDS, 2,
+			VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM, 10, SIDE, SIDE, 1, 1, 0, 0, 0, 0};
+		const struct virtio_gpu_cmd_submit submit = {{.type = VIRTIO_GPU_CMD_SUBMIT_3D,
+								     .flags = VIRTIO_GPU_FLAG_FENCE,
+								     .fence_id = id,
+								     .ctx_id = id},
+			0, 0};
+
+		offer(d, 0, &context, sizeof(context));
+		offer(d, 0, &create, sizeof(create));
+		offer(d, 0, &submit, sizeof(submit));
+		device_run(d);
+	}
+}
+
 /* Resources with backing, some of them shown, a cursor, and requests that wait. */
 static void work(struct device *d)
 {
@@ -65,6 +87,7 @@ static void work(struct device *d)
 		offer(d, 0, &flush, sizeof(flush));
 		device_run(d);
 	}
+	work_3d(d);
 	offer(d, 1, &cursor, sizeof(cursor));
 	device_run(d);
 	offer(d, 0, &info, sizeof(info));
@@ -73,7 +96,7 @@ static void work(struct device *d)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct device *d = device_begin();
+	struct device *d = device_begin(true);
 	uint8_t *journal = (uint8_t *)d->journal;
 	const uint32_t seen =
 		offsetof(struct journal, entries) + ENTRIES_SEEN * sizeof(struct journal_entry);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * The guest's memory: rings, descriptors, commands and backing, whatever is in it. The first byte
- * has the negotiated features and whether the renderer is killed in between.
+ * has the negotiated features, whether there is 3D, and whether the renderer is killed in between.
  */
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "tests/fuzz/device.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { EVENT_IDX = 1, INDIRECT = 2, KILLED = 4, CONTINUED = 8 };
+enum { EVENT_IDX = 1, INDIRECT = 2, KILLED = 4, CONTINUED = 8, DRAWS = 16, REACHED = 32 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -20,10 +20,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	features |= data[0] & EVENT_IDX ? UINT64_C(1) << VRING_FEATURE_EVENT_IDX : 0;
 	features |= data[0] & INDIRECT ? UINT64_C(1) << VRING_FEATURE_INDIRECT : 0;
-	d = device_begin();
+	d = device_begin(data[0] & DRAWS);
 	memcpy(d->guest, data + 1, MIN(size - 1, (size_t)DEVICE_MEMORY));
 	device_start(d, features, 1);
 	device_run(d);
+	if (data[0] & REACHED) {
+		device_reach_fences(d);
+	}
 	device_show(d);
 	if (data[0] & KILLED) {
 		device_kill(d);

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "tests/gpu/sim-3d.h"
 #include "tests/unit/test.h"
 
 const struct virtio_gpu_rect case_all = {0, 0, CASE_WIDTH, CASE_HEIGHT};
@@ -34,9 +35,9 @@ pid_t case_renderer(struct gpu_case *c, pid_t not )
 	return -1;
 }
 
-static int begin(struct gpu_case **out, uint64_t features)
+static int begin(struct gpu_case **out, uint64_t features, const char *option)
 {
-	const char *argv[] = {getenv("DEVBROKER_GPU"), NULL};
+	const char *argv[] = {getenv("DEVBROKER_GPU"), option, NULL};
 	const struct sim_options o = {.argv = argv,
 		.cpu = -1,
 		.memory = CASE_MEMORY,
@@ -62,17 +63,22 @@ static int begin(struct gpu_case **out, uint64_t features)
 
 int case_start(struct gpu_case **out, uint64_t features)
 {
-	return begin(out, features);
+	return begin(out, features, NULL);
 }
 
 int case_setup(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES);
+	return begin((struct gpu_case **)state, SIM_FEATURES, NULL);
+}
+
+int case_setup_3d(void **state)
+{
+	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl");
 }
 
 int case_setup_connected(void **state)
 {
-	return begin((struct gpu_case **)state, 0);
+	return begin((struct gpu_case **)state, 0, NULL);
 }
 
 void case_check_ended(struct gpu_case *c, int exit_code)

@@ -25,6 +25,7 @@ enum {
 	CASE_NO_MEMORY = VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY,
 	CASE_BAD_SCANOUT = VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID,
 	CASE_BAD_RESOURCE = VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID,
+	CASE_BAD_CONTEXT = VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID,
 	CASE_BAD_PARAMETER = VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER,
 };
 
@@ -39,6 +40,9 @@ struct gpu_case {
 int case_setup(void **state);
 int case_setup_connected(void **state);
 int case_teardown(void **state);
+
+/* The same with 3D, and a driver that wants it. */
+int case_setup_3d(void **state);
 
 /* Starts it with a driver of other features. */
 int case_start(struct gpu_case **out, uint64_t features) _must_check_;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * A virtio-gpu device without queues: what test-gpu-commands sends it, and what its listener was
- * told. It is that test's alone: everything is static.
+ * A virtio-gpu device without queues: what a test of commands sends it, and what its listener was
+ * told. Each of these tests has its own: everything is static.
  */
 #pragma once
 
@@ -14,6 +14,7 @@
 #include "gpu/memory.h"
 #include "gpu/virtio-gpu.h"
 #include "gpu/vring.h"
+#include "tests/unit/gpu-fake-3d.h"
 #include "tests/unit/test.h"
 
 #define MEMORY (1 << 20)
@@ -26,6 +27,7 @@ enum {
 	BAD_SCANOUT = VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID,
 	BAD_RESOURCE = VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID,
 	BAD_PARAMETER = VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER,
+	BAD_CONTEXT = VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID,
 };
 
 struct rig {
@@ -45,7 +47,9 @@ struct rig {
 	size_t room;
 	/* What the listener was told last, and how often. */
 	int n_resources, n_backed, n_unbacked, n_scanouts, n_damages, n_cursors, n_pauses;
+	int n_images_gone;
 	int refuse_backing;
+	uint32_t context_slot, slot_3d;
 	uint32_t slot, scanout;
 	struct rect damage;
 	struct gpu_cursor cursor;
@@ -71,6 +75,21 @@ static int on_backed(void *userdata, uint32_t slot, const struct backing_entry *
 static void on_unbacked(void *userdata, uint32_t slot)
 {
 	((struct rig *)userdata)->n_unbacked++;
+}
+
+static void on_context(void *userdata, uint32_t slot, uint32_t id)
+{
+	((struct rig *)userdata)->context_slot = slot;
+}
+
+static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)
+{
+	((struct rig *)userdata)->slot_3d = slot;
+}
+
+static void on_image_gone(void *userdata, uint32_t slot)
+{
+	((struct rig *)userdata)->n_images_gone++;
 }
 
 static void on_scanout(void *userdata, uint32_t scanout)
@@ -108,13 +127,16 @@ static const struct gpu_listener listener = {
 	.resource = on_resource,
 	.backed = on_backed,
 	.unbacked = on_unbacked,
+	.context = on_context,
+	.resource_3d = on_resource_3d,
+	.image_gone = on_image_gone,
 	.scanout = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,
 	.pause = on_pause,
 };
 
-static int setup(void **state)
+static int begin(void **state, const struct virgl_ops *virgl)
 {
 	struct rig *r = calloc(1, sizeof(*r));
 	const struct gpu_options options = {
@@ -123,6 +145,8 @@ static int setup(void **state)
 		.userdata = r,
 		.bytes_max = 32 << 20,
 		.n_scanouts = 2,
+		.virgl = virgl,
+		.name = "test",
 	};
 
 	r->fd = memfd_create("guest", MFD_CLOEXEC);
@@ -135,6 +159,11 @@ static int setup(void **state)
 	r->room = sizeof(r->answer);
 	*state = r;
 	return 0;
+}
+
+static _unused_ int setup(void **state)
+{
+	return begin(state, NULL);
 }
 
 static int teardown(void **state)
@@ -185,7 +214,7 @@ static uint32_t unref(struct rig *r, uint32_t id)
 		(struct virtio_gpu_resource_unref){{.type = VIRTIO_GPU_CMD_RESOURCE_UNREF}, id, 0});
 }
 
-static uint32_t attach(
+static _unused_ uint32_t attach(
 	struct rig *r, uint32_t id, uint32_t said, uint32_t n, uint64_t addr, uint32_t length)
 {
 	struct {
@@ -200,7 +229,7 @@ static uint32_t attach(
 	return send(r, &m, sizeof(m.c) + n * sizeof(m.e[0]));
 }
 
-static uint32_t detach(struct rig *r, uint32_t id)
+static _unused_ uint32_t detach(struct rig *r, uint32_t id)
 {
 	return SEND(r, (struct virtio_gpu_resource_detach_backing){
 			       {.type = VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING}, id, 0});
@@ -219,7 +248,7 @@ static uint32_t flush(struct rig *r, uint32_t id, uint32_t x, uint32_t y, uint32
 			       {.type = VIRTIO_GPU_CMD_RESOURCE_FLUSH}, {x, y, w, h}, id, 0});
 }
 
-static uint32_t transfer(
+static _unused_ uint32_t transfer(
 	struct rig *r, uint32_t id, uint64_t offset, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
 {
 	return SEND(r,
@@ -227,7 +256,7 @@ static uint32_t transfer(
 			{.type = VIRTIO_GPU_CMD_TRANSFER_TO_HOST_2D}, {x, y, w, h}, offset, id, 0});
 }
 
-static uint32_t uuid(struct rig *r, uint32_t id)
+static _unused_ uint32_t uuid(struct rig *r, uint32_t id)
 {
 	return SEND(r, (struct virtio_gpu_resource_assign_uuid){
 			       {.type = VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID}, id, 0});

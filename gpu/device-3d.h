@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT
+ * The 3D half of the virtio-gpu device: contexts, 3D resources, fences, and what they may cost.
+ * There is none without a renderer for it (gpu/virgl.h).
+ */
+#pragma once
+
+#include <linux/virtio_gpu.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/restarts.h"
+#include "gpu/fence.h"
+#include "gpu/object.h"
+#include "gpu/resource.h"
+#include "gpu/submit-check.h"
+#include "gpu/virgl.h"
+
+struct gpu;
+struct memory;
+struct vring_chain;
+
+#define GPU_CONTEXTS_MAX     256
+#define GPU_RESOURCES_3D_MAX 32768
+/* Ids of resources that were refused and are remembered as such. */
+#define GPU_GHOSTS_MAX  1024
+#define GPU_RINGS_MAX   64 /* timelines of a context, as the protocol has them */
+#define GPU_CAPSETS     2
+#define GPU_CAPSET_SIZE 4096
+#define GPU_NO_3D       0U /* no slot; slots begin at 1 */
+
+struct gpu_timeline {
+	uint64_t made, reached;
+};
+
+struct gpu_context {
+	uint32_t id;       /* 0: there is none */
+	uint32_t next;     /* of its bucket, or free; GPU_NO_3D: none */
+	bool lost;         /* with an earlier renderer */
+	uint32_t poison;   /* what everything that draws is answered from now on; 0: it isn't */
+	uint32_t n_ghosts; /* attached */
+	uint32_t n_attached;
+	struct submit_state streams;
+	char name[65]; /* printable */
+	struct gpu_timeline rings[GPU_RINGS_MAX];
+};
+
+enum gpu_resource_state {
+	GPU_RESOURCE_LIVE,
+	GPU_RESOURCE_GHOST, /* was refused: over the budget */
+	GPU_RESOURCE_LOST,  /* with an earlier renderer */
+};
+
+struct gpu_resource_3d {
+	struct virgl_resource virgl; /* id 0: there is none */
+	uint32_t next;               /* of its bucket, or free */
+	enum gpu_resource_state state;
+	uint64_t bytes;    /* the charge; of a ghost: what it would have been */
+	struct iovec *iov; // may be NULL
+	uint32_t n_iov;
+	uint64_t backing_bytes;
+	bool backed;
+	uint32_t image; /* the slot of its image in gpu::resources; GPU_NO_SLOT: it was never shown
+			 */
+	uint64_t attached[GPU_CONTEXTS_MAX / 64]; /* bits: slots of contexts, less 1 */
+};
+
+/* Flushes that came one behind the other are one read-back. */
+struct gpu_pending_flush {
+	uint32_t slot; /* of the 3D resource; GPU_NO_3D: nothing is pending */
+	struct rect rect;
+};
+
+struct gpu_3d {
+	const struct virgl_ops *ops;
+	const char *name;  /* of the VM */
+	bool context_init; /* negotiated */
+
+	struct gpu_context contexts[GPU_CONTEXTS_MAX + 1];
+	uint32_t first_context[GPU_CONTEXTS_MAX];
+	uint32_t free_context;
+	uint32_t n_contexts;
+
+	struct gpu_resource_3d *resources; /* GPU_RESOURCES_3D_MAX + 1 */
+	uint32_t *first_resource;          /* GPU_RESOURCES_3D_MAX */
+	uint32_t free_resource, opened;    /* behind opened all are free */
+	uint32_t n_resources, n_ghosts;
+
+	struct objects objects;
+	uint32_t n_subs;
+
+	bool drew;       /* the command that is being executed: it left work in the renderer */
+	uint32_t *arena; /* one command buffer; its size is charged */
+	uint32_t arena_bytes;
+
+	struct fences fences;
+	struct gpu_timeline line; /* of everything but the rings of contexts */
+	struct gpu_pending_flush flush;
+	bool stale[VIRTIO_GPU_MAX_SCANOUTS]; /* what is shown there was not read back yet */
+
+	uint8_t cursor[64 * 64 * 4];
+
+	/* For the log and for who counts. */
+	struct restarts said;
+	uint64_t refused;  /* over the budget, ever */
+	uint64_t poisoned; /* contexts, ever */
+};
+
+/* What was lost with an earlier renderer: contexts and resources by their slots and ids, for which
+ * commands get errors until they are ended. False: the slot is used, or the id is none. */
+bool gpu_lose_context(struct gpu *g, uint32_t slot, uint32_t id) _must_check_;
+bool gpu_lose_resource(struct gpu *g, uint32_t slot, uint32_t id) _must_check_;
+
+/* virtio's features that the driver has taken. */
+void gpu_negotiated(struct gpu *g, uint64_t features);
+/* Whether there was a 3D resource of this id. */
+bool gpu_is_lost(const struct gpu *g, uint32_t id);
+
+/* For virgl_options. */
+void gpu_fence_reached(struct gpu *g, uint32_t fence);
+void gpu_context_fence_reached(struct gpu *g, uint32_t context, uint32_t ring, uint64_t fence);
+/* Requests that wait for fences. */
+uint32_t gpu_fences_out(const struct gpu *g);
+/* The oldest whose fence is reached: it is to be given back. */
+bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out) _must_check_;
+/* All are taken to be reached, or forgotten. */
+void gpu_fences_end(struct gpu *g);
+void gpu_fences_forget(struct gpu *g);
+
+/* Reads back what was flushed. To be done before the guest sees its answers. */
+void gpu_settle(struct gpu *g);
+/* The table of the guest's memory is another: what backs 3D resources is found in it again. Returns
+ * how many lost their backing. */
+uint32_t gpu_rebase_3d(struct gpu *g, const struct memory *old, struct memory *now);

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vtest's requests and what a guest's kernel makes of them: a resource has all of its memory
+ * behind it, data goes through that, and a wait is for the last fence.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "tests/gpu/sim-3d.h"
+
+enum {
+	VTEST_CREATE = 2,
+	VTEST_UNREF = 3,
+	VTEST_GET = 4,
+	VTEST_PUT = 5,
+	VTEST_SUBMIT = 6,
+	VTEST_WAIT = 7,
+	VTEST_RENDERER = 8,
+};
+
+#define FILE_MAX (64U << 20)
+/* Of the memory: for what is on its way. */
+#define ON_ITS_WAY (4U << 20)
+
+int sim_play_load(struct sim_play *p, const char *path)
+{
+	FILE *f = fopen(path, "re");
+
+	*p = (struct sim_play){.context = 1};
+	if (!f) {
+		return -errno;
+	}
+	p->bytes = malloc(FILE_MAX);
+	if (p->bytes) {
+		p->size = fread(p->bytes, 1, FILE_MAX, f);
+	}
+	fclose(f);
+	return p->bytes ? 0 : -ENOMEM;
+}
+
+void sim_play_finish(struct sim_play *p)
+{
+	free(p->bytes);
+	p->bytes = NULL;
+}
+
+_printf_(2, 3) static bool fail(struct sim_play *p, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(p->wrong, sizeof(p->wrong), format, args);
+	va_end(args);
+	return false;
+}
+
+/* Takes what came back; all that is out, or one. */
+static bool collect(struct sim_play *p, struct sim *s, bool all)
+{
+	while (p->out > 0) {
+		const struct virtio_gpu_ctrl_hdr *answer;
+		uint32_t written;
+		int head = sim_take(s, SIM_CONTROL, 10000, &written);
+
+		if (head < 0) {
+			return fail(p, "command %u: nothing came back", p->commands);
+		}
+		p->out--;
+		answer = sim_answer(s, SIM_CONTROL, head);
+		if (answer->type != VIRTIO_GPU_RESP_OK_NODATA) {
+			return fail(p, "command %u or before: 0x%x", p->commands, answer->type);
+		}
+		if (answer->fence_id && answer->fence_id <= p->last_fence) {
+			return fail(p, "fence %llu after %llu",
+				(unsigned long long)answer->fence_id,
+				(unsigned long long)p->last_fence);
+		}
+		p->last_fence = MAX(p->last_fence, (uint64_t)answer->fence_id);
+		if (!all) {
+			break;
+		}
+	}
+	return true;
+}
+
+/* It is offered; whether to wait for it depends. */
+static bool offered(struct sim_play *p, struct sim *s, bool wait)
+{
+	p->out++;
+	p->commands++;
+	if (!p->fenced || wait || s->rings[SIM_CONTROL].n_free < 8) {
+		sim_ring_kick(&s->rings[SIM_CONTROL]);
+		return collect(p, s, true);
+	}
+	sim_ring_kick(&s->rings[SIM_CONTROL]);
+	return true;
+}
+
+static bool send(struct sim_play *p, struct sim *s, void *command, size_t size, bool wait)
+{
+	struct virtio_gpu_ctrl_hdr *hdr = command;
+
+	if (p->fenced) {
+		hdr->flags = VIRTIO_GPU_FLAG_FENCE;
+		hdr->fence_id = ++s->fence;
+	}
+	if (sim_offer(s, SIM_CONTROL, command, size, sizeof(*hdr)) < 0) {
+		return fail(p, "no room in the ring");
+	}
+	return offered(p, s, wait);
+}
+
+/* Room for what is on its way; NULL: there is none at all. */
+static void *take_room(struct sim_play *p, struct sim *s, uint64_t size, uint64_t *at_out)
+{
+	if (p->ring_end - p->ring_at < size) {
+		if (size > p->ring_end - p->ring || !collect(p, s, true)) {
+			return NULL;
+		}
+		p->ring_at = p->ring;
+	}
+	*at_out = p->ring_at;
+	p->ring_at += (size + 15) & ~15ULL;
+	return sim_memory_at(&s->vmm.memory, *at_out);
+}
+
+static bool create(struct sim_play *p, struct sim *s, const uint32_t *w)
+{
+	uint64_t bytes = (uint64_t)w[4] * w[5] * w[6] * MAX(w[7], 1U) * (w[1] == 0 ? 1 : 16);
+	struct {
+		struct virtio_gpu_resource_attach_backing c;
+		struct virtio_gpu_mem_entry entry;
+	} attach = {{{.type = VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING}, w[0], 1},
+		{p->next, (uint32_t)bytes, 0}};
+	struct virtio_gpu_resource_create_3d c = {{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_3D}, w[0],
+		w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], 0, 0};
+	struct virtio_gpu_ctx_resource join = {
+		{.type = VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE, .ctx_id = p->context}, w[0], 0};
+
+	if (w[0] >= SIM_PLAY_RESOURCES || bytes > p->to - p->next) {
+		return fail(p, "no memory for resource %u", w[0]);
+	}
+	p->backing[w[0]] = p->next;
+	p->next += (bytes + 4095) & ~4095ULL;
+	return send(p, s, &c, sizeof(c), false) && send(p, s, &attach, sizeof(attach), false) &&
+	       send(p, s, &join, sizeof(join), false);
+}
+
+static bool unref(struct sim_play *p, struct sim *s, uint32_t id)
+{
+	struct virtio_gpu_resource_unref c = {{.type = VIRTIO_GPU_CMD_RESOURCE_UNREF}, id, 0};
+
+	if (id >= SIM_PLAY_RESOURCES || p->backing[id] == 0) {
+		return fail(p, "no resource %u", id);
+	}
+	p->backing[id] = 0;
+	return send(p, s, &c, sizeof(c), false);
+}
+
+static uint32_t fnv1a(const uint8_t *p, size_t n)
+{
+	uint32_t h = 2166136261;
+
+	for (size_t i = 0; i < n; i++) {
+		h = (h ^ p[i]) * 16777619;
+	}
+	return h;
+}
+
+/* w: id, level, stride, layer stride, box, bytes; its data follow if they go to the host. */
+static bool transfer(struct sim_play *p, struct sim *s, const uint32_t *w, bool to_host)
+{
+	struct virtio_gpu_transfer_host_3d c = {
+		{.type = to_host ? VIRTIO_GPU_CMD_TRANSFER_TO_HOST_3D
+				 : VIRTIO_GPU_CMD_TRANSFER_FROM_HOST_3D,
+			.ctx_id = p->context},
+		{w[4], w[5], w[6], w[7], w[8], w[9]}, 0, w[0], w[1], w[2], w[3]};
+	uint8_t *memory;
+
+	if (w[0] >= SIM_PLAY_RESOURCES || p->backing[w[0]] == 0) {
+		return fail(p, "no resource %u", w[0]);
+	}
+	memory = sim_memory_at(&s->vmm.memory, p->backing[w[0]]);
+	if (to_host) {
+		/* What was put there before may not have been read yet. */
+		if (!collect(p, s, true)) {
+			return false;
+		}
+		memcpy(memory, w + 11, w[10]);
+		return send(p, s, &c, sizeof(c), false);
+	}
+	if (!send(p, s, &c, sizeof(c), true)) {
+		return false;
+	}
+	p->read_backs++;
+	p->hash = fnv1a(memory, w[10]);
+	return true;
+}
+
+static bool submit(struct sim_play *p, struct sim *s, const uint32_t *words, uint32_t n)
+{
+	uint64_t at;
+	void *room = take_room(p, s, (uint64_t)n * 4, &at);
+
+	if (!room) {
+		return fail(p, "no room for %u dwords", n);
+	}
+	if (sim_offer_submit(s, p->context, words, n, at, p->fenced ? ++s->fence : 0) < 0) {
+		return fail(p, "no room in the ring");
+	}
+	return offered(p, s, false);
+}
+
+static bool make_context(struct sim_play *p, struct sim *s)
+{
+	struct virtio_gpu_ctx_create c = {
+		{.type = VIRTIO_GPU_CMD_CTX_CREATE, .ctx_id = p->context}, 4, 0, "play"};
+
+	return send(p, s, &c, sizeof(c), false);
+}
+
+static bool play(struct sim_play *p, struct sim *s, uint32_t request, const uint32_t *w, uint32_t n)
+{
+	switch (request) {
+	case VTEST_RENDERER:
+		return make_context(p, s);
+	case VTEST_CREATE:
+		return create(p, s, w);
+	case VTEST_UNREF:
+		return unref(p, s, w[0]);
+	case VTEST_GET:
+	case VTEST_PUT:
+		return transfer(p, s, w, request == VTEST_PUT);
+	case VTEST_SUBMIT:
+		return submit(p, s, w, n);
+	default:
+		/* Waits are implied by what is read. */
+		return true;
+	}
+}
+
+/* The bytes of a request behind its header. */
+static size_t body_size(const uint32_t *header, const uint8_t *body, size_t left)
+{
+	uint32_t w[11];
+
+	if (header[1] == VTEST_RENDERER) {
+		return header[0];
+	}
+	if (header[1] == VTEST_PUT && left >= sizeof(w)) {
+		memcpy(w, body, sizeof(w));
+		return sizeof(w) + (((size_t)w[10] + 3) & ~(size_t)3);
+	}
+	return (size_t)header[0] * 4;
+}
+
+bool sim_play(struct sim_play *p, struct sim *s)
+{
+	size_t at = 0;
+	bool good = true;
+
+	p->next = p->from;
+	p->ring_end = p->to;
+	p->to -= ON_ITS_WAY;
+	p->ring = p->ring_at = p->to;
+	while (good && p->size - at >= 8) {
+		uint32_t header[2], *words;
+		size_t size;
+
+		memcpy(header, p->bytes + at, sizeof(header));
+		at += sizeof(header);
+		size = body_size(header, p->bytes + at, p->size - at);
+		words = size <= p->size - at ? malloc(size + 4) : NULL;
+		if (!words) {
+			good = fail(p, "the recording ends in the middle");
+			break;
+		}
+		memcpy(words, p->bytes + at, size);
+		good = play(p, s, header[1], words, (uint32_t)(size / 4));
+		free(words);
+		at += size;
+	}
+	p->to += ON_ITS_WAY;
+	return good && collect(p, s, true);
+}
+
+bool sim_play_end(struct sim_play *p, struct sim *s)
+{
+	bool good = true;
+
+	for (uint32_t id = 0; good && id < SIM_PLAY_RESOURCES; id++) {
+		good = p->backing[id] == 0 || unref(p, s, id);
+	}
+	return good && collect(p, s, true) &&
+	       sim_context_end(s, p->context) == VIRTIO_GPU_RESP_OK_NODATA;
+}
