@@ -110,7 +110,8 @@ static const struct call calls[] = {
 	{SCMP_SYS(pwritev2), ON_DISK},
 	{SCMP_SYS(fdatasync), ON_DISK},
 	{SCMP_SYS(fsync), ON_DISK},
-	{SCMP_SYS(lseek), ON_DISK | ON_USB}, /* libusb: a usbfs node's descriptors */
+	/* libusb: a usbfs node's descriptors; LLVM: whether stderr is a file. */
+	{SCMP_SYS(lseek), ON_DISK | ON_USB | ON_VIRGL},
 	{SCMP_SYS(fstat), ON_ALL},           /* stdio asks it; newfstatat is allow_stat */
 
 	/* Images, which get their size by a write (fd_extend). Neither truncate nor fallocate: the

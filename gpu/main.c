@@ -23,7 +23,8 @@ static bool is_stream(int fd)
 static int run_standalone(struct options *o)
 {
 	if (o->print_capabilities) {
-		printf("{\n  \"type\": \"gpu\",\n  \"features\": []\n}\n");
+		printf("{\n  \"type\": \"gpu\",\n  \"features\": [\n    \"render-node\",\n    "
+		       "\"virgl\"\n  ]\n}\n");
 		return EXIT_SUCCESS;
 	}
 	if (o->socket_path) {

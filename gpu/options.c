@@ -18,7 +18,7 @@
 
 static const char help[] =
 	"Usage: devbroker-gpu (--fd N | --socket-path PATH | --vtest PATH) [OPTIONS]\n"
-	"Serves a VM's virtio-gpu over vhost-user, in 2D; see devbroker-gpu(8).\n"
+	"Serves a VM's virtio-gpu over vhost-user; see devbroker-gpu(8).\n"
 	"devbrokerd starts it with --front or --renderer instead.\n"
 	"\n"
 	"  --fd N                a socket that is connected to the VMM\n"
@@ -27,6 +27,8 @@ static const char help[] =
 	"on\n"
 	"                        this host; with --vm NAME, --max-clients N (default 16),\n"
 	"                        --socket-group GROUP, --render-node PATH\n"
+	"  --virgl               draw in 3D, too: OpenGL for a Linux guest, through virglrenderer\n"
+	"  --render-node PATH    on this GPU; without it in software\n"
 	"  --print-capabilities  as JSON, for libvirt\n"
 	"  --max-memory N        of images and what describes them, 16M to 64G, default 512M\n"
 	"  --sandbox S           full (default), reduced:STAGE,... or off\n"
@@ -164,7 +166,11 @@ static int take_vtest(int option, const char *value, struct options *o)
 	case OPT_CLIENT_FD:
 		return parse_fd(value, &o->vtest_client.client_fd) < 0 ? wrong("fd", value) : -1;
 	case OPT_DRM_FD:
-		return parse_fd(value, &o->vtest_client.drm_fd) < 0 ? wrong("fd", value) : -1;
+		if (parse_fd(value, &o->vtest_client.drm_fd) < 0) {
+			return wrong("fd", value);
+		}
+		o->renderer.drm_fd = o->vtest_client.drm_fd;
+		return -1;
 	case OPT_VM:
 		o->vtest.vm = value;
 		return take_common(OPT_NAME, value, o);
@@ -205,7 +211,7 @@ static int take(int option, const char *value, struct options *o)
 		o->socket_path = value;
 		return -1;
 	case OPT_RENDER_NODE:
-		o->render_node = o->vtest.render_node = value;
+		o->standalone.render_node = o->vtest.render_node = value;
 		return -1;
 	case OPT_VIRGL:
 		o->renderer.virgl = o->front.virgl = o->standalone.virgl = true;
@@ -246,8 +252,8 @@ static int check(const struct options *o)
 	if ((o->standalone.vhost_fd >= 0) == (o->socket_path != NULL)) {
 		return misuse("give the VMM's side with --fd or --socket-path");
 	}
-	if (o->standalone.virgl || o->render_node) {
-		return misuse("it draws in 2D only: without --virgl and --render-node, please");
+	if (o->standalone.render_node && !o->standalone.virgl) {
+		return misuse("--render-node needs --virgl");
 	}
 	return -1;
 }
@@ -258,6 +264,7 @@ int options_parse(int argc, char **argv, struct options *o)
 
 	*o = (struct options){
 		.renderer = {.link_fd = -1,
+			.drm_fd = -1,
 			.bytes_max = DEFAULT_MEMORY,
 			.stages = SANDBOX_ALL,
 			.name = "devbroker-gpu"},

@@ -29,7 +29,6 @@ struct options {
 	/* Stand-alone */
 	const char *socket_path; // may be NULL
 	bool print_capabilities;
-	const char *render_node; // may be NULL
 };
 
 /* Fills *out. Returns -1 to go on, or an exit code with everything said. */

@@ -22,12 +22,18 @@
 /* How often fences are looked at where nothing tells of them. */
 #define FENCE_CLOCK_MS 1
 
+static enum sandbox_kind kind_of(const struct renderer_options *o)
+{
+	return o->virgl ? SANDBOX_GPU_VIRGL : SANDBOX_GPU_RENDERER;
+}
+
 static int enter_sandbox(const struct renderer_options *o)
 {
+	const int keep[] = {o->link_fd, o->drm_fd};
 	char name[96];
 
 	snprintf(name, sizeof(name), "vm %s", o->name);
-	return sandbox_enter(name, SANDBOX_GPU_RENDERER, o->stages, &o->link_fd, 1);
+	return sandbox_enter(name, kind_of(o), o->stages, keep, o->drm_fd >= 0 ? 2 : 1);
 }
 
 static int watch_link(struct renderer *r, int operation)
@@ -48,6 +54,25 @@ static int watch_fences(struct renderer *r)
 	return fd >= 0 && epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
+static int start_virgl(struct renderer *r)
+{
+	const struct virgl_options options = {.drm_fd = r->options->drm_fd,
+		.fence = renderer_fence,
+		.context_fence = renderer_context_fence,
+		.userdata = r};
+	char name[VIRGL_RENDERER_NAME_SIZE];
+	int err = virgl_renderer.init(&options, name);
+
+	if (err < 0) {
+		log_error(
+			"vm %s: renderer: can't draw in 3D: %s", r->options->name, strerror(-err));
+		return err;
+	}
+	log_info("vm %s: drawn in 3D by %s", r->options->name, name);
+	r->virgl = &virgl_renderer;
+	return watch_fences(r);
+}
+
 /* All that needs a call that the lock forbids. */
 static int set_up(struct renderer *r)
 {
@@ -62,14 +87,14 @@ static int set_up(struct renderer *r)
 		return err;
 	}
 	err = watch_link(r, EPOLL_CTL_ADD);
-	if (err == 0 && r->virgl) {
-		err = watch_fences(r);
+	if (err == 0 && r->options->virgl) {
+		err = start_virgl(r);
 	}
 	if (err < 0) {
 		return err;
 	}
 	signal(SIGPIPE, SIG_IGN);
-	return sandbox_lock(SANDBOX_GPU_RENDERER, r->options->stages);
+	return sandbox_lock(kind_of(r->options), r->options->stages);
 }
 
 static int say_ready(struct renderer *r)
@@ -143,6 +168,9 @@ static void tear_down(struct renderer *r)
 		queue_finish(&r->queues[i]);
 	}
 	gpu_destroy(r->gpu);
+	if (r->virgl) {
+		r->virgl->finish();
+	}
 	_unused_ int err = memory_guard(NULL);
 	memory_finish(&r->memories[0]);
 	memory_finish(&r->memories[1]);

@@ -12,6 +12,7 @@ struct renderer_options {
 	uint32_t stages;    /* of the sandbox */
 	const char *name;   /* of the VM, for the log */
 	bool virgl;         /* 3D, too */
+	int drm_fd;         /* taken; a render node. -1: in software */
 };
 
 enum {

@@ -38,6 +38,7 @@ struct standalone {
 	int program;
 	int control;
 	int signals;
+	int render_node; /* -1: drawn in software */
 	struct child front, renderer;
 	/* The front has lost its renderer: there is another one as soon as that one is reaped. Its
 	 * word is waited for, because it is also how it is known which renderer it means. */
@@ -99,10 +100,11 @@ static void add_common(const struct standalone *s, const char *argv[], size_t *n
 static int start_renderer(struct standalone *s)
 {
 	char sandbox[96], name[96], memory[48], level[32];
-	const char *argv[9] = {"devbroker-gpu", "--renderer", "--link-fd=3", sandbox, name, memory};
+	const char *argv[10] = {
+		"devbroker-gpu", "--renderer", "--link-fd=3", sandbox, name, memory};
 	size_t n = 6;
 	struct parent_msg m = {.type = PARENT_RENDERER};
-	int pair[2], r;
+	int pair[2], fds[2], r;
 
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", s->o->sandbox);
 	snprintf(name, sizeof(name), "--name=%s", s->o->name);
@@ -112,7 +114,12 @@ static int start_renderer(struct standalone *s)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
-	r = start(s, argv, &pair[1], 1, &s->renderer);
+	fds[0] = pair[1];
+	fds[1] = s->render_node;
+	if (s->render_node >= 0) {
+		argv[n] = "--drm-fd=4";
+	}
+	r = start(s, argv, fds, s->render_node >= 0 ? 2 : 1, &s->renderer);
 	if (r == 0) {
 		r = fd_send(s->control, &m, sizeof(m), &pair[0], 1);
 		if (r == -EPIPE || r == -ECONNRESET) {
@@ -230,17 +237,34 @@ static int watch_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static int open_render_node(struct standalone *s)
+{
+	if (!s->o->render_node) {
+		return 0;
+	}
+	s->render_node = open(s->o->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	if (s->render_node < 0) {
+		log_error("%s: render node %s: %s", s->o->name, s->o->render_node, strerror(errno));
+		return -errno;
+	}
+	return 0;
+}
+
 int standalone_run(const struct standalone_options *o)
 {
 	struct standalone s = {.o = o,
 		.program = open("/proc/self/exe", O_PATH | O_CLOEXEC),
 		.control = -1,
+		.render_node = -1,
 		.front.pidfd = -1,
 		.renderer.pidfd = -1};
 	int r, exit_code = EXIT_FAILURE;
 
 	s.signals = watch_signals();
-	r = s.program < 0 || s.signals < 0 ? -errno : start_front(&s);
+	r = s.program < 0 || s.signals < 0 ? -errno : open_render_node(&s);
+	if (r == 0) {
+		r = start_front(&s);
+	}
 	if (r == 0) {
 		r = start_renderer(&s);
 	}
@@ -254,6 +278,7 @@ int standalone_run(const struct standalone_options *o)
 	safe_close(s.control);
 	safe_close(s.signals);
 	safe_close(s.program);
+	safe_close(s.render_node);
 	safe_close(o->vhost_fd);
 	return exit_code;
 }
