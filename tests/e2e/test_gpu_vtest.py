@@ -18,7 +18,7 @@ from vtest import Screen, VtestServer, difference, mesa
 # aside. Of 256 values; and of all values of the picture.
 TOLERANCE = 4
 SHARE = 0.01
-SCENES = ("build", "texture:texture-filter=mipmap", "shading:shading=phong", "refract", "terrain")
+SCENES = ("build", "texture:texture-filter=mipmap", "shading:shading=phong", "refract", "effect2d")
 PIGLIT_BATCHES = 8
 
 
