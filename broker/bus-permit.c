@@ -60,6 +60,7 @@ static const struct permission permissions[] = {
 	{"RemoveDisk", WHO_ADMIN, ACTION_CONFIGURE, "remove disks"},
 	{"Forget", WHO_ADMIN, ACTION_CONFIGURE, "make devbroker forget"},
 	{"ReloadPolicy", WHO_ADMIN, ACTION_CONFIGURE, "have the rules read"},
+	{"Capture", WHO_OWNER, ACTION_INSPECT, "capture what VMs and devices say"},
 	{"Export", WHO_ADMIN, ACTION_LEND, "export devices"},
 	{"AddVM", WHO_HOST, NULL, "add VMs"},
 };

@@ -331,6 +331,17 @@ void worker_keep(struct worker *w, const uint8_t cookie[WORKER_COOKIE_SIZE], uin
 	}
 }
 
+int worker_capture(struct worker *w, uint32_t bus, uint32_t device, bool headers_only, int fd)
+{
+	union worker_msg m;
+
+	worker_msg_init(&m, WORKER_MSG_CAPTURE);
+	m.capture.bus = bus;
+	m.capture.device = device;
+	m.capture.headers_only = headers_only;
+	return w->reaped ? -ESRCH : fd_send(w->control, &m, m.header.size, &fd, 1);
+}
+
 void worker_unplugged(struct worker *w)
 {
 	union worker_msg m;

@@ -77,6 +77,9 @@ void worker_detach(struct worker *w);
 void worker_configured(struct worker *w, int error);
 /* Tells it that its device is gone; it tells the guest and ends. */
 void worker_unplugged(struct worker *w);
+/* Has it capture into fd (borrowed), a pipe's end. 0 or -errno. */
+int worker_capture(
+	struct worker *w, uint32_t bus, uint32_t device, bool headers_only, int fd) _must_check_;
 /* Ends it now. ops->ended follows. */
 void worker_kill(struct worker *w);
 /* 0: there is no process yet, or no more. */

@@ -67,6 +67,12 @@ static bool check_held(const union worker_msg *m)
 	return m->held.state < WORKER_STATE_COUNT_ && m->held.pad == 0;
 }
 
+static bool check_capture(const union worker_msg *m)
+{
+	return m->capture.bus <= UINT16_MAX && m->capture.device <= INT8_MAX &&
+	       m->capture.headers_only <= 1 && m->capture.pad == 0;
+}
+
 static const struct shape shapes[] = {
 	{WORKER_MSG_READY, WORKER_TO_BROKER, sizeof(struct worker_ready), NULL},
 	{WORKER_MSG_STATE, WORKER_TO_BROKER, sizeof(struct worker_state_msg), check_state},
@@ -84,6 +90,7 @@ static const struct shape shapes[] = {
 	{WORKER_MSG_KEEP, BROKER_TO_WORKER, sizeof(struct worker_keep), NULL},
 	{WORKER_MSG_ADOPT, BROKER_TO_WORKER, sizeof(struct worker_adopt), NULL},
 	{WORKER_MSG_HELD, WORKER_TO_BROKER, sizeof(struct worker_held), check_held},
+	{WORKER_MSG_CAPTURE, BROKER_TO_WORKER, sizeof(struct worker_capture), check_capture},
 };
 
 static const struct shape *shape_of(uint32_t type)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Messages between the broker and its workers: fixed size, one per SOCK_SEQPACKET datagram, no fds
- * (but HELD's).
+ * (but HELD's and CAPTURE's).
  *
  * The broker treats every worker as hostile: worker_msg_decode checks size, type, direction, enum
  * ranges and text before a handler sees a message. Host byte order: both ends are one build on one
@@ -14,7 +14,7 @@
 
 #include "base/cleanup.h"
 
-#define WORKER_PROTOCOL_VERSION 3
+#define WORKER_PROTOCOL_VERSION 4
 
 /* What a worker and the record of its lease share, and nobody else. */
 #define WORKER_COOKIE_SIZE 16
@@ -43,6 +43,8 @@ enum worker_msg_type {
 	/* The first message of a broker that came after: answered with HELD if the cookie is that
 	 * of KEEP, else the connection is closed. */
 	WORKER_MSG_ADOPT = 21,
+	/* Brings a pipe's end: capture into it (protocol/capture.h) until nobody reads it. */
+	WORKER_MSG_CAPTURE = 23,
 };
 
 /* State of a USB worker. */
@@ -190,6 +192,15 @@ struct worker_adopt {
 };
 static_assert(sizeof(struct worker_adopt) == 24, "wire size");
 
+struct worker_capture {
+	struct worker_header header;
+	uint32_t bus;    /* number of the device's, 0: it has none */
+	uint32_t device; /* its number there, 0 to 127 */
+	uint32_t headers_only;
+	uint32_t pad;
+};
+static_assert(sizeof(struct worker_capture) == 24, "wire size");
+
 struct worker_held {
 	struct worker_header header;
 	uint32_t version;        /* WORKER_PROTOCOL_VERSION */
@@ -217,6 +228,7 @@ union worker_msg {
 	struct worker_keep keep;
 	struct worker_adopt adopt;
 	struct worker_held held;
+	struct worker_capture capture;
 };
 
 enum worker_direction { WORKER_TO_BROKER, BROKER_TO_WORKER };

@@ -100,9 +100,10 @@ void control_channel_outlive(struct control_channel *c, bool outlive)
 
 static void receive(struct control_channel *c)
 {
+	_cleanup_close_ int fd = -1;
 	union worker_msg raw, msg;
-	size_t n_fds;
-	ssize_t n = fd_recv(c->fd, &raw, sizeof(raw), NULL, 0, &n_fds);
+	size_t n_fds = 0;
+	ssize_t n = fd_recv(c->fd, &raw, sizeof(raw), &fd, 1, &n_fds);
 
 	if (n == -EAGAIN || n == -EINTR) {
 		return;
@@ -111,7 +112,8 @@ static void receive(struct control_channel *c)
 		lost(c, n == -ECONNRESET ? 0 : (int)-n);
 		return;
 	}
-	if (worker_msg_decode(BROKER_TO_WORKER, &raw, (size_t)n, &msg) < 0) {
+	if (worker_msg_decode(BROKER_TO_WORKER, &raw, (size_t)n, &msg) < 0 ||
+		(n_fds == 1) != (msg.header.type == WORKER_MSG_CAPTURE)) {
 		lost(c, EBADMSG);
 	} else if (msg.header.type == WORKER_MSG_PING) {
 		c->ops->ping(c->userdata, msg.ping.seq);
@@ -123,6 +125,8 @@ static void receive(struct control_channel *c)
 		c->ops->unplugged(c->userdata);
 	} else if (msg.header.type == WORKER_MSG_KEEP && c->ops->keep) {
 		c->ops->keep(c->userdata, &msg.keep);
+	} else if (msg.header.type == WORKER_MSG_CAPTURE && c->ops->capture) {
+		c->ops->capture(c->userdata, &msg.capture, steal_fd(&fd));
 	}
 }
 

@@ -194,6 +194,9 @@ struct transfer *engine_data_begin(
 
 void engine_data_submit(struct engine *e, struct transfer *t)
 {
+	if (e->capture && t->owner != TRANSFER_OF_GUEST) {
+		capture_submitted(e->capture, t);
+	}
 	t->submitted = true;
 	e->backend->ops->submit(e->backend, t);
 }
@@ -206,7 +209,13 @@ void engine_data_received(void *userdata, struct transfer *t)
 		engine_data_abandoned(e, t);
 	} else if (t->owner == TRANSFER_OF_STREAM) {
 		iso_received(e, t);
-	} else if (engine_guarded(e, t->endpoint)) {
+		return;
+	}
+	if (e->capture) {
+		/* Also what the guard answers itself. */
+		capture_submitted(e->capture, t);
+	}
+	if (engine_guarded(e, t->endpoint)) {
 		guard_submit(e->guard, t);
 	} else {
 		engine_data_submit(e, t);
@@ -308,6 +317,9 @@ static void check_completion(struct transfer *t)
 
 static void complete(struct engine *e, struct transfer *t)
 {
+	if (e->capture) {
+		capture_completed(e->capture, t);
+	}
 	e->count.transfers++;
 	if (t->status == TRANSFER_IO_ERROR) {
 		e->count.errors++;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/list.h"
+#include "usb/capture.h"
 #include "usb/descriptors.h"
 #include "usb/engine.h"
 #include "usb/redir.h"
@@ -78,6 +79,8 @@ struct engine {
 	uint32_t guarded;                   /* endpoints whose transfers it sees; 0 without one */
 	uint64_t connect_ns;
 	struct engine_counters count; /* in_flight* and state are kept here, too */
+
+	struct capture *capture; // may be NULL
 
 	/* engine-data.c */
 	uint32_t max_transfers;

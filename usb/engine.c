@@ -264,6 +264,7 @@ void engine_destroy(struct engine *e)
 	iso_destroy(e);
 	engine_data_finish(e);
 	guard_destroy(e->guard);
+	capture_destroy(e->capture);
 	sd_event_unref(e->event);
 	free(e);
 }
@@ -328,12 +329,29 @@ static void work_on_end(struct engine *e)
 	}
 }
 
+int engine_capture(struct engine *e, const struct capture_options *options)
+{
+	struct capture *c;
+	int r = capture_create(e->event, options, &c);
+
+	if (r < 0) {
+		return r;
+	}
+	capture_destroy(e->capture);
+	e->capture = c;
+	return 0;
+}
+
 void engine_turn(struct engine *e)
 {
 	if (e->backend->ops->turn) {
 		e->backend->ops->turn(e->backend);
 	}
 	redir_flush(e->redir);
+	if (e->capture && !capture_turn(e->capture)) {
+		capture_destroy(e->capture);
+		e->capture = NULL;
+	}
 	if (e->phase == ENGINE_STOPPING) {
 		work_on_end(e);
 	}

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "protocol/worker.h"
 #include "usb/backend.h"
+#include "usb/capture.h"
 #include "usb/guard.h"
 
 struct engine;
@@ -62,5 +63,9 @@ void engine_stop(struct engine *e, enum worker_done_reason reason, int error, co
 /* To be called after each turn of the loop: writes what is queued, and goes on with an end that was
  * begun. May call finished(). */
 void engine_turn(struct engine *e);
+
+/* Captures from now on what the guest asks and gets, instead of any capture before; ends by itself
+ * when nobody reads it. 0 or -errno. */
+int engine_capture(struct engine *e, const struct capture_options *options) _must_check_;
 
 void engine_count(const struct engine *e, struct engine_counters *out);

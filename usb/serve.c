@@ -245,12 +245,29 @@ static void on_unplugged(void *userdata)
 	}
 }
 
+static void on_capture(void *userdata, const struct worker_capture *m, int fd)
+{
+	struct server *s = userdata;
+	const struct capture_options options = {
+		.fd = fd,
+		.headers_only = m->headers_only,
+		.bus = (uint16_t)m->bus,
+		.device = (uint8_t)m->device,
+	};
+	int r = engine_capture(s->engine, &options);
+
+	if (r < 0) {
+		log_warn("%s: can't capture: %s", s->o->name, strerror(-r));
+	}
+}
+
 static const struct control_channel_ops control_ops = {
 	.ping = on_ping,
 	.detach = on_detach,
 	.configured = on_configured,
 	.unplugged = on_unplugged,
 	.keep = on_keep,
+	.capture = on_capture,
 	.closed = on_broker_gone,
 };
 

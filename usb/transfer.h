@@ -86,6 +86,7 @@ struct transfer {
 	 * is the sum of all, actual is not used, status tells of the transfer as a whole. */
 	struct iso_packet *packets; /* the engine's; NULL otherwise */
 	uint32_t n_packets;         /* 1 to ISO_PACKETS_MAX */
+	uint64_t urb;               /* usb/capture's: what it is captured as */
 	uint64_t backend_value;     /* the backend's, for what it likes */
 };
 

@@ -117,4 +117,5 @@ int cmd_disk_remove(struct cli *c);
 int cmd_attach(struct cli *c);
 int cmd_detach(struct cli *c);
 int cmd_export(struct cli *c);
+int cmd_capture(struct cli *c);
 int cmd_help(struct cli *c);
