@@ -19,6 +19,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -504,8 +505,10 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 			break;
 		}
 		snprintf(detail, sizeof(detail),
-			status < 0 ? "Its worker was ended by signal %d."
-				   : "Its worker ended with status %d.",
+			status == -SIGSYS
+				? "Its worker made a system call that its sandbox forbids."
+			: status < 0 ? "Its worker was ended by signal %d."
+				     : "Its worker ended with status %d.",
 			abs(status));
 		/* A worker that can't even close its sandbox will not do so the next time. */
 		lease_failed(l, was_ready ? LEASE_REASON_WORKER_DIED : LEASE_REASON_WORKER_FAILED,
