@@ -10,15 +10,11 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "gpu/capset.h"
 #include "gpu/virtio-gpu-3d.h"
 #include "gpu/vring.h"
 
-/* struct virgl_caps_v2: its second word of bits, and the size of what it calls video memory. */
-#define CAPSET_2          2
-#define CAPSET_BITS_AT    688
-#define CAPSET_MEMORY_AT  692
-#define CAPSET_HAS_MEMORY (1U << 2) /* the size is one */
-#define CAPSET_HAS_INFO   (1U << 3) /* GET_MEMORY_INFO: what the host has */
+#define CAPSET_2 2
 
 bool gpu_id_used(const struct gpu *g, uint32_t id)
 {
@@ -51,20 +47,6 @@ uint32_t handle_capset_info(struct gpu *g, const struct gpu_request *q)
 	return VIRTIO_GPU_RESP_OK_CAPSET_INFO;
 }
 
-/* A guest is told its own budget, and nothing of the host's memory. */
-static void tell_budget(const struct gpu *g, uint8_t *capset, uint32_t size)
-{
-	uint32_t bits, megabytes = (uint32_t)MIN(g->budget.limit >> 20, INT32_MAX);
-
-	if (size < CAPSET_MEMORY_AT + sizeof(megabytes)) {
-		return;
-	}
-	memcpy(&bits, capset + CAPSET_BITS_AT, sizeof(bits));
-	bits = (bits | CAPSET_HAS_MEMORY) & ~CAPSET_HAS_INFO;
-	memcpy(capset + CAPSET_BITS_AT, &bits, sizeof(bits));
-	memcpy(capset + CAPSET_MEMORY_AT, &megabytes, sizeof(megabytes));
-}
-
 uint32_t handle_capset(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_get_capset *c = &q->command.get_capset;
@@ -80,7 +62,7 @@ uint32_t handle_capset(struct gpu *g, const struct gpu_request *q)
 	memset(q->answer->capset.data, 0, size);
 	g->three->ops->capset_fill(c->capset_id, c->capset_version, q->answer->capset.data, size);
 	if (c->capset_id == CAPSET_2) {
-		tell_budget(g, q->answer->capset.data, size);
+		capset_tell_budget(q->answer->capset.data, size, g->budget.limit);
 	}
 	q->answer->capset.size = size;
 	return VIRTIO_GPU_RESP_OK_CAPSET;

@@ -9,6 +9,7 @@
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "gpu/capset.h"
 #include "gpu/virgl.h"
 #include "gpu/vtest-internal.h"
 #include "gpu/vtest-session.h"
@@ -109,6 +110,9 @@ static int do_caps(
 	put_word(p, 0, size + 1);
 	put_word(p, 1, capset);
 	s->ops->capset_fill(capset, MIN(version, 1U), p + VTEST_HEADER_SIZE, size);
+	if (capset == 2) {
+		capset_tell_budget(p + VTEST_HEADER_SIZE, size, s->table.budget.limit);
+	}
 	return 0;
 }
 
@@ -304,16 +308,49 @@ static int do_get(
 	return 0;
 }
 
+/* What a stream would make is charged before the renderer sees it. */
+static int check_stream(struct vtest_session *s, const uint32_t *dwords, uint32_t n)
+{
+	struct submit_demand demand;
+	const char *why;
+
+	if (submit_check(dwords, n, &demand, &why) < 0) {
+		return vtest_refuse(s, -EPROTO, "SUBMIT: %s", why);
+	}
+	if (demand.objects > OBJECTS_MAX - s->objects.n ||
+		demand.subs > SUB_CONTEXTS_MAX - s->streams.n_subs ||
+		!budget_charge(&s->table.budget, demand.bytes)) {
+		return vtest_refuse(s, -EDQUOT,
+			"over its budget: SUBMIT makes up to %llu KiB, %u objects and %u "
+			"sub-contexts; "
+			"%llu of %llu KiB, %u objects and %u sub-contexts in use",
+			(unsigned long long)demand.bytes >> 10, demand.objects, demand.subs,
+			(unsigned long long)s->table.budget.used >> 10,
+			(unsigned long long)s->table.budget.limit >> 10, s->objects.n,
+			s->streams.n_subs);
+	}
+	submit_apply(&s->streams, &s->objects, dwords, n, &demand, &s->table.budget);
+	return 0;
+}
+
 static int do_submit(
 	struct vtest_session *s, const struct vtest_header *h, uint8_t *body, uint32_t data)
 {
+	uint32_t *dwords = (uint32_t *)(void *)body;
+	int r;
+
 	(void)data;
-	if (h->length > 0 &&
-		s->ops->submit(VTEST_CONTEXT, (uint32_t *)(void *)body, h->length) < 0) {
-		return vtest_refuse(s, -EPROTO, "the renderer refused its commands");
+	if (h->length == 0) {
+		return 0;
+	}
+	r = check_stream(s, dwords, h->length);
+	if (r < 0) {
+		return r;
 	}
 	s->unfenced = true;
-	return 0;
+	return s->ops->submit(VTEST_CONTEXT, dwords, h->length) < 0
+		       ? vtest_refuse(s, -EPROTO, "the renderer refused its commands")
+		       : 0;
 }
 
 static int make_fence(struct vtest_session *s)

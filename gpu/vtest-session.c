@@ -49,7 +49,7 @@ static int arena_resize(struct vtest_session *s, struct vtest_arena *a, size_t s
 {
 	uint8_t *base;
 
-	if (size > a->size && !vtest_table_charge(&s->table, size - a->size)) {
+	if (size > a->size && !budget_charge(&s->table.budget, size - a->size)) {
 		return vtest_refuse(s, -EDQUOT,
 			"over its budget: %zu bytes more for a message, %llu of %llu in use",
 			size - a->size, (unsigned long long)s->table.budget.used,
@@ -58,12 +58,12 @@ static int arena_resize(struct vtest_session *s, struct vtest_arena *a, size_t s
 	base = realloc(a->base, size);
 	if (!base) {
 		if (size > a->size) {
-			vtest_table_give_back(&s->table, size - a->size);
+			budget_give_back(&s->table.budget, size - a->size);
 		}
 		return vtest_refuse(s, -ENOMEM, "no memory for a message of %zu bytes", size);
 	}
 	if (size < a->size) {
-		vtest_table_give_back(&s->table, a->size - size);
+		budget_give_back(&s->table.budget, a->size - size);
 	}
 	a->base = base;
 	a->size = size;
@@ -102,7 +102,7 @@ int vtest_session_init(struct vtest_session *s, const struct virgl_ops *ops, uin
 	s->in.base = malloc(VTEST_ARENA_SIZE);
 	s->out.base = malloc(VTEST_ARENA_SIZE);
 	s->in.size = s->out.size = VTEST_ARENA_SIZE;
-	if (!s->in.base || !s->out.base) {
+	if (!s->in.base || !s->out.base || objects_init(&s->objects) < 0) {
 		free(s->in.base);
 		free(s->out.base);
 		return -ENOMEM;
@@ -127,6 +127,8 @@ void vtest_session_finish(struct vtest_session *s)
 	if (s->created) {
 		s->ops->context_destroy(VTEST_CONTEXT);
 	}
+	submit_forget(&s->streams, &s->objects, &s->table.budget);
+	objects_finish(&s->objects);
 	arena_reset(s, &s->in);
 	arena_reset(s, &s->out);
 	assert(s->table.budget.used == 0);
@@ -184,9 +186,9 @@ static int check_header(struct vtest_session *s, const struct vtest_header *h)
 		return vtest_refuse(s, -EPROTO, "%s %s", vtest_name(h->id),
 			s->created ? "for a second time" : "before CREATE_RENDERER");
 	}
-	if (h->id == VTEST_SUBMIT && h->body > VTEST_SUBMIT_MAX) {
+	if (h->id == VTEST_SUBMIT && h->body > SUBMIT_BYTES_MAX) {
 		return vtest_refuse(s, -EMSGSIZE, "SUBMIT of %u bytes; %u are the most", h->body,
-			VTEST_SUBMIT_MAX);
+			SUBMIT_BYTES_MAX);
 	}
 	return 0;
 }

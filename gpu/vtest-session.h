@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "gpu/object.h"
+#include "gpu/submit-check.h"
 #include "gpu/vtest-table.h"
 #include "protocol/vtest.h"
 
@@ -25,9 +27,11 @@ struct vtest_arena {
 struct vtest_session {
 	const struct virgl_ops *ops;
 	struct vtest_table table; /* resources and the budget */
-	struct vtest_arena in;    /* received, not yet done */
-	struct vtest_arena out;   /* to be sent */
-	int out_fd;               /* to be sent with one more byte behind that; -1: none */
+	struct submit_state streams;
+	struct objects objects; /* that streams made */
+	struct vtest_arena in;  /* received, not yet done */
+	struct vtest_arena out; /* to be sent */
+	int out_fd;             /* to be sent with one more byte behind that; -1: none */
 	uint32_t version;
 	bool created;  /* the client has said who it is, and has its context */
 	bool waiting;  /* for a fence, with an answer to it */
@@ -42,9 +46,8 @@ enum vtest_need {
 	VTEST_NEED_FENCE,     /* the renderer's poll_fd becomes readable */
 };
 
-#define VTEST_SUBMIT_MAX (4U << 20) /* bytes of one SUBMIT; Mesa's have 256 KiB at most */
-
-/* Of resources, shared memory, and buffers beyond their usual size up to bytes_max. 0 or -ENOMEM.
+/* Of resources, shared memory, what streams make, and buffers beyond their usual size up to
+ * bytes_max. 0 or -ENOMEM.
  */
 int vtest_session_init(
 	struct vtest_session *s, const struct virgl_ops *ops, uint64_t bytes_max) _must_check_;

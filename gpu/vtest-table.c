@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "gpu/vtest-table.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
-
-bool vtest_table_charge(struct vtest_table *t, uint64_t bytes)
-{
-	if (bytes > t->budget.limit - t->budget.used) {
-		return false;
-	}
-	t->budget.used += bytes;
-	return true;
-}
-
-void vtest_table_give_back(struct vtest_table *t, uint64_t bytes)
-{
-	assert(bytes <= t->budget.used);
-	t->budget.used -= bytes;
-}
 
 struct vtest_entry *vtest_table_find(struct vtest_table *t, uint32_t id)
 {
@@ -70,14 +54,14 @@ int vtest_table_add(struct vtest_table *t, const struct virgl_resource *r, uint3
 	if (t->n >= VTEST_RESOURCES_MAX) {
 		return -ENOSPC;
 	}
-	if (!vtest_table_charge(t, charge)) {
+	if (!budget_charge(&t->budget, charge)) {
 		return -EDQUOT;
 	}
 	*fd_out = -1;
 	e = calloc(1, sizeof(*e));
 	err = e ? make_shared(shared, &e->shared, fd_out) : -ENOMEM;
 	if (err < 0) {
-		vtest_table_give_back(t, charge);
+		budget_give_back(&t->budget, charge);
 		return err;
 	}
 	e->virgl = *r;
@@ -101,6 +85,6 @@ void vtest_table_remove(struct vtest_table *t, struct vtest_entry *e)
 	if (e->shared.iov_base) {
 		munmap(e->shared.iov_base, e->shared.iov_len);
 	}
-	vtest_table_give_back(t, e->charge);
+	budget_give_back(&t->budget, e->charge);
 	free(e);
 }

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
-#include "gpu/resource.h"
+#include "gpu/budget.h"
 #include "gpu/virgl.h"
 
 #define VTEST_BUCKETS       4096
@@ -37,7 +37,3 @@ int vtest_table_add(struct vtest_table *t, const struct virgl_resource *r, uint3
 	struct vtest_entry **entry_out, int *fd_out) _must_check_;
 /* The entry is the table's; it is freed, its memory unmapped, its charge given back. */
 void vtest_table_remove(struct vtest_table *t, struct vtest_entry *e);
-
-/* false: over the budget. */
-bool vtest_table_charge(struct vtest_table *t, uint64_t bytes) _must_check_;
-void vtest_table_give_back(struct vtest_table *t, uint64_t bytes);

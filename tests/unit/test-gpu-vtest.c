@@ -163,7 +163,7 @@ static void test_inline_data(void **state)
 	struct rig *r = *state;
 	const uint32_t put[] = {11 + 5, VTEST_TRANSFER_PUT, 1, 0, 0, 0, 0, 0, 0, 4, 1, 1, 17};
 	const uint32_t get[] = {11, VTEST_TRANSFER_GET, 1, 0, 16, 0, 0, 0, 0, 4, 4, 1, 70};
-	const uint32_t submit[] = {2, VTEST_SUBMIT, 0x12345678, 7};
+	const uint32_t submit[] = {2, VTEST_SUBMIT, 0x00010007, 7};
 	uint8_t data[17];
 
 	hello(r, 0);
@@ -176,7 +176,7 @@ static void test_inline_data(void **state)
 		give(r, put, sizeof(put), step);
 		give(r, data, sizeof(data), step);
 		give(r, submit, sizeof(submit), step);
-		assert_int_equal(fake_virgl()->first_word, 0x12345678);
+		assert_int_equal(fake_virgl()->first_word, 0x00010007);
 		assert_int_equal(fake_virgl()->last_words, 2);
 		fake_virgl()->read_short = 6;
 		give(r, get, sizeof(get), step);
@@ -245,7 +245,7 @@ static void test_fences(void **state)
 	assert_int_equal(f->fences, 0);
 	assert_int_equal(word(r, 2), 0);
 	r->n = 0;
-	WORDS(r, 1, VTEST_SUBMIT, 0, 1, VTEST_SUBMIT, 0, 2, VTEST_BUSY_WAIT, 1, 0);
+	WORDS(r, 1, VTEST_SUBMIT, 7, 1, VTEST_SUBMIT, 7, 2, VTEST_BUSY_WAIT, 1, 0);
 	assert_int_equal(f->fences, 1);
 	assert_int_equal(word(r, 2), 1);
 	r->n = 0;
@@ -317,7 +317,7 @@ static void test_refused(void **state)
 	struct rig *r = *state;
 	const struct {
 		const char *what;
-		uint32_t words[14];
+		uint32_t words[16];
 		uint32_t n;
 		int error;
 	} bad[] = {
@@ -330,6 +330,13 @@ static void test_refused(void **state)
 		{"4 GiB", {UINT32_MAX / 4, VTEST_SUBMIT}, 2, -EMSGSIZE},
 		{"16 GiB", {UINT32_MAX, VTEST_SUBMIT}, 2, -EMSGSIZE},
 		{"5 MiB", {5U << 18, VTEST_SUBMIT}, 2, -EMSGSIZE},
+		{"a command that ends behind its buffer", {2, VTEST_SUBMIT, 7 | 2 << 16, 0}, 4,
+			-EPROTO},
+		{"no such command", {1, VTEST_SUBMIT, 99}, 3, -EPROTO},
+		{"a bomb of storage",
+			{12, VTEST_SUBMIT, 48 | 11 << 16, TARGET, RGBA, 2, 16384, 16384, 1, 1, 0, 0,
+				0, 1},
+			14, -EDQUOT},
 		{"twice", {4, VTEST_CREATE_RENDERER, 0}, 3, -EPROTO},
 		{"id 0", {10, VTEST_RESOURCE_CREATE, 0, TARGET, RGBA, 2, 4, 4, 1, 1, 0, 0}, 12,
 			-EINVAL},
@@ -449,9 +456,29 @@ static void test_renderer_refuses(void **state)
 	r->n = 0;
 	hello(r, 2);
 	fake_virgl()->refuse = true;
-	WORDS(r, 1, VTEST_SUBMIT, 0);
+	WORDS(r, 1, VTEST_SUBMIT, 7);
 	assert_int_equal(r->result, -EPROTO);
 	fake_virgl()->refuse = false;
+}
+
+/* Objects inside a stream are charged while they are there. */
+static void test_streams(void **state)
+{
+	struct rig *r = *state;
+	uint64_t used;
+
+	hello(r, 2);
+	used = r->s.table.budget.used;
+	/* A shader, and a surface. */
+	WORDS(r, 6 + 6, VTEST_SUBMIT, 1 | 4 << 8 | 5 << 16, 7, 0, 0, 0, 0, 1 | 8 << 8 | 5 << 16, 8,
+		1, RGBA, 0, 0);
+	assert_int_equal(r->result, VTEST_NEED_BYTES);
+	assert_int_equal(fake_virgl()->submits, 1);
+	assert_true(r->s.table.budget.used >= used + SUBMIT_SHADER_BYTES + SUBMIT_OBJECT_BYTES);
+	WORDS(r, 2, VTEST_SUBMIT, 3 | 4 << 8 | 1 << 16, 7);
+	WORDS(r, 2, VTEST_SUBMIT, 3 | 8 << 8 | 1 << 16, 8);
+	assert_int_equal(r->result, VTEST_NEED_BYTES);
+	assert_int_equal(r->s.table.budget.used, used);
 }
 
 static void test_many_resources(void **state)
@@ -479,6 +506,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_never_reads, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_renderer_refuses, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_streams, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_resources, setup, teardown),
 	};
 
