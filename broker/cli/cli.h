@@ -71,6 +71,10 @@ int cli_added(sd_bus_message *m, const char *interface, json_t **out) _must_chec
 json_t *cli_find(
 	struct cli *c, const json_t *list, const char *what, const char *name, int *exit_out);
 
+/* Makes the image or NBD export known that the first argument names, as the command's options say.
+ * 0 with its object's path (the caller's), or the exit code; the error is printed. */
+int cli_add_disk(struct cli *c, char **object_out) _must_check_;
+
 /* Text of a field; "" if it is none. */
 const char *cli_text(const json_t *object, const char *key);
 uint64_t cli_number(const json_t *object, const char *key);

@@ -342,17 +342,16 @@ static int open_disk(
 	return cli_nbd_connect(c, nbd, cli_value(c, "allow-remote"), fd_out);
 }
 
-int cmd_disk_add(struct cli *c)
+int cli_add_disk(struct cli *c, char **object_out)
 {
 	_cleanup_close_ int fd = -1;
-	_cleanup_free_ char *object = NULL, *shown = NULL;
+	_cleanup_free_ char *shown = NULL;
 	bool cdrom = cli_value(c, "cdrom"), read_only = cdrom || cli_value(c, "read-only");
 	bool uri = cli_nbd_is_uri(c->o.args[0]);
 	const char *name = cli_value(c, "name");
 	struct cli_nbd nbd = {0};
 	sd_bus_message *m = NULL;
 	char made[64];
-	json_t *device;
 	int r = open_disk(c, read_only, &nbd, made, sizeof(made), &fd);
 
 	if (r != 0) {
@@ -392,7 +391,15 @@ int cmd_disk_add(struct cli *c)
 		sd_bus_message_unref(m);
 		return cli_fail_call(c, r, NULL);
 	}
-	r = call(c, m, &object);
+	return call(c, m, object_out);
+}
+
+int cmd_disk_add(struct cli *c)
+{
+	_cleanup_free_ char *object = NULL;
+	json_t *device;
+	int r = cli_add_disk(c, &object);
+
 	if (r == 0) {
 		r = cli_properties(c, object, CLI_IFACE_DEVICE, &device, NULL);
 	}

@@ -83,7 +83,9 @@ static void print_device(const struct cli *c, const json_t *d)
 	print_texts(d, lines, ARRAY_SIZE(lines));
 	if (strcmp(cli_text(d, "kind"), "disk") == 0) {
 		printf(TITLE "%s, %s\n", "Size",
-			text_bytes(cli_number(d, "size_bytes"), size, sizeof(size)),
+			cli_number(d, "size_bytes") > 0
+				? text_bytes(cli_number(d, "size_bytes"), size, sizeof(size))
+				: "not known",
 			json_is_true(json_object_get(d, "read_only")) ? "read-only" : "read-write");
 	}
 	print_lent(d);

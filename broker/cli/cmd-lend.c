@@ -231,12 +231,36 @@ static int print_lent(const struct wait *w)
 	return 0;
 }
 
+/* No device's name has a slash in it: that is an image or a URI, which is made known first. */
+static int add_first(struct cli *c, json_t **device_out)
+{
+	_cleanup_free_ char *object = NULL;
+	int r = cli_add_disk(c, &object);
+
+	if (r == 0) {
+		r = cli_properties(c, object, CLI_IFACE_DEVICE, device_out, NULL);
+	}
+	if (r == 0) {
+		c->o.args[0] = cli_text(*device_out, "name");
+	}
+	return r;
+}
+
 int cmd_attach(struct cli *c)
 {
 	struct wait w = {.c = c, .attach = true, .started = now_usec()};
 	uint64_t timeout = 0;
+	json_t *added = NULL;
 	int r = parse_timeout(c, WAIT_SECONDS, &timeout);
 
+	if (r == 0 && strchr(c->o.args[0], '/')) {
+		r = add_first(c, &added);
+	} else if (r == 0 && (cli_value(c, "cdrom") || cli_value(c, "allow-remote"))) {
+		r = cli_fail(c, CLI_EXIT_USAGE, "usage",
+			"Give an image's path (with a slash in it) or a URI.",
+			"--cdrom and --allow-remote are about an image, not about %s",
+			c->o.args[0]);
+	}
 	if (r == 0) {
 		/* Who says how long to wait wants to wait. */
 		r = lend(&w, cli_value(c, "wait") || cli_value(c, "timeout"), timeout);
@@ -245,6 +269,7 @@ int cmd_attach(struct cli *c)
 		r = print_lent(&w);
 	}
 	json_decref(w.device);
+	json_decref(added);
 	return r;
 }
 

@@ -97,7 +97,11 @@ static struct table *disks_table(const json_t *disks)
 		table_cell(t, cli_text(d, "name"));
 		table_cell_style(t, cli_text(d, "state"), cli_state_style(cli_text(d, "state")));
 		table_cell(t, cli_text(d, "vm"));
-		table_cell_bytes(t, cli_number(d, "size_bytes"));
+		if (cli_number(d, "size_bytes") > 0) {
+			table_cell_bytes(t, cli_number(d, "size_bytes"));
+		} else { /* an NBD server tells only its worker */
+			table_cell(t, "-");
+		}
 		table_cell(t, cli_text(d, "speed"));
 		table_cell(t,
 			json_is_true(json_object_get(d, "read_only")) ? "read-only" : "read-write");

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The soak suite: 200 attach/detach cycles in one guest with every measure flat, the same with a host's stick
-(soak_usb_host), brokers that are killed (soak_restarts), random faults (soak_faults), and a GPU's renderer killed 100 times (soak_gpu)."""
+(soak_usb_host), brokers that are killed (soak_restarts), random faults (soak_faults), an NBD
+server that is stopped (soak_nbd), and a GPU's renderer killed 100 times (soak_gpu)."""
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
 import soak_faults
 import soak_gpu
+import soak_nbd
 import soak_restarts
 import soak_usb_host
 from guest import LabError
@@ -57,4 +59,4 @@ def test_200_cycles(lab):
 
 
 if __name__ == "__main__":
-    runner.main([sys.modules[__name__], soak_usb_host, soak_restarts, soak_faults, soak_gpu])
+    runner.main([sys.modules[__name__], soak_usb_host, soak_restarts, soak_faults, soak_nbd, soak_gpu])

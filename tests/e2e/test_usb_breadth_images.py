@@ -230,8 +230,7 @@ def test_cdrom_boots(lab):
     g.start()
     b.cli("vm", "add", "pc", "--qmp", g.qmp_path)
     b.wait_vm("pc", "paused")
-    b.cli("disk", "add", iso, "--name", "disc", "--cdrom")
-    b.cli("attach", "disc", "pc")
+    assert b.cli("attach", iso, "pc", "--cdrom")["device"]["name"] == "disk:disc"
     deadline = time.monotonic() + 10
     while not g.objects():
         assert time.monotonic() < deadline, b.device("disk:disc")
