@@ -117,7 +117,7 @@ uint32_t handle_context_create(struct gpu *g, const struct gpu_request *q)
 		budget_give_back(&g->budget, SUBMIT_CONTEXT_BYTES);
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
-	g->listener->context(g->userdata, slot, id);
+	g->listener->context(g->userdata, slot, id, t->contexts[slot].name);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
@@ -162,7 +162,7 @@ uint32_t handle_context_destroy(struct gpu *g, const struct gpu_request *q)
 		return VIRTIO_GPU_RESP_ERR_INVALID_CONTEXT_ID;
 	}
 	gpu_context_end(g, slot);
-	g->listener->context(g->userdata, slot, 0);
+	g->listener->context(g->userdata, slot, 0, "");
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 

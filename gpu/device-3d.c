@@ -146,7 +146,7 @@ bool gpu_3d_fence(struct gpu *g, const struct virtio_gpu_ctrl_hdr *hdr, bool dre
 		return false;
 	}
 	point.number = line->made;
-	fences_add(&t->fences, head, written, &point);
+	fences_add(&t->fences, head, written, &point, hdr->ctx_id, now_ns());
 	return true;
 }
 
@@ -183,6 +183,14 @@ void gpu_context_fence_reached(struct gpu *g, uint32_t context, uint32_t ring, u
 uint32_t gpu_fences_out(const struct gpu *g)
 {
 	return g->three ? g->three->fences.n : 0;
+}
+
+uint64_t gpu_oldest_fence(const struct gpu *g, uint32_t *slot_out)
+{
+	const struct fence_wait *oldest = &g->three->fences.waits[0];
+
+	*slot_out = gpu_context_find(g->three, oldest->context);
+	return oldest->since;
 }
 
 bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out)

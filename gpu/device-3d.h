@@ -75,6 +75,7 @@ struct gpu_3d {
 	const struct virgl_ops *ops;
 	const char *name;  /* of the VM */
 	bool context_init; /* negotiated */
+	bool barred;       /* nothing is made or drawn in 3D: the guest hung its renderers */
 
 	struct gpu_context contexts[GPU_CONTEXTS_MAX + 1];
 	uint32_t first_context[GPU_CONTEXTS_MAX];
@@ -121,6 +122,9 @@ void gpu_fence_reached(struct gpu *g, uint32_t fence);
 void gpu_context_fence_reached(struct gpu *g, uint32_t context, uint32_t ring, uint64_t fence);
 /* Requests that wait for fences. */
 uint32_t gpu_fences_out(const struct gpu *g);
+/* Since when (now_ns) the oldest of them waits, and the slot of the context that it is of. Only
+ * while some wait. */
+uint64_t gpu_oldest_fence(const struct gpu *g, uint32_t *slot_out);
 /* The oldest whose fence is reached: it is to be given back. */
 bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out) _must_check_;
 /* All are taken to be reached, or forgotten. */

@@ -9,10 +9,11 @@ void fences_clear(struct fences *f)
 	f->n = f->n_reached = 0;
 }
 
-void fences_add(struct fences *f, uint16_t head, uint32_t written, const struct fence_point *point)
+void fences_add(struct fences *f, uint16_t head, uint32_t written, const struct fence_point *point,
+	uint32_t context, uint64_t since)
 {
 	assert(f->n < VRING_SIZE_MAX);
-	f->waits[f->n++] = (struct fence_wait){*point, written, head, false};
+	f->waits[f->n++] = (struct fence_wait){*point, since, context, written, head, false};
 }
 
 static void reach(struct fences *f, uint32_t i)

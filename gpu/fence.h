@@ -18,6 +18,8 @@ struct fence_point {
 
 struct fence_wait {
 	struct fence_point point;
+	uint64_t since;   /* ns */
+	uint32_t context; /* of its command: whom to blame if it is never reached */
 	uint32_t written; /* of its answer */
 	uint16_t head;
 	bool reached;
@@ -31,7 +33,8 @@ struct fences {
 
 void fences_clear(struct fences *f);
 /* There is room: each head of a ring waits once at most. */
-void fences_add(struct fences *f, uint16_t head, uint32_t written, const struct fence_point *point);
+void fences_add(struct fences *f, uint16_t head, uint32_t written, const struct fence_point *point,
+	uint32_t context, uint64_t since);
 /* This point of its timeline, and all before it, are reached. */
 void fences_reach(struct fences *f, const struct fence_point *point);
 /* All of a context, or of everything. */

@@ -65,6 +65,9 @@ struct front_watch {
 	uint32_t beats; /* as of the last look */
 	unsigned int misses;
 	struct restarts hangs;
+	struct restarts offences; /* ends while it drew in 3D */
+	bool quarantined;         /* no 3D until it is allowed again */
+	uint64_t n_offences;
 };
 
 struct front {
@@ -109,7 +112,8 @@ struct front {
 	bool modes_wanted;
 	bool resetting; /* the renderer has not yet forgotten the guest before this one */
 	uint32_t renderers;
-	struct link_pong pong; /* its last counters; only shown */
+	struct link_pong pong;         /* its last counters; only shown */
+	char drawn_by[LINK_NAME_SIZE]; /* GL_RENDERER; "": 2D only */
 	struct front_watch watch;
 	uint8_t uuid_seed[8];
 
@@ -189,6 +193,10 @@ void front_watch_ask(struct front *f);
 void front_watch_answered(struct front *f, uint64_t seq, bool busy);
 /* It does not answer: it is given up, and so is everything if that was not the first time. */
 void front_watch_hung(struct front *f);
+/* It is gone: whether it drew in 3D when it ended, whose fault that is, and what comes of that. */
+void front_watch_blame(struct front *f);
+/* 3D is allowed again. */
+void front_watch_allow(struct front *f);
 /* A ring's kick (borrowed), from its start to its end. */
 void front_watch_add(struct front *f, int kick);
 void front_watch_remove(struct front *f, int kick);

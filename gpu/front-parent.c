@@ -73,10 +73,18 @@ static void handle_ping(struct front *f, const struct parent_msg *ask)
 		.memory = f->pong.bytes,
 		.memory_max = f->pong.bytes_max,
 		.resources = f->pong.resources,
-		.renderers = f->renderers};
+		.renderers = f->renderers,
+		.quarantined = f->watch.quarantined,
+		.cpu_ns = f->pong.cpu_ns,
+		.refused = f->pong.refused,
+		.poisoned = f->pong.poisoned,
+		.hangs = f->watch.n_offences,
+		.contexts = f->pong.contexts,
+		.fences = f->pong.fences};
 	struct display_counters shown;
 	struct display_rect rect;
 
+	memcpy(m.renderer, f->drawn_by, sizeof(m.renderer));
 	display_count(f->display, &shown);
 	m.frames = shown.frames;
 	m.merged = shown.merged;
@@ -100,6 +108,9 @@ static void handle(struct front *f, const struct parent_msg *m, int *fd)
 		break;
 	case PARENT_SCREENSHOT:
 		handle_screenshot(f, m);
+		break;
+	case PARENT_ALLOW:
+		front_watch_allow(f);
 		break;
 	default:
 		handle_ping(f, m);

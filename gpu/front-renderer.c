@@ -31,6 +31,7 @@ void front_renderer_lost(struct front *f, const char *why)
 	f->link = safe_close(f->link);
 	f->link_ready = false;
 	front_watch_stop(f);
+	front_watch_blame(f);
 	for (size_t i = 0; i < FRONT_QUEUES; i++) {
 		f->vrings[i].told = false;
 	}
@@ -111,7 +112,9 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 	link_init(&m, LINK_SETUP);
 	m.setup.version = LINK_VERSION;
 	m.setup.n_scanouts = LINK_SCANOUTS;
-	m.setup.flags = f->renderers > 1 ? LINK_SETUP_RECOVER : 0;
+	m.setup.flags = (f->renderers > 1 ? LINK_SETUP_RECOVER : 0) |
+			(f->watch.quarantined ? LINK_SETUP_NO_3D : 0);
+	memcpy(f->drawn_by, ready->renderer, sizeof(f->drawn_by));
 	memcpy(m.setup.uuid_seed, f->uuid_seed, sizeof(m.setup.uuid_seed));
 	front_renderer_send(f, &m, fds, 2);
 	front_renderer_send_memory(f);

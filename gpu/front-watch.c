@@ -11,18 +11,25 @@
  * with it what it does to its own VM.
  */
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/log.h"
 #include "gpu/front-internal.h"
 
 #define LOOK_USEC UINT64_C(400000)
 /* A new one has to close its sandbox first. */
 #define LOOKS_MAX          3
 #define LOOKS_TO_READY_MAX 25
+/* Renderers that end while they draw: how often until it is not tried again. */
+#define OFFENCES_MAX  2
+#define OFFENCES_USEC UINT64_C(300000000)
 /* What makes it hang is probably executed again by the next one. */
 #define HANGS_MAX  4
 #define HANGS_USEC UINT64_C(60000000)
@@ -123,6 +130,67 @@ void front_watch_hung(struct front *f)
 	}
 }
 
+static uint32_t drawing(const struct front *f)
+{
+	return __atomic_load_n(&f->journal->drawing, __ATOMIC_ACQUIRE);
+}
+
+/* How often it may look as if it hung. Drawing takes its time, in software above all. */
+static unsigned int looks_max(const struct front *f)
+{
+	if (!f->link_ready) {
+		return LOOKS_TO_READY_MAX;
+	}
+	return drawing(f) ? (unsigned int)MAX(f->o->hang_usec / LOOK_USEC, (uint64_t)LOOKS_MAX)
+			  : LOOKS_MAX;
+}
+
+/* Of a context, as its renderer wrote it down; it may have written anything. */
+static void describe(const struct front *f, uint32_t slot, char *out, size_t size)
+{
+	char name[JOURNAL_NAME_SIZE], text[2 * JOURNAL_NAME_SIZE];
+
+	if (slot == 0 || slot > JOURNAL_CONTEXTS) {
+		snprintf(out, size, "no context");
+		return;
+	}
+	memcpy(name, f->journal->context_names[slot - 1], sizeof(name));
+	log_escape(name, strnlen(name, sizeof(name)), text, sizeof(text));
+	snprintf(out, size, "context %u (%s)", f->journal->contexts[slot - 1].id, text);
+}
+
+void front_watch_blame(struct front *f)
+{
+	uint32_t slot = drawing(f);
+	char whom[160];
+
+	__atomic_store_n(&f->journal->drawing, 0, __ATOMIC_RELEASE);
+	if (slot == 0) {
+		return;
+	}
+	describe(f, slot - 1, whom, sizeof(whom));
+	log_warn("%s: its renderer ended while it drew for %s", f->o->name, whom);
+	f->watch.n_offences++;
+	if (!f->watch.quarantined &&
+		restarts_too_often(&f->watch.offences, OFFENCES_MAX, OFFENCES_USEC, now_usec())) {
+		f->watch.quarantined = true;
+		log_warn("%s: gets no 3D any more, after %d renderers within %d minutes; 2D stays. "
+			 "To allow it again: devbroker gpu allow %s",
+			f->o->name, OFFENCES_MAX + 1, (int)(OFFENCES_USEC / 60000000), f->o->name);
+	}
+}
+
+void front_watch_allow(struct front *f)
+{
+	union link_msg m;
+
+	f->watch.quarantined = false;
+	f->watch.offences = (struct restarts){0};
+	link_init(&m, LINK_ALLOW);
+	m.allow.allowed = 1;
+	front_renderer_send(f, &m, NULL, 0);
+}
+
 static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct front *f = userdata;
@@ -132,7 +200,7 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 
 	w->misses = answered || beats != w->beats ? 0 : w->misses + 1;
 	w->beats = beats;
-	if (w->misses >= (f->link_ready ? LOOKS_MAX : LOOKS_TO_READY_MAX)) {
+	if (w->misses >= looks_max(f)) {
 		front_watch_hung(f);
 		return 0;
 	}

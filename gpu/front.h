@@ -10,11 +10,12 @@
 #include "base/cleanup.h"
 
 struct front_options {
-	int control_fd;   /* taken; to whoever makes renderers (protocol/gpu-parent.h) */
-	int vhost_fd;     /* taken; connected to the VMM */
-	const char *name; /* for the log */
-	uint32_t stages;  /* enum sandbox_stage bits */
-	bool virgl;       /* its renderers draw in 3D */
+	int control_fd;     /* taken; to whoever makes renderers (protocol/gpu-parent.h) */
+	int vhost_fd;       /* taken; connected to the VMM */
+	const char *name;   /* for the log */
+	uint32_t stages;    /* enum sandbox_stage bits */
+	uint64_t hang_usec; /* of drawing that does not end */
+	bool virgl;         /* its renderers draw in 3D */
 };
 
 /* Closes the sandbox and serves until the VMM goes away. Returns the exit code: 0, or FRONT_EXIT_*.

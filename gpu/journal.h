@@ -39,6 +39,7 @@
 #define JOURNAL_RESOURCES    1024
 #define JOURNAL_CONTEXTS     256
 #define JOURNAL_RESOURCES_3D 32768
+#define JOURNAL_NAME_SIZE    64
 #define JOURNAL_ENTRIES      (1U << 18) /* 1 GiB of backing in pages of 4 KiB */
 #define JOURNAL_SCANOUTS     16
 #define JOURNAL_DAMAGES      256 /* a power of 2 */
@@ -143,6 +144,10 @@ struct journal {
 	uint32_t damage_put;  /* counts; damage n is in damages[n % JOURNAL_DAMAGES] */
 	uint32_t damage_lost; /* counts: there was no room, everything on all scanouts is damaged */
 	uint32_t beats;       /* counts: turns, and steps of what takes long */
+	/* While what draws in 3D is at work: 1 and the slot of the context that it works for (0:
+	 * none). A renderer that ends meanwhile leaves it there. */
+	uint32_t drawing;
+	uint32_t pad;
 	struct journal_damage damages[JOURNAL_DAMAGES];
 	struct journal_cursor cursors[JOURNAL_SCANOUTS];
 
@@ -152,9 +157,10 @@ struct journal {
 	struct journal_scanout scanouts[JOURNAL_SCANOUTS];
 	struct journal_resource resources[JOURNAL_RESOURCES];
 	struct journal_thing contexts[JOURNAL_CONTEXTS]; /* by slot, less 1 */
+	char context_names[JOURNAL_CONTEXTS][JOURNAL_NAME_SIZE];
 	struct journal_thing resources_3d[JOURNAL_RESOURCES_3D];
 	uint32_t opened_3d; /* how many of these were ever used */
-	uint32_t pad;
+	uint32_t pad_3d;
 	struct journal_entry entries[JOURNAL_ENTRIES];
 };
 

@@ -19,7 +19,7 @@ static bool check_setup(const union link_msg *m, size_t n_fds)
 {
 	return m->setup.version == LINK_VERSION && m->setup.n_scanouts > 0 &&
 	       m->setup.n_scanouts <= LINK_SCANOUTS && m->setup.pad == 0 &&
-	       (m->setup.flags & ~LINK_SETUP_RECOVER) == 0;
+	       (m->setup.flags & ~(LINK_SETUP_RECOVER | LINK_SETUP_NO_3D)) == 0;
 }
 
 static bool check_memory(const union link_msg *m, size_t n_fds)
@@ -47,9 +47,28 @@ static bool check_enable(const union link_msg *m, size_t n_fds)
 	return m->enable.queue < LINK_QUEUES && m->enable.enabled <= 1;
 }
 
+static bool check_allow(const union link_msg *m, size_t n_fds)
+{
+	return m->allow.allowed <= 1 && m->allow.pad == 0;
+}
+
+/* Printable ASCII with an end. */
+static bool is_text(const char *text, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size && text[i]; i++) {
+		if (text[i] < 0x20 || text[i] > 0x7e) {
+			return false;
+		}
+	}
+	return i < size;
+}
+
 static bool check_ready(const union link_msg *m, size_t n_fds)
 {
-	return m->ready.version == LINK_VERSION;
+	return m->ready.version == LINK_VERSION &&
+	       is_text(m->ready.renderer, sizeof(m->ready.renderer));
 }
 
 static bool check_done(const union link_msg *m, size_t n_fds)
@@ -65,15 +84,8 @@ static bool check_stopped(const union link_msg *m, size_t n_fds)
 
 static bool check_broken(const union link_msg *m, size_t n_fds)
 {
-	const char *text = m->broken.reason;
-	size_t i;
-
-	for (i = 0; i < sizeof(m->broken.reason) && text[i]; i++) {
-		if (text[i] < 0x20 || text[i] > 0x7e) {
-			return false;
-		}
-	}
-	return i < sizeof(m->broken.reason) && m->broken.queue < LINK_QUEUES && m->broken.pad == 0;
+	return is_text(m->broken.reason, sizeof(m->broken.reason)) &&
+	       m->broken.queue < LINK_QUEUES && m->broken.pad == 0;
 }
 
 /* The image's own size is for the front to compare with the file. */
@@ -113,6 +125,7 @@ static const struct shape shapes[] = {
 	{LINK_STOP, LINK_TO_RENDERER, sizeof(struct link_queue), 0, 0, check_queue},
 	{LINK_MODES, LINK_TO_RENDERER, sizeof(struct link_modes), 0, 0, NULL},
 	{LINK_RESET, LINK_TO_RENDERER, sizeof(struct link_plain), 0, 0, NULL},
+	{LINK_ALLOW, LINK_TO_RENDERER, sizeof(struct link_allow), 0, 0, check_allow},
 	{LINK_PING, LINK_TO_RENDERER, sizeof(struct link_ping), 0, 0, NULL},
 	{LINK_READY, LINK_TO_FRONT, sizeof(struct link_ready), 0, 0, check_ready},
 	{LINK_DONE, LINK_TO_FRONT, sizeof(struct link_done), 0, 0, check_done},

@@ -25,11 +25,12 @@
 
 #include "base/cleanup.h"
 
-#define LINK_VERSION     1
+#define LINK_VERSION     2
 #define LINK_QUEUES      2 /* control, cursor */
 #define LINK_REGIONS_MAX 32
 #define LINK_SCANOUTS    16
 #define LINK_FDS_MAX     3
+#define LINK_NAME_SIZE   128 /* of what draws in 3D, with its end */
 
 enum link_type {
 	/* front to renderer */
@@ -44,6 +45,7 @@ enum link_type {
 	LINK_MODES = 9,
 	LINK_RESET = 10, /* the device is reset: no resource, scanout or cursor is left */
 	LINK_PING = 11,
+	LINK_ALLOW = 12, /* 3D is allowed again, or (0) not any more */
 	/* renderer to front */
 	LINK_READY = 32, /* first message: the sandbox is closed */
 	LINK_DONE = 33,
@@ -62,6 +64,7 @@ struct link_header {
 static_assert(sizeof(struct link_header) == 8, "wire size");
 
 #define LINK_SETUP_RECOVER (1U << 0) /* the journal has what an earlier renderer left */
+#define LINK_SETUP_NO_3D   (1U << 1) /* every command of 3D is refused, but for ends */
 
 struct link_setup {
 	struct link_header header;
@@ -126,6 +129,13 @@ struct link_enable {
 };
 static_assert(sizeof(struct link_enable) == 16, "wire size");
 
+struct link_allow {
+	struct link_header header;
+	uint32_t allowed; /* 0 or 1 */
+	uint32_t pad;
+};
+static_assert(sizeof(struct link_allow) == 16, "wire size");
+
 struct link_mode {
 	uint32_t x, y, width, height; /* no width or no height: off */
 };
@@ -150,10 +160,11 @@ static_assert(sizeof(struct link_ping) == 16, "wire size");
 
 struct link_ready {
 	struct link_header header;
-	uint32_t version;        /* LINK_VERSION */
-	uint32_t sandbox_stages; /* bits of enum sandbox_stage that are closed */
+	uint32_t version;              /* LINK_VERSION */
+	uint32_t sandbox_stages;       /* bits of enum sandbox_stage that are closed */
+	char renderer[LINK_NAME_SIZE]; /* GL_RENDERER, printable ASCII; "": 2D only */
 };
-static_assert(sizeof(struct link_ready) == 16, "wire size");
+static_assert(sizeof(struct link_ready) == 144, "wire size");
 
 struct link_done {
 	struct link_header header;
@@ -207,9 +218,14 @@ struct link_pong {
 	uint64_t bytes;  /* charged now */
 	uint64_t bytes_max;
 	uint32_t resources;
-	uint32_t busy; /* 1: there is more in the rings; 0: not when the PING came */
+	uint32_t busy;     /* 1: there is more in the rings; 0: not when the PING came */
+	uint64_t cpu_ns;   /* of all its threads: what drawing in software costs, too */
+	uint64_t refused;  /* over the budget, ever */
+	uint64_t poisoned; /* contexts, ever */
+	uint32_t contexts;
+	uint32_t fences; /* requests that wait for them */
 };
-static_assert(sizeof(struct link_pong) == 64, "wire size");
+static_assert(sizeof(struct link_pong) == 96, "wire size");
 
 union link_msg {
 	struct link_header header;
@@ -219,6 +235,7 @@ union link_msg {
 	struct link_start start;
 	struct link_queue queue; /* CALL, ERR, STOP */
 	struct link_enable enable;
+	struct link_allow allow;
 	struct link_modes modes;
 	struct link_plain plain;
 	struct link_ping ping;

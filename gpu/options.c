@@ -15,6 +15,9 @@
 #define DEFAULT_MEMORY (512ULL << 20)
 #define MEMORY_MIN     (16ULL << 20)
 #define MEMORY_MAX     (64ULL << 30)
+#define HANG_MIN       1 /* seconds */
+#define HANG_MAX       600
+#define HANG_DEFAULT   10
 
 static const char help[] =
 	"Usage: devbroker-gpu (--fd N | --socket-path PATH | --vtest PATH) [OPTIONS]\n"
@@ -28,6 +31,7 @@ static const char help[] =
 	"                        this host; with --vm NAME, --max-clients N (default 16),\n"
 	"                        --socket-group GROUP, --render-node PATH\n"
 	"  --virgl               draw in 3D, too: OpenGL for a Linux guest, through virglrenderer\n"
+	"  --hang-timeout N      seconds until drawing that does not end is ended, default 10\n"
 	"  --render-node PATH    on this GPU; without it in software\n"
 	"  --print-capabilities  as JSON, for libvirt\n"
 	"  --max-memory N        of images and what describes them, 16M to 64G, default 512M\n"
@@ -54,6 +58,7 @@ enum {
 	OPT_VM,
 	OPT_MAX_CLIENTS,
 	OPT_SOCKET_GROUP,
+	OPT_HANG,
 	OPT_CAPABILITIES,
 	OPT_MAX_MEMORY,
 	OPT_SANDBOX,
@@ -80,6 +85,7 @@ static const struct option known[] = {
 	{"vm", required_argument, NULL, OPT_VM},
 	{"max-clients", required_argument, NULL, OPT_MAX_CLIENTS},
 	{"socket-group", required_argument, NULL, OPT_SOCKET_GROUP},
+	{"hang-timeout", required_argument, NULL, OPT_HANG},
 	{"print-capabilities", no_argument, NULL, OPT_CAPABILITIES},
 	{"max-memory", required_argument, NULL, OPT_MAX_MEMORY},
 	{"sandbox", required_argument, NULL, OPT_SANDBOX},
@@ -109,10 +115,19 @@ static int misuse(const char *what)
 	return EXIT_USAGE;
 }
 
+/* Seconds. */
+static void set_hang(struct options *o, uint32_t seconds)
+{
+	o->front.hang_usec = seconds * UINT64_C(1000000);
+	o->renderer.hang_ms = seconds * 1000;
+	o->standalone.hang_seconds = seconds;
+}
+
 /* Options of several parts of it: each takes what it needs. */
 static int take_common(int option, const char *value, struct options *o)
 {
 	enum log_level level;
+	uint64_t seconds;
 
 	switch (option) {
 	case OPT_MAX_MEMORY:
@@ -121,6 +136,12 @@ static int take_common(int option, const char *value, struct options *o)
 		}
 		o->standalone.memory = o->vtest.memory = o->renderer.bytes_max;
 		o->vtest_client.bytes_max = o->renderer.bytes_max;
+		return -1;
+	case OPT_HANG:
+		if (parse_u64(value, HANG_MIN, HANG_MAX, &seconds) < 0) {
+			return wrong("--hang-timeout", value);
+		}
+		set_hang(o, (uint32_t)seconds);
 		return -1;
 	case OPT_SANDBOX:
 		if (sandbox_parse(value, true, &o->renderer.stages) < 0) {
@@ -288,6 +309,7 @@ int options_parse(int argc, char **argv, struct options *o)
 			.stages = SANDBOX_ALL,
 			.name = "devbroker-gpu"},
 	};
+	set_hang(o, HANG_DEFAULT);
 	while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
 		code = take(option, optarg, o);
 		if (code >= 0) {

@@ -254,9 +254,10 @@ static void record_thing(struct record *r, struct journal_thing *t, uint32_t id)
 	put64(&t->created, r->order);
 }
 
-void record_context(struct record *r, uint32_t slot, uint32_t id)
+void record_context(struct record *r, uint32_t slot, uint32_t id, const char *name)
 {
 	assert(slot > 0 && slot <= JOURNAL_CONTEXTS);
+	strncpy(r->journal->context_names[slot - 1], name, JOURNAL_NAME_SIZE - 1);
 	record_thing(r, &r->journal->contexts[slot - 1], id);
 }
 

@@ -69,7 +69,7 @@ void record_unbacked(struct record *r, uint32_t slot);
 /* It is not backed any more, at once: whatever command is being executed. */
 void record_drop_backing(struct record *r, uint32_t slot);
 /* A context or 3D resource was made, or (id 0) is gone. Slots begin at 1. */
-void record_context(struct record *r, uint32_t slot, uint32_t id);
+void record_context(struct record *r, uint32_t slot, uint32_t id, const char *name);
 void record_resource_3d(struct record *r, uint32_t slot, uint32_t id);
 /* resource_id 0: the scanout is off. */
 void record_scanout(

@@ -55,6 +55,7 @@ struct renderer {
 	struct record record;
 	struct gpu *gpu;               // may be NULL: before SETUP
 	const struct virgl_ops *virgl; // may be NULL: 2D only
+	char drawn_by[LINK_NAME_SIZE]; /* GL_RENDERER, printable */
 	bool fences_by_clock;          /* it has no poll_fd */
 	bool recover;                  /* the journal is to be read when there is memory */
 	bool busy;                     /* the rings have more */

@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "gpu/renderer-internal.h"
@@ -58,6 +59,10 @@ static int setup(struct renderer *r, const struct link_setup *m, int fds[])
 	}
 	memcpy(r->gpu->uuid_seed, m->uuid_seed, sizeof(m->uuid_seed));
 	r->bell = steal_fd(&fds[1]);
+	r->gpu->drawing = &r->journal->drawing;
+	if (r->gpu->three) {
+		r->gpu->three->barred = m->flags & LINK_SETUP_NO_3D;
+	}
 	r->recover = m->flags & LINK_SETUP_RECOVER;
 	if (!r->recover) {
 		record_init(&r->record, r->journal);
@@ -341,6 +346,13 @@ static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
 	say_done(r, DONE_RESET, 0);
 }
 
+static void handle_allow(struct renderer *r, const union link_msg *m, int fds[])
+{
+	if (r->gpu->three) {
+		r->gpu->three->barred = !m->allow.allowed;
+	}
+}
+
 static void handle_ping(struct renderer *r, const union link_msg *m, int fds[])
 {
 	r->out.pong = true;
@@ -359,6 +371,7 @@ static void (*const handlers[])(struct renderer *r, const union link_msg *m, int
 	[LINK_MODES] = handle_modes,
 	[LINK_RESET] = handle_reset,
 	[LINK_PING] = handle_ping,
+	[LINK_ALLOW] = handle_allow,
 };
 
 void renderer_receive(struct renderer *r)
@@ -510,6 +523,14 @@ static bool post_pong(struct renderer *r)
 	m.pong.commands = r->counters.commands;
 	m.pong.cursor_commands = r->counters.cursor_commands;
 	m.pong.busy = r->busy;
+	m.pong.cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+	if (r->gpu && r->gpu->three) {
+		m.pong.resources = r->gpu->three->n_resources;
+		m.pong.contexts = r->gpu->three->n_contexts;
+		m.pong.fences = gpu_fences_out(r->gpu);
+		m.pong.refused = r->gpu->three->refused;
+		m.pong.poisoned = r->gpu->three->poisoned;
+	}
 	if (r->gpu) {
 		m.pong.errors = r->gpu->errors;
 		m.pong.bytes = r->gpu->budget.used;

@@ -56,9 +56,9 @@ static void on_unbacked(void *userdata, uint32_t slot)
 	record_unbacked(&r->record, slot);
 }
 
-static void on_context(void *userdata, uint32_t slot, uint32_t id)
+static void on_context(void *userdata, uint32_t slot, uint32_t id, const char *name)
 {
-	record_context(&((struct renderer *)userdata)->record, slot, id);
+	record_context(&((struct renderer *)userdata)->record, slot, id, name);
 }
 
 static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)

@@ -8,12 +8,15 @@
 #include "gpu/renderer.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sandbox.h"
@@ -21,6 +24,7 @@
 
 /* How often fences are looked at where nothing tells of them. */
 #define FENCE_CLOCK_MS 1
+#define NS_PER_MS      UINT64_C(1000000)
 
 static enum sandbox_kind kind_of(const struct renderer_options *o)
 {
@@ -69,6 +73,7 @@ static int start_virgl(struct renderer *r)
 		return err;
 	}
 	log_info("vm %s: drawn in 3D by %s", r->options->name, name);
+	log_escape(name, strnlen(name, sizeof(name)), r->drawn_by, sizeof(r->drawn_by));
 	r->virgl = &virgl_renderer;
 	return watch_fences(r);
 }
@@ -104,6 +109,7 @@ static int say_ready(struct renderer *r)
 	link_init(&m, LINK_READY);
 	m.ready.version = LINK_VERSION;
 	m.ready.sandbox_stages = r->options->stages;
+	memcpy(m.ready.renderer, r->drawn_by, sizeof(m.ready.renderer));
 	return link_send(r->link, &m, NULL, 0);
 }
 
@@ -127,7 +133,29 @@ static bool fences_by_clock(const struct renderer *r)
 /* How long there is nothing to do unless something happens: ms, -1 for good. */
 static int patience(const struct renderer *r)
 {
-	return r->busy ? 0 : fences_by_clock(r) ? FENCE_CLOCK_MS : -1;
+	uint32_t slot;
+
+	if (r->busy || !r->gpu || gpu_fences_out(r->gpu) == 0) {
+		return r->busy ? 0 : -1;
+	}
+	return r->fences_by_clock ? FENCE_CLOCK_MS
+				  : (int)((gpu_oldest_fence(r->gpu, &slot) +
+						  r->options->hang_ms * NS_PER_MS - now_ns()) /
+					    NS_PER_MS % INT_MAX) +
+					    1;
+}
+
+/* The oldest fence is too old. What it is of stays in the journal, where the front finds it. */
+static bool hangs(struct renderer *r)
+{
+	uint32_t slot;
+
+	if (!r->gpu || gpu_fences_out(r->gpu) == 0 ||
+		now_ns() - gpu_oldest_fence(r->gpu, &slot) < r->options->hang_ms * NS_PER_MS) {
+		return false;
+	}
+	__atomic_store_n(&r->journal->drawing, 1 + slot, __ATOMIC_RELEASE);
+	return true;
 }
 
 static int loop(struct renderer *r)
@@ -152,6 +180,9 @@ static int loop(struct renderer *r)
 		}
 		if (r->virgl && (fences || fences_by_clock(r))) {
 			renderer_take_fences(r);
+		}
+		if (n == 0 && hangs(r)) {
+			_exit(RENDERER_EXIT_HUNG);
 		}
 		r->busy = renderer_run_rings(r);
 		renderer_send(r);

@@ -12,11 +12,13 @@ struct renderer_options {
 	uint32_t stages;    /* of the sandbox */
 	const char *name;   /* of the VM, for the log */
 	bool virgl;         /* 3D, too */
+	uint32_t hang_ms;   /* a fence that is older is never reached */
 	int drm_fd;         /* taken; a render node. -1: in software */
 };
 
 enum {
 	RENDERER_EXIT_FAILED = 3,   /* it could not start, or something that must not happen did */
+	RENDERER_EXIT_HUNG = 5,     /* what it drew does not end */
 	RENDERER_EXIT_LINK_BAD = 4, /* what the front sent can't be */
 };
 

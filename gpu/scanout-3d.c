@@ -64,7 +64,13 @@ static int read_back(struct gpu *g, const struct virgl_resource *v, uint8_t *pix
 		.area = {rect->x, rect->y, 0, rect->width, rect->height, 1},
 		.offset = ((uint64_t)rect->y * v->width + rect->x) * RESOURCE_PIXEL_BYTES};
 
-	return g->three->ops->transfer_read(&transfer, &iov, 1);
+	uint32_t before = g->drawing ? *g->drawing : 0;
+	int err;
+
+	gpu_set_drawing(g, MAX(before, 1U));
+	err = g->three->ops->transfer_read(&transfer, &iov, 1);
+	gpu_set_drawing(g, before);
+	return err;
 }
 
 static struct rect rect_union(const struct rect *a, const struct rect *b)

@@ -86,9 +86,14 @@ static int reap(struct child *c)
 	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }
 
+#define HANG_SIZE 32
+
 /* What front and renderer are both told, if it is to be said. */
-static void add_common(const struct standalone *s, const char *argv[], size_t *n, const char *level)
+static void add_common(const struct standalone *s, const char *argv[], size_t *n, const char *level,
+	char hang[static HANG_SIZE])
 {
+	snprintf(hang, HANG_SIZE, "--hang-timeout=%u", s->o->hang_seconds);
+	argv[(*n)++] = hang;
 	if (s->o->log_level) {
 		argv[(*n)++] = level;
 	}
@@ -99,8 +104,8 @@ static void add_common(const struct standalone *s, const char *argv[], size_t *n
 
 static int start_renderer(struct standalone *s)
 {
-	char sandbox[96], name[96], memory[48], level[32];
-	const char *argv[10] = {
+	char sandbox[96], name[96], memory[48], level[32], hang[HANG_SIZE];
+	const char *argv[11] = {
 		"devbroker-gpu", "--renderer", "--link-fd=3", sandbox, name, memory};
 	size_t n = 6;
 	struct parent_msg m = {.type = PARENT_RENDERER};
@@ -110,7 +115,7 @@ static int start_renderer(struct standalone *s)
 	snprintf(name, sizeof(name), "--name=%s", s->o->name);
 	snprintf(memory, sizeof(memory), "--max-memory=%llu", (unsigned long long)s->o->memory);
 	snprintf(level, sizeof(level), "--log-level=%s", s->o->log_level ? s->o->log_level : "");
-	add_common(s, argv, &n, level);
+	add_common(s, argv, &n, level, hang);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
@@ -134,8 +139,8 @@ static int start_renderer(struct standalone *s)
 
 static int start_front(struct standalone *s)
 {
-	char sandbox[96], name[96], level[32];
-	const char *argv[9] = {
+	char sandbox[96], name[96], level[32], hang[HANG_SIZE];
+	const char *argv[10] = {
 		"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
 	size_t n = 6;
 	int pair[2], r;
@@ -147,7 +152,7 @@ static int start_front(struct standalone *s)
 		return -errno;
 	}
 	s->control = pair[0];
-	add_common(s, argv, &n, level);
+	add_common(s, argv, &n, level, hang);
 	r = start(s, argv, (const int[]){pair[1], s->o->vhost_fd}, 2, &s->front);
 	safe_close(pair[1]);
 	return r;

@@ -15,8 +15,9 @@ struct standalone_options {
 	uint32_t stages;
 	const char *sandbox; /* as it was written */
 	const char *name;
-	const char *log_level;   /* may be NULL */
-	bool virgl;              /* 3D, too */
+	const char *log_level; /* may be NULL */
+	bool virgl;            /* 3D, too */
+	uint32_t hang_seconds;
 	const char *render_node; /* may be NULL: in software */
 };
 

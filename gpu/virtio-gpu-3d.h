@@ -16,6 +16,8 @@ void gpu_3d_destroy(struct gpu *g);
  * fence, or for an earlier one of its timeline. drew: it has left work in the renderer. */
 bool gpu_3d_fence(struct gpu *g, const struct virtio_gpu_ctrl_hdr *hdr, bool drew, uint16_t head,
 	uint32_t written);
+/* 0: it is back; else 1 and the slot of the context that it works for. */
+void gpu_set_drawing(struct gpu *g, uint32_t drawing);
 /* At most so many lines a minute that a guest can cause. */
 bool gpu_may_say(struct gpu_3d *t);
 

@@ -237,33 +237,53 @@ static uint32_t execute(struct gpu *g, struct gpu_request *q, size_t size,
 	return type;
 }
 
+void gpu_set_drawing(struct gpu *g, uint32_t drawing)
+{
+	if (g->drawing) {
+		__atomic_store_n(g->drawing, drawing, __ATOMIC_RELEASE);
+	}
+}
+
+/* Whoever looks from outside sees for whom it works if it does not come back. */
+static void begin_drawing(struct gpu *g, const struct command_type *t, uint32_t context)
+{
+	gpu_set_drawing(g, 1 + gpu_context_find(g->three, context));
+	g->three->drew = false;
+	if (!t || t->handle != handle_flush) {
+		gpu_settle(g);
+	}
+}
+
+/* What makes something in 3D or draws; ends stay possible. */
+static bool is_barred(const struct gpu *g, const struct command_type *t)
+{
+	return g->three && g->three->barred && t &&
+	       (t->handle == handle_submit || t->handle == handle_context_create ||
+		       t->handle == handle_create_3d || t->handle == handle_context_attach ||
+		       t->handle == handle_transfer_to_3d || t->handle == handle_transfer_from_3d);
+}
+
 enum gpu_outcome gpu_control(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
 {
 	union gpu_answer answer;
 	struct gpu_request q = {.chain = chain, .answer = &answer};
 	size_t size = vring_copy_out(chain, 0, &q.command, sizeof(q.command));
 	const struct command_type *t = NULL;
-	bool fenced = false;
+	bool fenced = false, waits, late;
 
 	if (size >= sizeof(q.command.hdr)) {
 		t = control_type(g, q.command.hdr.type);
 		fenced = q.command.hdr.flags & VIRTIO_GPU_FLAG_FENCE;
 	}
 	if (g->three) {
-		g->three->drew = false;
-		if (!t || t->handle != handle_flush) {
-			gpu_settle(g);
-		}
+		begin_drawing(g, t, size >= sizeof(q.command.hdr) ? q.command.hdr.ctx_id : 0);
 	}
-	if (execute(g, &q, size, t, written_out) == GPU_ANSWER_LATER) {
-		return GPU_WAITS;
-	}
+	late = execute(g, &q, size, is_barred(g, t) ? NULL : t, written_out) == GPU_ANSWER_LATER;
+	waits = !late && fenced && g->three &&
+		gpu_3d_fence(g, &q.command.hdr, g->three->drew, chain->head, *written_out);
+	gpu_set_drawing(g, 0);
 	watch_budget(g);
-	return fenced && g->three &&
-			       gpu_3d_fence(
-				       g, &q.command.hdr, g->three->drew, chain->head, *written_out)
-		       ? GPU_FENCED
-		       : GPU_ANSWERED;
+	return late ? GPU_WAITS : waits ? GPU_FENCED : GPU_ANSWERED;
 }
 
 void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)

@@ -54,7 +54,7 @@ struct gpu_listener {
 		void *userdata, uint32_t slot, const struct backing_entry *entries, uint32_t n);
 	void (*unbacked)(void *userdata, uint32_t slot);
 	/* A context, or a 3D resource, was made or is gone (id 0). Slots begin at 1. */
-	void (*context)(void *userdata, uint32_t slot, uint32_t id);
+	void (*context)(void *userdata, uint32_t slot, uint32_t id, const char *name);
 	void (*resource_3d)(void *userdata, uint32_t slot, uint32_t id);
 	/* The image in slot, that a 3D resource was shown from, is gone. */
 	void (*image_gone)(void *userdata, uint32_t slot);
@@ -81,10 +81,11 @@ struct gpu {
 	bool modes_known; /* modes were asked for after the command came that wants them */
 	uint8_t uuid_seed[8];
 	struct budget budget;
-	bool warned;      /* that the budget is nearly used up */
-	const char *name; /* of the VM, for the log */
-	uint64_t copied;  /* bytes from the guest's memory, ever */
-	uint64_t errors;  /* answers, ever */
+	uint32_t *drawing; // may be NULL: journal::drawing
+	bool warned;       /* that the budget is nearly used up */
+	const char *name;  /* of the VM, for the log */
+	uint64_t copied;   /* bytes from the guest's memory, ever */
+	uint64_t errors;   /* answers, ever */
 	struct resource resources[GPU_RESOURCES_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];

@@ -17,11 +17,25 @@ static const struct {
 	{PARENT_DISPLAY, PARENT_TO_FRONT, 0, 0},
 	{PARENT_SCREENSHOT, PARENT_TO_FRONT, 0, 0},
 	{PARENT_PING, PARENT_TO_FRONT, 0, 0},
+	{PARENT_ALLOW, PARENT_TO_FRONT, 0, 0},
 	{PARENT_READY, FRONT_TO_PARENT, 0, 0},
 	{PARENT_RENDERER_LOST, FRONT_TO_PARENT, 0, 0},
 	{PARENT_PICTURE, FRONT_TO_PARENT, 0, 1},
 	{PARENT_PONG, FRONT_TO_PARENT, 0, 0},
 };
+
+/* Printable ASCII with an end. */
+static bool is_text(const char *text, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size && text[i]; i++) {
+		if (text[i] < 0x20 || text[i] > 0x7e) {
+			return false;
+		}
+	}
+	return i < size;
+}
 
 int parent_decode(enum parent_direction direction, const void *data, size_t size, size_t n_fds,
 	struct parent_msg *out)
@@ -38,9 +52,10 @@ int parent_decode(enum parent_direction direction, const void *data, size_t size
 		if (shapes[i].type != m.type || shapes[i].direction != direction) {
 			continue;
 		}
-		if (n_fds < shapes[i].min_fds || n_fds > shapes[i].max_fds || m.pad != 0 ||
-			m.scanout >= SCANOUTS || m.width > SIDE_MAX || m.height > SIDE_MAX ||
-			m.error > 0 || (picture && (m.error == 0) != (n_fds == 1)) ||
+		if (n_fds < shapes[i].min_fds || n_fds > shapes[i].max_fds || m.quarantined > 1 ||
+			!is_text(m.renderer, sizeof(m.renderer)) || m.scanout >= SCANOUTS ||
+			m.width > SIDE_MAX || m.height > SIDE_MAX || m.error > 0 ||
+			(picture && (m.error == 0) != (n_fds == 1)) ||
 			(picture && m.error == 0 && (m.width == 0 || m.height == 0))) {
 			return -EBADMSG;
 		}

@@ -12,7 +12,8 @@
 
 #include "base/cleanup.h"
 
-#define PARENT_VERSION 1
+#define PARENT_VERSION   2
+#define PARENT_NAME_SIZE 128
 
 enum parent_type {
 	/* parent to front */
@@ -20,6 +21,7 @@ enum parent_type {
 	PARENT_DISPLAY = 2,    /* a mode for a scanout; 0 by 0: the VMM's own again */
 	PARENT_SCREENSHOT = 3, /* answered by PICTURE */
 	PARENT_PING = 4,
+	PARENT_ALLOW = 5, /* 3D, that was taken away because the guest hung its renderers */
 	/* front to parent */
 	PARENT_READY = 16,         /* first message: the sandbox is closed */
 	PARENT_RENDERER_LOST = 17, /* the link is gone: another renderer is wanted */
@@ -45,11 +47,18 @@ struct parent_msg {
 	uint64_t memory; /* bytes that the guest's resources take */
 	uint64_t memory_max;
 	uint32_t resources;
-	uint32_t renderers; /* that there have been */
-	uint32_t display;   /* 1: the VMM's display is connected */
-	uint32_t pad;
+	uint32_t renderers;   /* that there have been */
+	uint32_t display;     /* 1: the VMM's display is connected */
+	uint32_t quarantined; /* 1: it gets no 3D until ALLOW */
+	uint64_t cpu_ns;      /* of this renderer: what drawing in software costs, too */
+	uint64_t refused;     /* requests over the budget, by this renderer */
+	uint64_t poisoned;    /* contexts that were refused everything from then on */
+	uint64_t hangs;       /* renderers that were given up or died while they drew */
+	uint32_t contexts;
+	uint32_t fences;                 /* requests that wait for them */
+	char renderer[PARENT_NAME_SIZE]; /* GL_RENDERER, printable ASCII; "": 2D only */
 };
-static_assert(sizeof(struct parent_msg) == 112, "wire size");
+static_assert(sizeof(struct parent_msg) == 280, "wire size");
 
 enum parent_direction { PARENT_TO_FRONT, FRONT_TO_PARENT };
 

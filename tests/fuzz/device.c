@@ -35,9 +35,9 @@ static void on_unbacked(void *userdata, uint32_t slot)
 	record_unbacked(&((struct device *)userdata)->record, slot);
 }
 
-static void on_context(void *userdata, uint32_t slot, uint32_t id)
+static void on_context(void *userdata, uint32_t slot, uint32_t id, const char *name)
 {
-	record_context(&((struct device *)userdata)->record, slot, id);
+	record_context(&((struct device *)userdata)->record, slot, id, name);
 }
 
 static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)

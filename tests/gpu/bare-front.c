@@ -24,8 +24,9 @@
 
 static void spawn(struct bare_front *b, int control, int vhost)
 {
+	char hang[32];
 	const char *const argv[] = {"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4",
-		"--sandbox=full", "--name=test", NULL};
+		"--sandbox=full", "--name=test", hang, NULL};
 	const int fds[] = {control, vhost};
 	_cleanup_close_ int program = open(getenv("DEVBROKER_GPU"), O_PATH | O_CLOEXEC);
 	const struct spawn_spec spec = {
@@ -38,6 +39,7 @@ static void spawn(struct bare_front *b, int control, int vhost)
 		.die_with_caller = true,
 	};
 
+	snprintf(hang, sizeof(hang), "--hang-timeout=%d", BARE_HANG_SECONDS);
 	assert_true(program >= 0);
 	assert_int_equal(spawn_process(&spec, &b->pid, &b->pidfd), 0);
 }

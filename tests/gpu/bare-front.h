@@ -13,7 +13,8 @@
 #include "tests/gpu/sim-screen.h"
 #include "tests/gpu/sim-vmm.h"
 
-#define BARE_RING 64 /* descriptors */
+#define BARE_RING         64 /* descriptors */
+#define BARE_HANG_SECONDS 2  /* --hang-timeout */
 
 struct bare_front {
 	pid_t pid;

@@ -77,7 +77,7 @@ static void on_unbacked(void *userdata, uint32_t slot)
 	((struct rig *)userdata)->n_unbacked++;
 }
 
-static void on_context(void *userdata, uint32_t slot, uint32_t id)
+static void on_context(void *userdata, uint32_t slot, uint32_t id, const char *name)
 {
 	((struct rig *)userdata)->context_slot = slot;
 }

@@ -410,6 +410,31 @@ static void lost(void **state)
 	assert_int_equal(context(r, 11), OK);
 }
 
+/* What was made stays, and can be ended; nothing new is made or drawn. */
+static void barred(void **state)
+{
+	struct rig *r = *state;
+	uint32_t drawing = 99;
+
+	assert_int_equal(context(r, 1), OK);
+	assert_int_equal(create_3d(r, 1, TARGET_2D, RGBA, 16, 16), OK);
+	assert_int_equal(attach(r, 1, 1, 1, 0, 4096), OK);
+	assert_int_equal(join(r, 1, 1), OK);
+	r->gpu->three->barred = true;
+	r->gpu->drawing = &drawing;
+	assert_int_equal(submit(r, 1, (uint32_t[]){0}, 1), UNSPEC);
+	assert_int_equal(drawing, 0);
+	assert_int_equal(context(r, 2), UNSPEC);
+	assert_int_equal(create_3d(r, 2, TARGET_2D, RGBA, 1, 1), UNSPEC);
+	assert_int_equal(transfer_3d(r, TO, 1, 1, 0, 1), UNSPEC);
+	assert_int_equal(create(r, 2, BGRX, 1, 1), OK);
+	assert_int_equal(part(r, 1, 1), OK);
+	assert_int_equal(unref(r, 1), OK);
+	assert_int_equal(context_end(r, 1), OK);
+	r->gpu->three->barred = false;
+	assert_int_equal(context(r, 1), OK);
+}
+
 /* Where there is no 3D, there is none of its commands. */
 static void without_3d(void **state)
 {
@@ -437,6 +462,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refused_and_freed, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(reset, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(lost, setup_3d, teardown_3d),
+		cmocka_unit_test_setup_teardown(barred, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(without_3d, setup, teardown),
 	};
 

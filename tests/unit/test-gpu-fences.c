@@ -150,6 +150,27 @@ static void several_timelines(void **state)
 	assert_int_equal(given(r), 6);
 }
 
+/* Whom to blame when it is never reached. */
+static void oldest(void **state)
+{
+	struct rig *r = *state;
+	uint32_t slot, first;
+	uint64_t since;
+
+	assert_int_equal(context(r, 7), OK);
+	first = r->context_slot;
+	assert_int_equal(context(r, 8), OK);
+	assert_int_equal(draw(r, 7, 1), GPU_FENCED);
+	since = gpu_oldest_fence(r->gpu, &slot);
+	assert_int_equal(slot, first);
+	assert_int_equal(draw(r, 8, 2), GPU_FENCED);
+	assert_int_equal(gpu_oldest_fence(r->gpu, &slot), since);
+	gpu_fence_reached(r->gpu, fake.fence - 1);
+	assert_int_equal(given(r), 1);
+	assert_true(gpu_oldest_fence(r->gpu, &slot) >= since);
+	assert_int_equal(slot, r->context_slot);
+}
+
 static void as_many_as_a_ring_has(void **state)
 {
 	struct rig *r = *state;
@@ -272,6 +293,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(one_timeline, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(numbers_wrap, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(several_timelines, setup_3d, teardown_3d),
+		cmocka_unit_test_setup_teardown(oldest, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(as_many_as_a_ring_has, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(scanouts, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(formats, setup_3d, teardown_3d),

@@ -111,7 +111,12 @@ static void fields(void **state)
 	FIELD(LINK_SETUP, 2, setup.n_scanouts, 0, false);
 	FIELD(LINK_SETUP, 2, setup.n_scanouts, LINK_SCANOUTS + 1, false);
 	FIELD(LINK_SETUP, 2, setup.flags, LINK_SETUP_RECOVER, true);
-	FIELD(LINK_SETUP, 2, setup.flags, 2, false);
+	FIELD(LINK_SETUP, 2, setup.flags, LINK_SETUP_NO_3D, true);
+	FIELD(LINK_SETUP, 2, setup.flags, 4, false);
+	FIELD(LINK_ALLOW, 0, allow.allowed, 1, true);
+	FIELD(LINK_ALLOW, 0, allow.allowed, 2, false);
+	FIELD(LINK_READY, 0, ready.renderer[0], 'x', true);
+	FIELD(LINK_READY, 0, ready.renderer[0], '\n', false);
 	FIELD(LINK_MEMORY, 0, memory.n_regions, LINK_REGIONS_MAX, true);
 	FIELD(LINK_MEMORY, 0, memory.n_regions, LINK_REGIONS_MAX + 1, false);
 	FIELD(LINK_START, 0, start.queue, LINK_QUEUES, false);
