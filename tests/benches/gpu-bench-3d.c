@@ -3,7 +3,9 @@
  *
  *   gpu-bench-3d replay RECORDING SOCKET PID   a recording through a server of vtest, which is PID
  *   gpu-bench-3d replay RECORDING              the same in this process: no protocol, no other one
+ *   gpu-bench-3d play RECORDING BACKEND [OPTION...]  the same by a guest, over vhost-user
  *   gpu-bench-3d clear N SOCKET PID            N times one small clear, and its fence is waited for
+ *   gpu-bench-3d clear N vhost BACKEND [OPTION...]  the same by a guest
  *
  * Prints a JSON object. This process runs on one CPU and the server on the other; in-process all
  * runs on the server's.
@@ -25,6 +27,7 @@
 #include "gpu/virgl.h"
 #include "protocol/vtest.h"
 #include "tests/benches/gpu-bench.h"
+#include "tests/gpu/sim-3d.h"
 
 #define CONTEXT  1
 #define DATA_MAX (64U << 20)
@@ -124,12 +127,12 @@ static void send_all(const struct target *t, const void *data, size_t n)
 }
 
 /* FNV-1a. */
-static uint64_t hash_of(const uint8_t *data, size_t n)
+static uint32_t hash_of(const uint8_t *data, size_t n)
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
+	uint32_t hash = 2166136261;
 
 	for (size_t i = 0; i < n; i++) {
-		hash = (hash ^ data[i]) * UINT64_C(0x100000001b3);
+		hash = (hash ^ data[i]) * 16777619;
 	}
 	return hash;
 }
@@ -337,9 +340,9 @@ static void replay(struct target *t, const char *path)
 	cpu = cpu_of(t) - cpu;
 	seconds = (double)(now_ns() - begin) / 1e9;
 	printf("{\"commands\": %u, \"seconds\": %.4f, \"per_s\": %.1f, \"cpu_s\": %.4f, "
-	       "\"rss_idle_mib\": %.1f, \"rss_after_mib\": %.1f, \"hash\": \"%016llx\"}\n",
+	       "\"rss_idle_mib\": %.1f, \"rss_after_mib\": %.1f, \"hash\": \"%08x\"}\n",
 		r.n, seconds, r.n / seconds, (double)cpu / 1e9, idle, rss_of(t),
-		(unsigned long long)hash_of(t->data, last));
+		hash_of(t->data, last));
 }
 
 /* A surface of one pixel, bound to the framebuffer; and its clearing (virgl's protocol). */
@@ -376,6 +379,100 @@ static void clear(struct target *t, uint32_t n)
 	bench_forget(&samples);
 }
 
+#define GUEST_MEMORY (UINT64_C(2) << 30)
+#define CLEAR_AT     SIM_PIXELS
+
+static void start_guest(struct sim *s, char **argv)
+{
+	const struct sim_options o = {
+		.argv = (const char *const *)argv,
+		.cpu = BENCH_CPU_BACKEND,
+		.quiet = true,
+		.memory = GUEST_MEMORY,
+		.width = 640,
+		.height = 480,
+	};
+
+	if (sim_connect(s, &o) < 0 || sim_driver_ok(s, SIM_FEATURES_3D) < 0) {
+		bench_fail("the backend doesn't start");
+	}
+	/* Its driver is there. */
+	if (sim_context(s, 1) != VIRTIO_GPU_RESP_OK_NODATA ||
+		sim_context_end(s, 1) != VIRTIO_GPU_RESP_OK_NODATA) {
+		bench_fail("the backend draws nothing in 3D");
+	}
+}
+
+static void play(const char *path, char **argv)
+{
+	static struct sim_play p;
+	struct sim s;
+	uint64_t begin, cpu;
+	double idle, seconds;
+
+	if (sim_play_load(&p, path) < 0) {
+		bench_fail("no recording");
+	}
+	start_guest(&s, argv);
+	p.context = 1;
+	p.fenced = true;
+	p.from = SIM_HIGH;
+	p.to = SIM_HIGH + GUEST_MEMORY / 2;
+	idle = (double)sim_backend_rss(&s.backend) / (1 << 20);
+	cpu = sim_backend_cpu_ns(&s.backend);
+	begin = now_ns();
+	if (!sim_play(&p, &s)) {
+		bench_fail(p.wrong);
+	}
+	seconds = (double)(now_ns() - begin) / 1e9;
+	cpu = sim_backend_cpu_ns(&s.backend) - cpu;
+	printf("{\"guest_commands\": %u, \"seconds\": %.4f, \"cpu_s\": %.4f, \"rss_idle_mib\": "
+	       "%.1f, "
+	       "\"rss_after_mib\": %.1f, \"read_backs\": %u, \"hash\": \"%08x\"}\n",
+		p.commands, seconds, (double)cpu / 1e9, idle,
+		(double)sim_backend_rss(&s.backend) / (1 << 20), p.read_backs, p.hash);
+	sim_play_finish(&p);
+	sim_stop(&s);
+}
+
+static void guest_clear(uint32_t n, char **argv)
+{
+	static const uint32_t bind[] = {
+		1 | 8 << 8 | 5 << 16, 100, 1, 67, 0, 0, 5 | 3 << 16, 1, 0, 100};
+	static const uint32_t clear_it[] = {7 | 8 << 16, 4, 0, 0, 0, 0, 0, 0, 0};
+	struct bench_samples samples = {0};
+	uint64_t cpu = 0;
+	struct sim s;
+
+	start_guest(&s, argv);
+	if (sim_context(&s, 1) != VIRTIO_GPU_RESP_OK_NODATA ||
+		sim_texture(&s, 1, VIRTIO_GPU_FORMAT_R8G8B8A8_UNORM, 1, 1) !=
+			VIRTIO_GPU_RESP_OK_NODATA ||
+		sim_join(&s, 1, 1) != VIRTIO_GPU_RESP_OK_NODATA ||
+		sim_submit(&s, 1, bind, ARRAY_SIZE(bind), CLEAR_AT, true) !=
+			VIRTIO_GPU_RESP_OK_NODATA) {
+		bench_fail("nothing can be cleared");
+	}
+	for (uint32_t i = 0; i < n + n / 10; i++) {
+		uint64_t at = now_ns();
+
+		if (i == n / 10) {
+			bench_forget(&samples);
+			cpu = sim_backend_cpu_ns(&s.backend);
+		}
+		if (sim_submit(&s, 1, clear_it, ARRAY_SIZE(clear_it), CLEAR_AT, true) !=
+			VIRTIO_GPU_RESP_OK_NODATA) {
+			bench_fail("a clear was refused");
+		}
+		bench_add(&samples, now_ns() - at);
+	}
+	printf("{\"clear_p50_us\": %.2f, \"clear_p99_us\": %.2f, \"clear_cpu_us\": %.2f}\n",
+		bench_percentile(&samples, 50), bench_percentile(&samples, 99),
+		(double)(sim_backend_cpu_ns(&s.backend) - cpu) / n / 1e3);
+	bench_forget(&samples);
+	sim_stop(&s);
+}
+
 int main(int argc, char **argv)
 {
 	struct target t = {.data = malloc(DATA_MAX), .commands = malloc(DATA_MAX)};
@@ -391,6 +488,12 @@ int main(int argc, char **argv)
 		bench_pin(BENCH_CPU_VMM);
 		connect_to(&t, argv[3], argv[4]);
 		replay(&t, argv[2]);
+	} else if (argc >= 4 && strcmp(argv[1], "play") == 0) {
+		bench_pin(BENCH_CPU_VMM);
+		play(argv[2], argv + 3);
+	} else if (argc >= 5 && strcmp(argv[1], "clear") == 0 && strcmp(argv[3], "vhost") == 0) {
+		bench_pin(BENCH_CPU_VMM);
+		guest_clear((uint32_t)strtoul(argv[2], NULL, 10), argv + 4);
 	} else if (argc == 5 && strcmp(argv[1], "clear") == 0) {
 		bench_pin(BENCH_CPU_VMM);
 		connect_to(&t, argv[3], argv[4]);

@@ -32,7 +32,12 @@ uint32_t sim_submit(struct sim *s, uint32_t context, const uint32_t *dwords, uin
 int sim_offer_submit(struct sim *s, uint32_t context, const uint32_t *dwords, uint32_t n,
 	uint64_t at, uint64_t fence);
 
-#define SIM_PLAY_RESOURCES 4096
+#define SIM_PLAY_RESOURCES 16384
+#define SIM_PLAY_FREE      32
+
+struct sim_play_block {
+	uint64_t at, size;
+};
 
 struct sim_play {
 	uint8_t *bytes;
@@ -44,8 +49,9 @@ struct sim_play {
 	uint64_t next;           /* free memory */
 	uint64_t ring, ring_end; /* for what is on its way */
 	uint64_t ring_at;
-	uint64_t backing[SIM_PLAY_RESOURCES];
-	uint32_t out; /* commands on their way */
+	struct sim_play_block backing[SIM_PLAY_RESOURCES];
+	struct sim_play_block unused[SIM_PLAY_FREE]; /* of resources that are gone */
+	uint32_t out;                                /* commands on their way */
 	uint64_t last_fence;
 	/* What came of it. */
 	uint32_t commands;

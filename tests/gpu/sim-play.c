@@ -128,24 +128,55 @@ static void *take_room(struct sim_play *p, struct sim *s, uint64_t size, uint64_
 	return sim_memory_at(&s->vmm.memory, *at_out);
 }
 
+/* Memory of a resource that is gone, or new one; at is 0 if there is none. */
+static struct sim_play_block take_memory(struct sim_play *p, uint64_t size)
+{
+	struct sim_play_block b = {p->next, (size + 4095) & ~4095ULL};
+
+	for (size_t i = 0; i < SIM_PLAY_FREE; i++) {
+		if (p->unused[i].size == b.size) {
+			b.at = p->unused[i].at;
+			p->unused[i].size = 0;
+			return b;
+		}
+	}
+	if (b.size > p->to - p->next) {
+		return (struct sim_play_block){0};
+	}
+	p->next += b.size;
+	return b;
+}
+
+static void give_memory(struct sim_play *p, struct sim_play_block *b)
+{
+	for (size_t i = 0; i < SIM_PLAY_FREE; i++) {
+		if (p->unused[i].size == 0) {
+			p->unused[i] = *b;
+			break;
+		}
+	}
+	*b = (struct sim_play_block){0};
+}
+
 static bool create(struct sim_play *p, struct sim *s, const uint32_t *w)
 {
 	uint64_t bytes = (uint64_t)w[4] * w[5] * w[6] * MAX(w[7], 1U) * (w[1] == 0 ? 1 : 16);
+	struct sim_play_block memory =
+		w[0] < SIM_PLAY_RESOURCES ? take_memory(p, bytes) : (struct sim_play_block){0};
 	struct {
 		struct virtio_gpu_resource_attach_backing c;
 		struct virtio_gpu_mem_entry entry;
 	} attach = {{{.type = VIRTIO_GPU_CMD_RESOURCE_ATTACH_BACKING}, w[0], 1},
-		{p->next, (uint32_t)bytes, 0}};
+		{memory.at, (uint32_t)bytes, 0}};
 	struct virtio_gpu_resource_create_3d c = {{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_3D}, w[0],
 		w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], 0, 0};
 	struct virtio_gpu_ctx_resource join = {
 		{.type = VIRTIO_GPU_CMD_CTX_ATTACH_RESOURCE, .ctx_id = p->context}, w[0], 0};
 
-	if (w[0] >= SIM_PLAY_RESOURCES || bytes > p->to - p->next) {
+	if (memory.size == 0) {
 		return fail(p, "no memory for resource %u", w[0]);
 	}
-	p->backing[w[0]] = p->next;
-	p->next += (bytes + 4095) & ~4095ULL;
+	p->backing[w[0]] = memory;
 	return send(p, s, &c, sizeof(c), false) && send(p, s, &attach, sizeof(attach), false) &&
 	       send(p, s, &join, sizeof(join), false);
 }
@@ -154,10 +185,10 @@ static bool unref(struct sim_play *p, struct sim *s, uint32_t id)
 {
 	struct virtio_gpu_resource_unref c = {{.type = VIRTIO_GPU_CMD_RESOURCE_UNREF}, id, 0};
 
-	if (id >= SIM_PLAY_RESOURCES || p->backing[id] == 0) {
+	if (id >= SIM_PLAY_RESOURCES || p->backing[id].size == 0) {
 		return fail(p, "no resource %u", id);
 	}
-	p->backing[id] = 0;
+	give_memory(p, &p->backing[id]);
 	return send(p, s, &c, sizeof(c), false);
 }
 
@@ -181,10 +212,10 @@ static bool transfer(struct sim_play *p, struct sim *s, const uint32_t *w, bool 
 		{w[4], w[5], w[6], w[7], w[8], w[9]}, 0, w[0], w[1], w[2], w[3]};
 	uint8_t *memory;
 
-	if (w[0] >= SIM_PLAY_RESOURCES || p->backing[w[0]] == 0) {
+	if (w[0] >= SIM_PLAY_RESOURCES || p->backing[w[0]].size == 0) {
 		return fail(p, "no resource %u", w[0]);
 	}
-	memory = sim_memory_at(&s->vmm.memory, p->backing[w[0]]);
+	memory = sim_memory_at(&s->vmm.memory, p->backing[w[0]].at);
 	if (to_host) {
 		/* What was put there before may not have been read yet. */
 		if (!collect(p, s, true)) {
@@ -253,7 +284,7 @@ static size_t body_size(const uint32_t *header, const uint8_t *body, size_t left
 	}
 	if (header[1] == VTEST_PUT && left >= sizeof(w)) {
 		memcpy(w, body, sizeof(w));
-		return sizeof(w) + (((size_t)w[10] + 3) & ~(size_t)3);
+		return sizeof(w) + w[10];
 	}
 	return (size_t)header[0] * 4;
 }
@@ -293,7 +324,7 @@ bool sim_play_end(struct sim_play *p, struct sim *s)
 	bool good = true;
 
 	for (uint32_t id = 0; good && id < SIM_PLAY_RESOURCES; id++) {
-		good = p->backing[id] == 0 || unref(p, s, id);
+		good = p->backing[id].size == 0 || unref(p, s, id);
 	}
 	return good && collect(p, s, true) &&
 	       sim_context_end(s, p->context) == VIRTIO_GPU_RESP_OK_NODATA;
