@@ -42,9 +42,10 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
 		return sd_bus_message_append(reply, "s", "");
 	}
 	return sd_bus_message_append(reply, "s",
-		strcmp(property, "State") == 0    ? gpu_state_name(s.state)
-		: strcmp(property, "Socket") == 0 ? s.socket
-						  : s.detail);
+		strcmp(property, "State") == 0     ? gpu_state_name(s.state)
+		: strcmp(property, "Socket") == 0  ? s.socket
+		: strcmp(property, "DrawnBy") == 0 ? s.counters.renderer
+						   : s.detail);
 }
 
 static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -70,6 +71,13 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 		{"Errors", c->errors},
 		{"Renderers", c->renderers},
 		{"Display", c->display},
+		{"Contexts", c->contexts},
+		{"Fences", c->fences},
+		{"Refused", c->refused},
+		{"Poisoned", c->poisoned},
+		{"Hangs", c->hangs},
+		{"Quarantined", c->quarantined},
+		{"CpuUsec", c->cpu_ns / 1000},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -95,6 +103,15 @@ static int on_set_display(sd_bus_message *m, void *userdata, sd_bus_error *error
 		return r;
 	}
 	r = gpu_set_display(vm->gpu, scanout, width, height, &text);
+	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
+}
+
+static int on_allow(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct vm *vm = userdata;
+	struct refusal_text text = {0};
+	int r = gpu_allow(vm->gpu, &text);
+
 	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
 }
 
@@ -173,6 +190,16 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("Errors", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Renderers", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Display", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("DrawnBy", "s", get_text, 0, 0),
+	SD_BUS_PROPERTY("Contexts", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Fences", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Refused", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Poisoned", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Hangs", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Quarantined", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("CpuUsec", "t", get_number, 0, 0),
+	SD_BUS_METHOD_WITH_ARGS(
+		"Allow", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_allow, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("SetDisplay", SD_BUS_ARGS("u", scanout, "u", width, "u", height),
 		SD_BUS_NO_RESULT, on_set_display, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Screenshot", SD_BUS_ARGS("u", scanout),

@@ -55,6 +55,7 @@ static const struct permission permissions[] = {
 	{"Explain", WHO_OWNER, ACTION_INSPECT, "ask why rules decided"},
 	{"SetDisplay", WHO_OWNER, ACTION_LEND, "set displays of VMs"},
 	{"Screenshot", WHO_OWNER, ACTION_INSPECT, "see what VMs show"},
+	{"Allow", WHO_ADMIN, ACTION_CONFIGURE, "give VMs 3D again"},
 	{"RemoveVM", WHO_ADMIN, ACTION_CONFIGURE, "remove VMs"},
 	{"AddDisk", WHO_ADMIN, ACTION_CONFIGURE, "add disks"},
 	{"RemoveDisk", WHO_ADMIN, ACTION_CONFIGURE, "remove disks"},

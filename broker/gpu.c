@@ -499,6 +499,14 @@ static int check_connected(const struct gpu *g, uint32_t scanout, struct refusal
 				 "vm %s: its VMM is not connected", g->vm->name);
 }
 
+int gpu_allow(struct gpu *g, struct refusal_text *text)
+{
+	const struct parent_msg m = {.type = PARENT_ALLOW};
+	int r = check_connected(g, 0, text);
+
+	return r != 0 ? r : say(g, &m, -1);
+}
+
 int gpu_set_display(
 	struct gpu *g, uint32_t scanout, uint32_t width, uint32_t height, struct refusal_text *text)
 {

@@ -58,6 +58,8 @@ void gpu_destroy(struct gpu *g);
 void gpu_status(const struct gpu *g, struct gpu_status *out);
 /* What the guest is told of scanout (below 16) when it asks the next time; 0 by 0: the VMM's own
  * word. 0; REFUSAL_INVALID, REFUSAL_VM_GONE with text. */
+/* 3D, which was taken away because its guest hung renderers (PARENT_ALLOW). */
+int gpu_allow(struct gpu *g, struct refusal_text *text) _must_check_;
 int gpu_set_display(struct gpu *g, uint32_t scanout, uint32_t width, uint32_t height,
 	struct refusal_text *text) _must_check_;
 /* w->done is called once, from the loop, also when the GPU goes. 0;

@@ -35,8 +35,8 @@ _devbroker() {
 		;;
 	gpu)
 		case ${words[1]-} in
-		"") mapfile -t COMPREPLY < <(compgen -W "list show screenshot set-display" -- "$cur") ;;
-		show | screenshot | set-display)
+		"") mapfile -t COMPREPLY < <(compgen -W "list show screenshot set-display allow" -- "$cur") ;;
+		show | screenshot | set-display | allow)
 			[ -n "${words[2]-}" ] || mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur")
 			;;
 		esac

@@ -109,6 +109,7 @@ int cmd_gpu_list(struct cli *c);
 int cmd_gpu_show(struct cli *c);
 int cmd_gpu_screenshot(struct cli *c);
 int cmd_gpu_set_display(struct cli *c);
+int cmd_gpu_allow(struct cli *c);
 int cmd_watch(struct cli *c);
 int cmd_log(struct cli *c);
 int cmd_vm_list(struct cli *c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * gpu list, gpu show, gpu screenshot, gpu set-display.
+ * gpu list, gpu show, gpu screenshot, gpu set-display, gpu allow.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -102,6 +102,15 @@ int cmd_gpu_list(struct cli *c)
 	return r;
 }
 
+static void print_3d(const json_t *g)
+{
+	printf("3D             %" PRIu64 " contexts, %" PRIu64 " refusals, %" PRIu64
+	       " contexts poisoned, %" PRIu64 " hangs%s\n",
+		cli_number(g, "contexts"), cli_number(g, "refused"), cli_number(g, "poisoned"),
+		cli_number(g, "hangs"),
+		cli_number(g, "quarantined") ? "; taken away: devbroker gpu allow VM" : "");
+}
+
 static void print_gpu(const json_t *g)
 {
 	char used[32], max[32];
@@ -113,7 +122,11 @@ static void print_gpu(const json_t *g)
 		text_line(stdout, TEXT_PLAIN, "Note           %s", cli_text(g, "detail"));
 	}
 	text_line(stdout, TEXT_PLAIN, "Socket         %s", cli_text(g, "socket"));
-	printf("Renderer       2D, in software\n");
+	text_line(stdout, TEXT_PLAIN, "Renderer       %s",
+		cli_text(g, "drawn_by")[0] ? cli_text(g, "drawn_by") : "2D, in software");
+	if (cli_text(g, "drawn_by")[0]) {
+		print_3d(g);
+	}
 	printf("Memory         %s of %s, %" PRIu64 " images\n",
 		text_bytes(cli_number(g, "memory_bytes"), used, sizeof(used)),
 		text_bytes(cli_number(g, "memory_max_bytes"), max, sizeof(max)),
@@ -276,6 +289,28 @@ int cmd_gpu_set_display(struct cli *c)
 		printf("The guest is told when it asks for its displays the next time: when its "
 		       "driver starts,\nor when the VMM's window changes its size. QEMU can't be "
 		       "asked to wake it.\n");
+	}
+	return r;
+}
+
+int cmd_gpu_allow(struct cli *c)
+{
+	_cleanup_free_ char *path = NULL;
+	sd_bus_error error = SD_BUS_ERROR_NULL;
+	json_t *gpu = NULL;
+	int r = find_gpu(c, &gpu, &path);
+
+	json_decref(gpu);
+	if (r != 0) {
+		return r;
+	}
+	r = sd_bus_call_method(
+		c->bus, c->destination, path, CLI_IFACE_GPU, "Allow", &error, NULL, NULL);
+	r = r < 0 ? cli_fail_call(c, r, &error) : 0;
+	sd_bus_error_free(&error);
+	if (r == 0 && c->o.json) {
+		return cli_print_json(
+			json_pack("{s:s}", "vm", c->o.args[0]), "devbroker.gpu-allow/1");
 	}
 	return r;
 }

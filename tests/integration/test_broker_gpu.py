@@ -193,6 +193,7 @@ class GpuCase(BrokerCase):
         self.assertIn("no GPU", self.refused(5, "gpu", "show", "bare")["message"])
         self.refused(14, "gpu", "screenshot", "one", "--output", self.work / "a.png")
         self.assertFalse((self.work / "a.png").exists())
+        self.refused(14, "gpu", "allow", "one")
         self.connect()
         self.wait_gpu("connected")
         self.refused(5, "gpu", "screenshot", "one", "-o", self.work / "a.png")
@@ -201,6 +202,9 @@ class GpuCase(BrokerCase):
             self.refused(2, "gpu", "set-display", "one", mode)
         self.refused(2, "gpu", "set-display", "one", "800x600", "--scanout", 16)
         self.broker.cli("gpu", "set-display", "one", "800x600")
+        self.broker.cli("gpu", "allow", "one")
+        gpu = self.gpu()
+        self.assertEqual((gpu["drawn_by"], gpu["contexts"], gpu["hangs"], gpu["quarantined"]), ("", 0, 0, 0))
 
     def test_charged(self):
         quota = self.broker.vm("one")["quota"]["gpu-memory"]
