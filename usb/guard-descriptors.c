@@ -20,10 +20,12 @@ enum {
 	INTERFACE = 4,
 	ENDPOINT = 5,
 	ASSOCIATION = 11,
+	PIPE_USAGE = 0x24, /* UAS, 6.2.1 */
 	CONFIG_SIZE = 9,
 	INTERFACE_SIZE = 9,
 	ENDPOINT_SIZE = 7,
 	ASSOCIATION_SIZE = 8,
+	PIPE_USAGE_SIZE = 4,
 	INTERFACES = 32,
 };
 
@@ -32,6 +34,7 @@ struct survey {
 	uint32_t all;
 	uint32_t storage; /* some altsetting is mass storage */
 	uint32_t bulk;    /* altsetting 0 is its bulk-only transport */
+	uint32_t uas;     /* altsetting 0 is its UAS */
 	uint32_t kept;
 	bool beyond; /* some have no bit */
 };
@@ -69,16 +72,55 @@ static bool is_bulk_storage(const uint8_t *p)
 	return p[5] == GUARD_CLASS_STORAGE && p[7] == GUARD_PROTOCOL_BULK_ONLY;
 }
 
+static bool is_uas_storage(const uint8_t *p)
+{
+	return p[5] == GUARD_CLASS_STORAGE && p[7] == GUARD_PROTOCOL_UAS;
+}
+
 /* Those above 31 have no bit, and go. */
 static bool keeps(const struct guard_rules *rules, const struct survey *s, const uint8_t *p)
 {
 	uint32_t b = bit(p[2]);
 
-	if (!(rules->interfaces & b) || !rules->storage_only_bulk || !(s->storage & b)) {
+	if (!(rules->interfaces & b) || !rules->guards_storage || !(s->storage & b)) {
 		return rules->interfaces & b;
 	}
 	/* The device begins with altsetting 0, whatever the guest sees. */
-	return (s->bulk & b) && is_bulk_storage(p);
+	return ((s->bulk & b) && is_bulk_storage(p)) ||
+	       ((s->uas & b) && is_uas_storage(p) && p[3] == 0);
+}
+
+void guard_find_pipes(const uint8_t *config, size_t size, uint8_t interface, uint8_t alt,
+	uint8_t pipes_out[UAS_PIPES])
+{
+	const uint8_t *p;
+	uint8_t endpoint = 0;
+	bool inside = false;
+
+	memset(pipes_out, 0, UAS_PIPES);
+	if (!is_config(config, size)) {
+		return;
+	}
+	for (size_t at = config[0]; (p = next(config, size, &at));) {
+		if (p[1] == INTERFACE) {
+			inside = is_interface(p) && p[2] == interface && p[3] == alt;
+			endpoint = 0;
+		} else if (p[1] == ENDPOINT && p[0] >= ENDPOINT_SIZE) {
+			endpoint = p[2];
+		} else if (inside && p[1] == PIPE_USAGE && p[0] >= PIPE_USAGE_SIZE &&
+			   p[2] >= UAS_COMMAND && p[2] < UAS_PIPES && pipes_out[p[2]] == 0) {
+			pipes_out[p[2]] = endpoint;
+		}
+	}
+}
+
+/* Without one of its pipes it is none. */
+static bool has_pipes(const uint8_t *config, size_t size, const uint8_t *interface)
+{
+	uint8_t pipes[UAS_PIPES];
+
+	guard_find_pipes(config, size, interface[2], interface[3], pipes);
+	return pipes[UAS_COMMAND] && pipes[UAS_STATUS] && pipes[UAS_DATA_IN] && pipes[UAS_DATA_OUT];
 }
 
 static void survey(
@@ -97,9 +139,10 @@ static void survey(
 		if (p[5] == GUARD_CLASS_STORAGE) {
 			s->storage |= bit(p[2]);
 		}
-		if (is_bulk_storage(p) && p[3] == 0 && !(s->bulk & bit(p[2])) &&
+		if ((is_bulk_storage(p) || (is_uas_storage(p) && has_pipes(config, size, p))) &&
+			p[3] == 0 && !((s->bulk | s->uas) & bit(p[2])) &&
 			(rules->interfaces & bit(p[2])) && units < GUARD_UNITS_MAX) {
-			s->bulk |= bit(p[2]);
+			*(is_bulk_storage(p) ? &s->bulk : &s->uas) |= bit(p[2]);
 			units++;
 		}
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * What the guard's files share: guard.c (life, control requests), guard-descriptors.c (what the
- * guest reads), guard-storage.c (commands of one storage interface), guard-commands.c (which of
- * them only read).
+ * guest reads), guard-storage.c (commands of one bulk-only storage interface), guard-uas.c (of one
+ * of UAS), guard-commands.c (which of them only read).
  */
 #pragma once
 
@@ -16,6 +16,7 @@
 enum {
 	GUARD_CLASS_STORAGE = 0x08,
 	GUARD_PROTOCOL_BULK_ONLY = 0x50,
+	GUARD_PROTOCOL_UAS = 0x62,
 	GUARD_CLASS_APPLICATION = 0xfe,
 	GUARD_SUBCLASS_DFU = 0x01,
 };
@@ -23,12 +24,13 @@ enum {
 /* Which of a configuration's interfaces and altsettings stay. */
 struct guard_rules {
 	uint32_t interfaces;
-	bool storage_only_bulk; /* of mass storage only bulk-only transport */
+	/* Of mass storage only what can be guarded: bulk-only transport, or else UAS. */
+	bool guards_storage;
 };
 
 struct guard_view {
 	uint32_t interfaces; /* numbers that are left, a bit each */
-	uint32_t storage;    /* of them: bulk-only mass storage */
+	uint32_t storage;    /* of them: mass storage that can be guarded */
 	uint32_t endpoints;  /* of any of their altsettings: bits of descriptors_slot */
 	bool beyond;         /* there are interfaces above 31, which no mask chooses */
 	uint32_t hidden;     /* numbers of those that are not */
@@ -41,6 +43,19 @@ size_t guard_rewrite(const struct guard_rules *rules, const uint8_t *config, siz
 /* Interfaces of the configuration with an altsetting of that class and subclass, a bit each. */
 uint32_t guard_find_class(
 	const uint8_t *config, size_t size, uint8_t class, uint8_t subclass) _must_check_;
+
+/* Their numbers are those of pipe usage descriptors (UAS, 6.2.1). */
+enum guard_uas_pipe {
+	UAS_COMMAND = 1,
+	UAS_STATUS = 2,
+	UAS_DATA_IN = 3,
+	UAS_DATA_OUT = 4,
+	UAS_PIPES,
+};
+
+/* The endpoints of an altsetting's pipes, 0 where there is none. */
+void guard_find_pipes(const uint8_t *config, size_t size, uint8_t interface, uint8_t alt,
+	uint8_t pipes_out[UAS_PIPES]);
 
 enum guard_verdict {
 	GUARD_READS,   /* nothing on the medium changes: it may pass */
@@ -94,6 +109,35 @@ struct guard_unit {
 		sense[GUARD_LUNS]; /* what REQUEST SENSE will tell; 0: it is the device's to tell */
 };
 
+/* Tags that a guest may use, from 1: as many as an endpoint has streams here. */
+#define GUARD_UAS_TAGS 256
+
+enum guard_uas_state { UAS_NONE, UAS_AT_DEVICE, UAS_REFUSED };
+
+struct guard_uas_command {
+	enum guard_uas_state state;
+	uint32_t sense;      /* of one that is refused */
+	uint32_t protect_at; /* as guard_protect_offset */
+	uint32_t data_at;    /* bytes that came before */
+};
+
+/* One interface of USB Attached SCSI. */
+struct guard_uas {
+	struct guard *guard;
+	bool used;
+	bool broken;
+	bool running;
+	bool again;
+	uint8_t interface;
+	uint8_t pipes[UAS_PIPES]; /* addresses */
+	struct list held;         // transfer::backend
+	uint32_t n_at_device;     /* commands */
+	uint32_t n_refused;       /* commands whose sense is not read yet */
+	uint32_t n_status;        /* transfers without a stream that the device has */
+	uint16_t reading;         /* tag of the command whose data comes without a stream */
+	struct guard_uas_command commands[GUARD_UAS_TAGS + 1];
+};
+
 struct guard {
 	struct guard_options options;
 	const struct guard_ops *ops;
@@ -107,6 +151,7 @@ struct guard {
 	struct guard_view view;
 	struct usb_description shown; /* as the guest reads it; also while it is not configured */
 	struct guard_unit units[GUARD_UNITS_MAX];
+	struct guard_uas uas[GUARD_UNITS_MAX];
 };
 
 /* guard-storage.c */
@@ -115,6 +160,13 @@ void guard_unit_reset(struct guard_unit *u);
 void guard_unit_submit(struct guard_unit *u, struct transfer *t);
 void guard_unit_completed(struct guard_unit *u, struct transfer *t);
 void guard_unit_run(struct guard_unit *u);
+
+/* guard-uas.c: the same */
+void guard_uas_init(struct guard_uas *u, struct guard *g);
+void guard_uas_reset(struct guard_uas *u);
+void guard_uas_submit(struct guard_uas *u, struct transfer *t);
+void guard_uas_completed(struct guard_uas *u, struct transfer *t);
+void guard_uas_run(struct guard_uas *u);
 
 static inline void guard_complete(
 	struct guard *g, struct transfer *t, enum transfer_status status, uint32_t actual)

@@ -61,6 +61,7 @@ int guard_create(const struct guard_options *options, const struct guard_ops *op
 	g->userdata = userdata;
 	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
 		guard_unit_init(&g->units[i], g);
+		guard_uas_init(&g->uas[i], g);
 	}
 	*out = g;
 	return 0;
@@ -77,7 +78,7 @@ static int rewrite(struct guard *g, const struct usb_description *device)
 {
 	const struct guard_rules rules = {
 		.interfaces = g->options.interfaces,
-		.storage_only_bulk = g->options.read_only,
+		.guards_storage = g->options.read_only,
 	};
 	struct guard_view view = {0};
 	size_t size =
@@ -175,6 +176,50 @@ static void add_unit(struct guard *g, const struct descriptors *d, const struct 
 	}
 }
 
+/* Its pipes are four bulk endpoints, each of its own, in the right directions. */
+static bool pipes_ok(const struct descriptors *d, const struct usb_alt *alt, const uint8_t *pipes)
+{
+	unsigned int found = 0;
+
+	for (unsigned int pipe = UAS_COMMAND; pipe < UAS_PIPES; pipe++) {
+		bool in = pipe == UAS_STATUS || pipe == UAS_DATA_IN;
+
+		if ((pipes[pipe] & 0x8f) != pipes[pipe] || !(pipes[pipe] & 0x80) == in) {
+			return false;
+		}
+		for (size_t i = 0; i < alt->n_endpoints; i++) {
+			const struct usb_endpoint *e = &d->endpoints[alt->first_endpoint + i];
+
+			found += e->address == pipes[pipe] && e->type == USB_ENDPOINT_BULK;
+		}
+	}
+	return found == UAS_PIPES - UAS_COMMAND && pipes[UAS_STATUS] != pipes[UAS_DATA_IN] &&
+	       pipes[UAS_COMMAND] != pipes[UAS_DATA_OUT];
+}
+
+static void add_uas(struct guard *g, const struct descriptors *d, const struct usb_alt *alt)
+{
+	struct guard_uas *u = NULL;
+	uint32_t all = 0;
+
+	for (size_t i = 0; i < GUARD_UNITS_MAX && !u; i++) {
+		u = g->uas[i].used ? NULL : &g->uas[i];
+	}
+	for (size_t i = 0; i < alt->n_endpoints; i++) {
+		all |= 1u << descriptors_slot(d->endpoints[alt->first_endpoint + i].address);
+	}
+	g->watched |= all;
+	g->blocked |= all;
+	if (!u) {
+		return;
+	}
+	guard_find_pipes(g->shown.config, g->shown.config_size, alt->interface, alt->alt, u->pipes);
+	if (pipes_ok(d, alt, u->pipes)) {
+		u->used = true;
+		u->interface = alt->interface;
+	}
+}
+
 void guard_update(struct guard *g, const struct descriptors *d)
 {
 	g->watched = g->blocked = 0;
@@ -187,11 +232,14 @@ void guard_update(struct guard *g, const struct descriptors *d)
 	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
 		g->units[i].used = false;
 		g->units[i].in = g->units[i].out = 0;
+		g->uas[i].used = false;
 	}
 	for (size_t i = 0; i < d->n_interfaces; i++) {
 		const struct usb_alt *alt = &d->alts[d->interfaces[i].active];
 
-		if (alt->class == GUARD_CLASS_STORAGE) {
+		if (alt->class == GUARD_CLASS_STORAGE && alt->protocol == GUARD_PROTOCOL_UAS) {
+			add_uas(g, d, alt);
+		} else if (alt->class == GUARD_CLASS_STORAGE) {
 			add_unit(g, d, alt);
 		}
 	}
@@ -200,6 +248,18 @@ void guard_update(struct guard *g, const struct descriptors *d)
 uint32_t guard_watched(const struct guard *g)
 {
 	return g->watched;
+}
+
+uint32_t guard_streamed(const struct guard *g)
+{
+	uint32_t slots = 0;
+
+	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
+		for (unsigned int pipe = UAS_STATUS; g->uas[i].used && pipe < UAS_PIPES; pipe++) {
+			slots |= 1u << descriptors_slot(g->uas[i].pipes[pipe]);
+		}
+	}
+	return slots;
 }
 
 /* ---- Control requests ---- */
@@ -364,9 +424,22 @@ static struct guard_unit *unit_at(struct guard *g, uint8_t address)
 	return NULL;
 }
 
+static struct guard_uas *uas_at(struct guard *g, uint8_t address)
+{
+	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
+		struct guard_uas *u = &g->uas[i];
+
+		if (u->used && memchr(u->pipes + UAS_COMMAND, address, UAS_PIPES - UAS_COMMAND)) {
+			return u;
+		}
+	}
+	return NULL;
+}
+
 void guard_submit(struct guard *g, struct transfer *t)
 {
 	struct guard_unit *u;
+	struct guard_uas *uas;
 
 	if (t->type == TRANSFER_CONTROL) {
 		submit_control(g, t);
@@ -377,13 +450,22 @@ void guard_submit(struct guard *g, struct transfer *t)
 		guard_unit_submit(u, t);
 		return;
 	}
+	uas = t->type == TRANSFER_BULK ? uas_at(g, t->endpoint) : NULL;
+	if (uas) {
+		guard_uas_submit(uas, t);
+		return;
+	}
 	g->ops->refused(g->userdata);
 	guard_complete(g, t, TRANSFER_STALL, 0);
 }
 
 void guard_completed(struct guard *g, struct transfer *t)
 {
-	guard_unit_completed(&g->units[t->guard_unit - 1], t);
+	if (t->guard_unit > GUARD_UNITS_MAX) {
+		guard_uas_completed(&g->uas[t->guard_unit - 1 - GUARD_UNITS_MAX], t);
+	} else {
+		guard_unit_completed(&g->units[t->guard_unit - 1], t);
+	}
 	t->guard_unit = 0;
 }
 
@@ -391,6 +473,7 @@ void guard_continue(struct guard *g)
 {
 	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
 		guard_unit_run(&g->units[i]);
+		guard_uas_run(&g->uas[i]);
 	}
 }
 
@@ -405,6 +488,9 @@ void guard_forget(struct guard *g, int interface)
 	for (size_t i = 0; i < GUARD_UNITS_MAX; i++) {
 		if (interface < 0 || g->units[i].interface == interface) {
 			guard_unit_reset(&g->units[i]);
+		}
+		if (interface < 0 || g->uas[i].interface == interface) {
+			guard_uas_reset(&g->uas[i]);
 		}
 	}
 }

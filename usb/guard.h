@@ -51,6 +51,9 @@ void guard_update(struct guard *g, const struct descriptors *d);
 /* Endpoints whose transfers it wants to see: bits of descriptors_slot. */
 uint32_t guard_watched(const struct guard *g);
 
+/* Of them, those that may have streams. */
+uint32_t guard_streamed(const struct guard *g);
+
 /* Whether the guest may set this configuration. */
 bool guard_may_configure(const struct guard *g, uint8_t value);
 

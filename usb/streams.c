@@ -39,8 +39,9 @@ static bool can_alloc(const struct engine *e, uint32_t endpoints, uint32_t n_str
 		/* Receiving goes on without streams, and isn't what has them. */
 		if (endpoints & 1u << slot &&
 			(n_streams > e->descriptors.active[slot].max_streams ||
-				engine_guarded(e, address(slot)) || e->streams[slot] > 0 ||
-				e->receiving[slot].started)) {
+				(engine_guarded(e, address(slot)) &&
+					!(guard_streamed(e->guard) >> slot & 1)) ||
+				e->streams[slot] > 0 || e->receiving[slot].started)) {
 			return false;
 		}
 	}
