@@ -138,7 +138,7 @@ static void good_files_give_their_values(void **state)
 	put_text(p, "vms.d/.hidden.conf", "garbage");
 	put_text(p, "vms.d/old.conf~", "garbage");
 	put_text(p, "disks.d/stick.conf",
-		"[disk]\nimage=/srv/my stick.img\nread-only=yes\nspeed=high\nvm=a\n"
+		"[disk]\nimage=/srv/my stick.img\nread-only=yes\ncdrom=yes\nspeed=high\nvm=a\n"
 		"serial=0123456789AB\n");
 	if (config_load(p->dir, &c, &text) != 0) {
 		fail_msg("%s", text.sentence);
@@ -169,8 +169,9 @@ static void good_files_give_their_values(void **state)
 	assert_string_equal(d->serial, "0123456789AB");
 	assert_string_equal(d->vm, "a");
 	assert_true(d->read_only);
+	assert_true(d->cdrom);
 	assert_string_equal(d->where_image, "disks.d/stick.conf:2");
-	assert_string_equal(d->where_vm, "disks.d/stick.conf:5");
+	assert_string_equal(d->where_vm, "disks.d/stick.conf:6");
 	config_finish(&c);
 }
 
@@ -261,6 +262,7 @@ static const struct {
 		"name has 64 bytes; at most 63 are allowed"},
 	{DISK, "[disk]\nvm=a\n", DISK ": image= in [disk] is missing"},
 	{DISK, "[disk]\nimage=stick.img\n", DISK ":2: image=stick.img is not an absolute path"},
+	{DISK, "[disk]\nimage=/i\ncdrom=2\n", DISK ":3: cdrom=2 is neither yes nor no"},
 	{DISK, "[disk]\nimage=/i\nread-only=maybe\n",
 		DISK ":3: read-only=maybe is neither yes nor no"},
 	{DISK, "[disk]\nimage=/i\nreadonly=yes\n",
