@@ -395,7 +395,7 @@ int disk_io_create(int fd, uint64_t size, bool writable, sd_event *event, struct
 
 int disk_io_start(const struct disk_io_options *o, struct disk_io **out)
 {
-	uint64_t size;
+	uint64_t size = 0;
 	int e = disk_io_size(o->fd, &size);
 
 	if (e < 0) {

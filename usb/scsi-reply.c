@@ -164,9 +164,9 @@ size_t scsi_reply_mode(const struct scsi_unit *u, const struct scsi_command *c, 
 	}
 	memset(reply, 0, header);
 	if (c->subpage == 0 || (c->page == MODE_ALL && c->subpage == 0xff)) {
-		for (uint8_t page = 0; page < MODE_ALL; page++) {
+		for (unsigned int page = 0; page < MODE_ALL; page++) {
 			if (c->page == MODE_ALL || c->page == page) {
-				at += mode_page(u, page, c->page_control == 1, reply + at);
+				at += mode_page(u, (uint8_t)page, c->page_control == 1, reply + at);
 			}
 		}
 	}

@@ -82,7 +82,7 @@ static bool parse_tcp(const char *rest, struct cli_nbd *out)
 {
 	size_t n = strcspn(rest, "/?");
 	const char *host = rest, *port = DEFAULT_PORT, *end = rest + n, *colon = NULL;
-	size_t n_host = n, n_port = strlen(DEFAULT_PORT);
+	size_t n_host, n_port = strlen(DEFAULT_PORT);
 
 	if (strchr(rest, '?') || memchr(rest, '@', n)) {
 		return false;
