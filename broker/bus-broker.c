@@ -446,6 +446,8 @@ const sd_bus_vtable bus_broker_vtable[] = {
 		SD_BUS_RESULT("o", object), on_attach, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Capture", SD_BUS_ARGS("s", device, "a{sv}", options),
 		SD_BUS_RESULT("h", pipe), bus_on_capture, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("SetQuota", SD_BUS_ARGS("s", vm, "a{sv}", limits),
+		SD_BUS_RESULT("b", lasts), bus_on_set_quota, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Export", SD_BUS_ARGS("s", device, "a{sv}", options),
 		SD_BUS_RESULT("o", object), bus_on_export, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("s", device, "a{sv}", options),

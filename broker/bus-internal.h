@@ -188,6 +188,11 @@ int bus_attach(struct bus_connection *c, struct device *d, struct vm *vm,
 	struct lease_options *options, bool remember, struct refusal_text *text) _must_check_;
 int bus_reply_path(sd_bus_message *m, const char *prefix, const char *name);
 
+/* bus-quota.c */
+int bus_on_set_quota(sd_bus_message *m, void *userdata, sd_bus_error *error);
+int bus_get_quota(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+
 /* bus-capture.c */
 int bus_on_capture(sd_bus_message *m, void *userdata, sd_bus_error *error);
 

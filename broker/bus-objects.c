@@ -390,21 +390,6 @@ static int get_owners(sd_bus *bus, const char *path, const char *interface, cons
 	return sd_bus_message_append_array(reply, 'u', vm->owners.uids, n * sizeof(uint32_t));
 }
 
-static int get_quota(sd_bus *bus, const char *path, const char *interface, const char *property,
-	sd_bus_message *reply, void *userdata, sd_bus_error *error)
-{
-	const struct vm *vm = userdata;
-	const struct quota *const quotas[] = {
-		&vm->devices, &vm->bytes, &vm->transfers, &vm->gpu_memory};
-	int r = sd_bus_message_open_container(reply, 'a', "{s(tt)}");
-
-	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(quotas); i++) {
-		r = sd_bus_message_append(
-			reply, "{s(tt)}", quotas[i]->name, quotas[i]->used, quotas[i]->limit);
-	}
-	return r < 0 ? r : sd_bus_message_close_container(reply);
-}
-
 /* One call that waits for some VMs. The connection may be gone before they answer: the message
  * holds a reference to its bus, and a reply on a closed one is lost. */
 struct refresh {
@@ -521,7 +506,7 @@ const sd_bus_vtable bus_vm_vtable[] = {
 	SD_BUS_PROPERTY("Owners", "au", get_owners, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("VmmPid", "u", get_vmm_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Devices", "as", get_devices, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-	SD_BUS_PROPERTY("Quota", "a{s(tt)}", get_quota, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY("Quota", "a{s(tt)}", bus_get_quota, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY(
 		"Streams", "a(sss)", bus_get_streams, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_METHOD("Refresh", NULL, NULL, on_vm_refresh, SD_BUS_VTABLE_UNPRIVILEGED),

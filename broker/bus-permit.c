@@ -63,6 +63,7 @@ static const struct permission permissions[] = {
 	{"ReloadPolicy", WHO_ADMIN, ACTION_CONFIGURE, "have the rules read"},
 	{"Capture", WHO_OWNER, ACTION_INSPECT, "capture what VMs and devices say"},
 	{"Export", WHO_ADMIN, ACTION_LEND, "export devices"},
+	{"SetQuota", WHO_ADMIN, ACTION_CONFIGURE, "change limits of VMs"},
 	{"AddVM", WHO_HOST, NULL, "add VMs"},
 };
 

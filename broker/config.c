@@ -33,6 +33,24 @@
 #define UID_NONE16 65535
 #define UID_LAST   (UINT32_MAX - 1)
 
+int quota_parse_bandwidth(const char *text, uint64_t *out)
+{
+	if (strcmp(text, "none") == 0) {
+		*out = 0;
+		return 0;
+	}
+	return parse_bytes(text, QUOTA_BANDWIDTH_MIN, QUOTA_BANDWIDTH_MAX, out);
+}
+
+int quota_parse_rate(const char *text, uint64_t *out)
+{
+	if (strcmp(text, "none") == 0) {
+		*out = 0;
+		return 0;
+	}
+	return parse_u64(text, QUOTA_RATE_MIN, QUOTA_RATE_MAX, out);
+}
+
 void quota_limits_default(struct quota_limits *out)
 {
 	*out = (struct quota_limits){
@@ -124,9 +142,37 @@ static int set_bytes(void *target, const char *value, const struct config_place 
 	return 0;
 }
 
+/* "none" is 0. */
+static int set_bandwidth(void *target, const char *value, const struct config_place *place)
+{
+	struct quota_limits *q = ((struct config_target *)target)->quota;
+	struct shown s;
+
+	if (quota_parse_bandwidth(value, &q->bandwidth) < 0) {
+		return config_refuse(place, "bandwidth=%s is neither none nor from 1M to 1024G",
+			show(value, &s));
+	}
+	return 0;
+}
+
+static int set_rate(void *target, const char *value, const struct config_place *place)
+{
+	struct quota_limits *q = ((struct config_target *)target)->quota;
+	struct shown s;
+
+	if (quota_parse_rate(value, &q->transfer_rate) < 0) {
+		return config_refuse(place,
+			"transfers-per-second=%s is neither none nor a number from %d to %d",
+			show(value, &s), QUOTA_RATE_MIN, QUOTA_RATE_MAX);
+	}
+	return 0;
+}
+
 #define QUOTA_KEYS                                                             \
 	{"quota", "devices", set_devices, CONFIG_OPTIONAL},                    \
 		{"quota", "bytes-in-flight", set_bytes, CONFIG_OPTIONAL},      \
+		{"quota", "bandwidth", set_bandwidth, CONFIG_OPTIONAL},        \
+		{"quota", "transfers-per-second", set_rate, CONFIG_OPTIONAL},  \
 	{                                                                      \
 		"quota", "transfers-in-flight", set_transfers, CONFIG_OPTIONAL \
 	}

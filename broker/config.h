@@ -5,9 +5,9 @@
  * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
  * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
- * devices= bytes-in-flight= transfers-in-flight= disks.d/NAME.conf: [disk] image= read-only= cdrom=
- * speed= serial= vm= Unknown sections and keys, keys given twice, over-long lines and bad values
- * are errors that name file and line.
+ * devices= bytes-in-flight= transfers-in-flight= bandwidth= transfers-per-second=
+ * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
+ * keys given twice, over-long lines and bad values are errors that name file and line.
  */
 #pragma once
 
@@ -37,6 +37,11 @@ bool config_bus_ok(const char *bus);
 #define QUOTA_BYTES_MIN     (1 << 20)
 #define QUOTA_BYTES_MAX     (32 << 20)
 #define QUOTA_TRANSFERS_MAX 1024
+/* A guest's drivers give up after some 30 s: what it may ask for at once has to be done by then. */
+#define QUOTA_BANDWIDTH_MIN (1 << 20)
+#define QUOTA_BANDWIDTH_MAX (UINT64_C(1) << 40)
+#define QUOTA_RATE_MIN      10
+#define QUOTA_RATE_MAX      100000000
 
 /* Limits of one VM. A worker's own limits are these divided by nothing: each device may use up to
  * the per-device part, and the VM's sum is charged when it is attached. */
@@ -44,6 +49,8 @@ struct quota_limits {
 	uint32_t devices;             /* lent to the VM at once; default 16 */
 	uint64_t bytes_in_flight;     /* per device; default 8 MiB, 1 MiB to 32 MiB */
 	uint32_t transfers_in_flight; /* per device; default 64, 1 to 1024 */
+	uint64_t bandwidth;           /* of the VM, bytes per second in both directions; 0: none */
+	uint64_t transfer_rate;       /* of the VM, per second; 0: none */
 };
 
 /* Host USB devices. */
@@ -140,3 +147,6 @@ struct config {
 int config_load(const char *dir, struct config *out, struct refusal_text *text) _must_check_;
 void config_finish(struct config *c);
 void quota_limits_default(struct quota_limits *out);
+/* "none" or a number within the bounds above. 0 or -errno. */
+int quota_parse_bandwidth(const char *text, uint64_t *out) _must_check_;
+int quota_parse_rate(const char *text, uint64_t *out) _must_check_;

@@ -131,6 +131,7 @@ int lease_adopt(struct adoption *a, struct device *d, struct vm *vm)
 	}
 	log_info("%s: in vm %s since before devbrokerd was started; worker %d goes on", d->name,
 		vm->name, (int)a->pid);
+	vm_pace_tell(vm, l->worker);
 	e = charge(l, r, &text);
 	if (e != 0) {
 		l->state = LEASE_CONFIGURED;

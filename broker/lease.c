@@ -324,6 +324,7 @@ static void on_ready(void *userdata, uint32_t stages)
 			l, LEASE_REASON_WORKER_FAILED, "its sandbox is not as configured", false);
 		return;
 	}
+	vm_pace_tell(l->vm, l->worker);
 	if (l->way) {
 		/* Its worker has the VM's stream already. */
 		l->plugged = true;

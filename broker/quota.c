@@ -48,5 +48,16 @@ int quota_limits_check(const struct quota_limits *l, struct refusal_text *text)
 		return refuse(text, REFUSAL_INVALID,
 			"transfers-in-flight-max has to be between 1 and %d", QUOTA_TRANSFERS_MAX);
 	}
+	if (l->bandwidth != 0 &&
+		(l->bandwidth < QUOTA_BANDWIDTH_MIN || l->bandwidth > QUOTA_BANDWIDTH_MAX)) {
+		return refuse(text, REFUSAL_INVALID,
+			"bandwidth has to be none or between 1 MiB and 1 TiB per second");
+	}
+	if (l->transfer_rate != 0 &&
+		(l->transfer_rate < QUOTA_RATE_MIN || l->transfer_rate > QUOTA_RATE_MAX)) {
+		return refuse(text, REFUSAL_INVALID,
+			"transfers-per-second has to be none or between %d and %d", QUOTA_RATE_MIN,
+			QUOTA_RATE_MAX);
+	}
 	return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/vm-record.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,8 @@ struct vm_record {
 	uint32_t devices;
 	uint64_t bytes;
 	uint32_t transfers;
+	uint64_t bandwidth;
+	uint64_t transfer_rate;
 	uint64_t gpu_memory;
 	char gpu_group[64];
 	char owners[OWNERS_MAX * 11]; /* numbers with blanks between them */
@@ -66,6 +69,8 @@ static const struct record_field fields[] = {
 	RECORD_U32_FIELD("devices", vm_record, devices),
 	RECORD_U64_FIELD("bytes-in-flight", vm_record, bytes),
 	RECORD_U32_FIELD("transfers-in-flight", vm_record, transfers),
+	RECORD_U64_FIELD("bandwidth", vm_record, bandwidth),
+	RECORD_U64_FIELD("transfers-per-second", vm_record, transfer_rate),
 	RECORD_U64_FIELD("gpu-memory", vm_record, gpu_memory),
 	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
 	RECORD_TEXT_FIELD("owners", vm_record, owners),
@@ -103,6 +108,8 @@ void vm_note(const struct vm *vm, const struct vm_options *o)
 		.devices = vm->limits.devices,
 		.bytes = vm->limits.bytes_in_flight,
 		.transfers = vm->limits.transfers_in_flight,
+		.bandwidth = vm->limits.bandwidth,
+		.transfer_rate = vm->limits.transfer_rate,
 		.gpu_memory = vm->gpu_memory.limit,
 	};
 	int e;
@@ -125,6 +132,45 @@ void vm_note(const struct vm *vm, const struct vm_options *o)
 void vm_forget_note(const struct vm *vm)
 {
 	record_remove(vm->broker->run_dir, &kind, vm->name);
+}
+
+struct wanted {
+	const char *name;
+	struct vm_record record;
+	bool found;
+};
+
+static void on_wanted(void *userdata, const char *name, const void *record)
+{
+	struct wanted *w = userdata;
+
+	if (strcmp(name, w->name) == 0) {
+		w->record = *(const struct vm_record *)record;
+		w->found = true;
+	}
+}
+
+void vm_note_limits(const struct vm *vm)
+{
+	struct wanted w = {.name = vm->name};
+	int e = record_each(vm->broker->run_dir, &kind, on_wanted, &w);
+
+	if (e == 0 && !w.found) {
+		e = -ENOENT;
+	}
+	if (e == 0) {
+		w.record.devices = vm->limits.devices;
+		w.record.bytes = vm->limits.bytes_in_flight;
+		w.record.transfers = vm->limits.transfers_in_flight;
+		w.record.bandwidth = vm->limits.bandwidth;
+		w.record.transfer_rate = vm->limits.transfer_rate;
+		e = record_write(vm->broker->run_dir, &kind, vm->name, &w.record);
+	}
+	if (e < 0) {
+		log_warn("vm %s: can't write its limits down: %s. Another devbrokerd will use the "
+			 "old ones.",
+			vm->name, strerror(-e));
+	}
 }
 
 /* false: it is reached by QMP. */
@@ -164,7 +210,7 @@ static void on_record(void *userdata, const char *name, const void *record)
 		.keep = r->keep,
 		.listen_fd = given < 0 ? &given : NULL,
 		.bus = r->bus[0] ? r->bus : NULL,
-		.limits = {r->devices, r->bytes, r->transfers},
+		.limits = {r->devices, r->bytes, r->transfers, r->bandwidth, r->transfer_rate},
 		.gpu_memory = r->gpu_memory,
 		.gpu_group = r->gpu_group[0] ? r->gpu_group : NULL,
 	};

@@ -466,6 +466,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 		.gpu_memory = {.name = "gpu-memory", .limit = o->gpu_memory},
 		.vmm_pidfd = -1,
 	};
+	vm_pace_init(&vm->pace);
 	list_init(&vm->link);
 	list_init(&vm->leases);
 	list_init(&vm->qmp_queue);
@@ -477,7 +478,10 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 		vm_destroy(vm);
 		return -ENOMEM;
 	}
-	r = o->ways ? add_ways(vm, o, text) : 0;
+	r = vm_pace_apply(vm);
+	if (r == 0 && o->ways) {
+		r = add_ways(vm, o, text);
+	}
 	if (r != 0) {
 		vm_destroy(vm);
 		return r;
@@ -536,6 +540,7 @@ void vm_destroy(struct vm *vm)
 	forget_vmm(vm);
 	sd_event_source_disable_unref(vm->watch);
 	sd_event_source_disable_unref(vm->retry);
+	vm_pace_finish(&vm->pace);
 	free(vm->name);
 	free(vm->qmp);
 	free(vm->bus);

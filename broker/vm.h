@@ -13,6 +13,7 @@
 #include "broker/config.h"
 #include "broker/qmp-run.h"
 #include "broker/quota.h"
+#include "broker/vm-pace.h"
 #include "protocol/refusal.h"
 
 struct broker;
@@ -49,6 +50,7 @@ struct vm {
 	struct quota bytes;
 	struct quota transfers;
 	struct quota gpu_memory;
+	struct vm_pace pace;
 	struct gpu *gpu;    // may be NULL: it has none
 	struct list leases; // lease::link
 	uint32_t n_leases;

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
@@ -66,6 +67,21 @@ static void worker_report_end(struct worker *w, enum worker_end end, int status)
 	}
 }
 
+/* Its numbers may be any: they are only shown. */
+static void worker_count(struct worker *w, const struct worker_pong *p)
+{
+	uint64_t now = now_usec(), usec = MAX(now - w->heard_usec, UINT64_C(1));
+	const struct worker_pong *last = &w->counters;
+
+	if (w->heard_usec > 0) {
+		w->bytes_per_sec = (p->bytes_in - last->bytes_in + p->bytes_out - last->bytes_out) *
+				   USEC_PER_SEC / usec;
+		w->transfers_per_sec = (p->transfers - last->transfers) * USEC_PER_SEC / usec;
+	}
+	w->heard_usec = now;
+	w->counters = *p;
+}
+
 static bool worker_take_message(struct worker *w, const union worker_msg *m)
 {
 	w->unanswered = 0;
@@ -86,7 +102,7 @@ static bool worker_take_message(struct worker *w, const union worker_msg *m)
 		}
 		return true;
 	case WORKER_MSG_PONG:
-		w->counters = m->pong;
+		worker_count(w, &m->pong);
 		return w->ready;
 	case WORKER_MSG_DONE:
 		/* Even before READY: a device that can't be had is no failure of the worker. */
@@ -340,6 +356,14 @@ int worker_capture(struct worker *w, uint32_t bus, uint32_t device, bool headers
 	m.capture.device = device;
 	m.capture.headers_only = headers_only;
 	return w->reaped ? -ESRCH : fd_send(w->control, &m, m.header.size, &fd, 1);
+}
+
+int worker_pace(struct worker *w, int fd)
+{
+	union worker_msg m;
+
+	worker_msg_init(&m, WORKER_MSG_PACE);
+	return w->reaped ? 0 : fd_send(w->control, &m, m.header.size, &fd, 1);
 }
 
 void worker_unplugged(struct worker *w)

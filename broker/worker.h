@@ -54,6 +54,8 @@ struct worker {
 	bool reaped;
 	struct worker_done done;
 	struct worker_pong counters; /* believed for display only */
+	/* From the last two of them; 0 without. */
+	uint64_t heard_usec, bytes_per_sec, transfers_per_sec;
 };
 
 /* Starts program; fds follow its control socket, as 4, 5, … (borrowed). 0; or -errno with nothing
@@ -80,6 +82,8 @@ void worker_unplugged(struct worker *w);
 /* Has it capture into fd (borrowed), a pipe's end. 0 or -errno. */
 int worker_capture(
 	struct worker *w, uint32_t bus, uint32_t device, bool headers_only, int fd) _must_check_;
+/* Hands it the page of its VM's rates (borrowed). 0 or -errno. */
+int worker_pace(struct worker *w, int fd) _must_check_;
 /* Ends it now. ops->ended follows. */
 void worker_kill(struct worker *w);
 /* 0: there is no process yet, or no more. */

@@ -26,7 +26,7 @@ _devbroker() {
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach export capture remembered forget explain log policy watch vm disk gpu help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach export capture remembered forget explain log policy watch vm disk gpu quota help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;
@@ -39,6 +39,13 @@ _devbroker() {
 		show | screenshot | set-display | allow)
 			[ -n "${words[2]-}" ] || mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur")
 			;;
+		esac
+		;;
+	quota)
+		case ${#words[@]} in
+		1) mapfile -t COMPREPLY < <(compgen -W "show set" -- "$cur") ;;
+		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
+		3) mapfile -t COMPREPLY < <(compgen -W "usb.devices= usb.bandwidth= usb.transfers-per-second= usb.bytes-in-flight= usb.transfers-in-flight=" -- "$cur") ;;
 		esac
 		;;
 	policy) [ -n "${words[1]-}" ] || mapfile -t COMPREPLY < <(compgen -W "check test reload" -- "$cur") ;;

@@ -91,6 +91,7 @@ static const struct shape shapes[] = {
 	{WORKER_MSG_ADOPT, BROKER_TO_WORKER, sizeof(struct worker_adopt), NULL},
 	{WORKER_MSG_HELD, WORKER_TO_BROKER, sizeof(struct worker_held), check_held},
 	{WORKER_MSG_CAPTURE, BROKER_TO_WORKER, sizeof(struct worker_capture), check_capture},
+	{WORKER_MSG_PACE, BROKER_TO_WORKER, sizeof(struct worker_pace), NULL},
 };
 
 static const struct shape *shape_of(uint32_t type)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Messages between the broker and its workers: fixed size, one per SOCK_SEQPACKET datagram, no fds
- * (but HELD's and CAPTURE's).
+ * (but HELD's, CAPTURE's and PACE's).
  *
  * The broker treats every worker as hostile: worker_msg_decode checks size, type, direction, enum
  * ranges and text before a handler sees a message. Host byte order: both ends are one build on one
@@ -14,7 +14,7 @@
 
 #include "base/cleanup.h"
 
-#define WORKER_PROTOCOL_VERSION 4
+#define WORKER_PROTOCOL_VERSION 5
 
 /* What a worker and the record of its lease share, and nobody else. */
 #define WORKER_COOKIE_SIZE 16
@@ -45,6 +45,8 @@ enum worker_msg_type {
 	WORKER_MSG_ADOPT = 21,
 	/* Brings a pipe's end: capture into it (protocol/capture.h) until nobody reads it. */
 	WORKER_MSG_CAPTURE = 23,
+	/* Brings the page of its VM's rates (protocol/pace.h), which hold from now on. */
+	WORKER_MSG_PACE = 24,
 };
 
 /* State of a USB worker. */
@@ -201,6 +203,11 @@ struct worker_capture {
 };
 static_assert(sizeof(struct worker_capture) == 24, "wire size");
 
+struct worker_pace {
+	struct worker_header header;
+};
+static_assert(sizeof(struct worker_pace) == 8, "wire size");
+
 struct worker_held {
 	struct worker_header header;
 	uint32_t version;        /* WORKER_PROTOCOL_VERSION */
@@ -229,6 +236,7 @@ union worker_msg {
 	struct worker_adopt adopt;
 	struct worker_held held;
 	struct worker_capture capture;
+	struct worker_pace pace;
 };
 
 enum worker_direction { WORKER_TO_BROKER, BROKER_TO_WORKER };

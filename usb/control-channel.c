@@ -98,6 +98,11 @@ void control_channel_outlive(struct control_channel *c, bool outlive)
 	c->outlive = outlive;
 }
 
+static bool brings_fd(uint32_t type)
+{
+	return type == WORKER_MSG_CAPTURE || type == WORKER_MSG_PACE;
+}
+
 static void receive(struct control_channel *c)
 {
 	_cleanup_close_ int fd = -1;
@@ -113,7 +118,7 @@ static void receive(struct control_channel *c)
 		return;
 	}
 	if (worker_msg_decode(BROKER_TO_WORKER, &raw, (size_t)n, &msg) < 0 ||
-		(n_fds == 1) != (msg.header.type == WORKER_MSG_CAPTURE)) {
+		(n_fds == 1) != brings_fd(msg.header.type)) {
 		lost(c, EBADMSG);
 	} else if (msg.header.type == WORKER_MSG_PING) {
 		c->ops->ping(c->userdata, msg.ping.seq);
@@ -127,6 +132,8 @@ static void receive(struct control_channel *c)
 		c->ops->keep(c->userdata, &msg.keep);
 	} else if (msg.header.type == WORKER_MSG_CAPTURE && c->ops->capture) {
 		c->ops->capture(c->userdata, &msg.capture, steal_fd(&fd));
+	} else if (msg.header.type == WORKER_MSG_PACE && c->ops->pace) {
+		c->ops->pace(c->userdata, steal_fd(&fd));
 	}
 }
 

@@ -13,7 +13,8 @@
 
 struct control_channel;
 
-/* configured, unplugged, keep and capture may be NULL where nothing of the kind is expected. */
+/* configured, unplugged, keep, capture and pace may be NULL where nothing of the kind is expected.
+ */
 struct control_channel_ops {
 	void (*ping)(void *userdata, uint64_t seq);
 	void (*detach)(void *userdata);
@@ -23,6 +24,8 @@ struct control_channel_ops {
 	void (*keep)(void *userdata, const struct worker_keep *keep);
 	/* fd is the callee's. */
 	void (*capture)(void *userdata, const struct worker_capture *capture, int fd);
+	/* The same. */
+	void (*pace)(void *userdata, int fd);
 	/* The broker is gone, or sent something that is no message (error: errno, or 0). Nothing is
 	 * called after it but by way of control_channel_reopen. */
 	void (*closed)(void *userdata, int error);

@@ -197,6 +197,15 @@ void engine_data_submit(struct engine *e, struct transfer *t)
 	if (e->capture && t->owner != TRANSFER_OF_GUEST) {
 		capture_submitted(e->capture, t);
 	}
+	if (e->pace) {
+		engine_pace_submit(e, t);
+	} else {
+		engine_data_give(e, t);
+	}
+}
+
+void engine_data_give(struct engine *e, struct transfer *t)
+{
 	t->submitted = true;
 	e->backend->ops->submit(e->backend, t);
 }
@@ -250,6 +259,10 @@ void engine_data_cancel_one(struct engine *e, struct transfer *t)
 	if (t->held) {
 		t->cancelled = true;
 		guard_cancel(e->guard, t);
+	} else if (t->paced) {
+		t->cancelled = true;
+		engine_pace_forget(t);
+		engine_data_completed(e, t);
 	} else if (t->submitted && !t->cancelled) {
 		t->cancelled = true;
 		sd_event_now(e->event, CLOCK_MONOTONIC, &t->cancelled_us);
@@ -352,6 +365,9 @@ void engine_data_completed(void *userdata, struct transfer *t)
 	struct engine *e = userdata;
 
 	check_completion(t);
+	if (e->pace) {
+		engine_pace_completed(e, t);
+	}
 	if (t->guard_unit == 0) {
 		complete(e, t);
 		return;

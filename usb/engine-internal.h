@@ -2,11 +2,12 @@
  * What the engine's files share: engine.c (life), engine-data.c (transfers), engine-order.c (whose
  * reply comes when), engine-control.c (requests to the device), engine-watch.c (what never comes
  * back), receiving.c (interrupt and buffered bulk receiving), iso.c (isochronous streams),
- * streams.c (bulk streams).
+ * streams.c (bulk streams), engine-pace.c (the VM's rates).
  */
 #pragma once
 
 #include "base/list.h"
+#include "protocol/pace.h"
 #include "usb/capture.h"
 #include "usb/descriptors.h"
 #include "usb/engine.h"
@@ -82,6 +83,11 @@ struct engine {
 
 	struct capture *capture; // may be NULL
 
+	/* engine-pace.c */
+	struct pace_page *pace; // may be NULL: no limits
+	struct list paced;      // transfer::backend: what waits for its turn
+	sd_event_source *pace_timer;
+
 	/* engine-data.c */
 	uint32_t max_transfers;
 	uint64_t max_bytes;
@@ -150,8 +156,10 @@ struct transfer *engine_data_get(struct engine *e, uint32_t length);
 void engine_data_forget_id(struct engine *e, struct transfer *t);
 /* Takes t out of flight: lists, id and charges. */
 void engine_data_settle(struct engine *e, struct transfer *t);
-/* Gives it to the backend. */
+/* Gives it to the backend, as soon as the VM's rates allow it. */
 void engine_data_submit(struct engine *e, struct transfer *t);
+/* Now. */
+void engine_data_give(struct engine *e, struct transfer *t);
 /* Cancels what is submitted: everything, or only endpoints of one interface (>= 0) or one endpoint
  * address (>= 0). */
 void engine_data_cancel_all(struct engine *e, int interface, int address);
@@ -172,6 +180,16 @@ void engine_order_refuse(
 void engine_order_cancel(struct engine *e, struct transfer *t);
 /* Lets the replies go that wait for their turn: nobody wants them any more. */
 void engine_order_drop(struct engine *e);
+
+/* engine-pace.c */
+int engine_pace_create(struct engine *e) _must_check_;
+void engine_pace_destroy(struct engine *e);
+/* There are rates: gives t to the backend, or lets it wait. */
+void engine_pace_submit(struct engine *e, struct transfer *t);
+/* t waits no more. */
+void engine_pace_forget(struct transfer *t);
+/* The backend is done with t: what it didn't move is given back. */
+void engine_pace_completed(struct engine *e, struct transfer *t);
 
 /* engine-watch.c */
 int engine_watch_create(struct engine *e) _must_check_;

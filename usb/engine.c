@@ -213,6 +213,9 @@ static int start(struct engine *e, int stream_fd)
 	if (r >= 0) {
 		r = iso_create(e);
 	}
+	if (r >= 0) {
+		r = engine_pace_create(e);
+	}
 	if (r < 0) {
 		safe_close(stream_fd);
 		return r;
@@ -230,6 +233,7 @@ int engine_create(const struct engine_options *o, struct engine **out)
 		return -ENOMEM;
 	}
 	list_init(&e->in_flight);
+	list_init(&e->paced);
 	engine_order_init(e);
 	e->event = sd_event_ref(o->event);
 	e->backend = o->backend;
@@ -262,6 +266,7 @@ void engine_destroy(struct engine *e)
 	sd_event_source_disable_unref(e->disconnect_timer);
 	engine_watch_destroy(e);
 	iso_destroy(e);
+	engine_pace_destroy(e);
 	engine_data_finish(e);
 	guard_destroy(e->guard);
 	capture_destroy(e->capture);

@@ -68,4 +68,7 @@ void engine_turn(struct engine *e);
  * when nobody reads it. 0 or -errno. */
 int engine_capture(struct engine *e, const struct capture_options *options) _must_check_;
 
+/* The VM's rates hold from now on: takes fd, of a struct pace_page, even on error. 0 or -errno. */
+int engine_pace(struct engine *e, int fd) _must_check_;
+
 void engine_count(const struct engine *e, struct engine_counters *out);

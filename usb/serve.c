@@ -261,6 +261,17 @@ static void on_capture(void *userdata, const struct worker_capture *m, int fd)
 	}
 }
 
+static void on_pace(void *userdata, int fd)
+{
+	struct server *s = userdata;
+	int r = engine_pace(s->engine, fd);
+
+	if (r < 0) {
+		/* Without its limits it shall not go on. */
+		engine_stop(s->engine, WORKER_DONE_INTERNAL, -r, "can't map the VM's rates");
+	}
+}
+
 static const struct control_channel_ops control_ops = {
 	.ping = on_ping,
 	.detach = on_detach,
@@ -268,6 +279,7 @@ static const struct control_channel_ops control_ops = {
 	.unplugged = on_unplugged,
 	.keep = on_keep,
 	.capture = on_capture,
+	.pace = on_pace,
 	.closed = on_broker_gone,
 };
 

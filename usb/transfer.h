@@ -66,6 +66,7 @@ struct transfer {
 	uint8_t status;         /* enum transfer_status; set by the backend on completion */
 	bool cancelled;         /* the guest cancelled it */
 	bool submitted;         /* the backend has it */
+	bool paced;             /* usb/engine-pace has it: in a list by backend */
 	bool held;              /* usb/guard has it: in a list by backend */
 	uint8_t guard_unit;     /* usb/guard's: it wants to see it completed; 0: it doesn't */
 	bool listed;            /* its id is in use by it */
@@ -76,6 +77,7 @@ struct transfer {
 	bool released;          /* its isochronous stream is gone */
 	uint16_t pieces;        /* of it that the connection to the guest uses; isochronous */
 	uint32_t charge;        /* bytes in engine::count.in_flight_bytes */
+	uint32_t paid;          /* bytes of the VM's rate that were spent for it */
 	uint64_t cancelled_us;  /* CLOCK_MONOTONIC */
 	struct usb_setup setup; /* control only */
 	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */

@@ -123,4 +123,6 @@ int cmd_attach(struct cli *c);
 int cmd_detach(struct cli *c);
 int cmd_export(struct cli *c);
 int cmd_capture(struct cli *c);
+int cmd_quota_show(struct cli *c);
+int cmd_quota_set(struct cli *c);
 int cmd_help(struct cli *c);

@@ -271,9 +271,14 @@ static void print_vm(const struct cli *c, const json_t *vm)
 	}
 	json_object_foreach(json_object_get(vm, "quota"), key, quota)
 	{
-		bool bytes = strncmp(key, "bytes", 5) == 0 || strcmp(key, "gpu-memory") == 0;
+		bool bytes = strncmp(key, "bytes", 5) == 0 || strcmp(key, "bandwidth") == 0 ||
+			     strcmp(key, "gpu-memory") == 0;
 		uint64_t u = cli_number(quota, "used"), l = cli_number(quota, "limit");
 
+		if (l == 0 && (strcmp(key, "bandwidth") == 0 ||
+				      strcmp(key, "transfers-per-second") == 0)) {
+			continue; /* no limit */
+		}
 		snprintf(used, sizeof(used), "%" PRIu64, u);
 		snprintf(limit, sizeof(limit), "%" PRIu64, l);
 		text_line(stdout, TEXT_PLAIN, "%-12s %s: %s of %s", "Quota", key,
