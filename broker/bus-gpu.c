@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "broker/broker.h"
 #include "broker/bus-internal.h"
 #include "broker/gpu.h"
@@ -115,6 +116,25 @@ static int on_allow(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, NULL);
 }
 
+static int on_reserve(sd_bus_message *m, void *userdata, sd_bus_error *error)
+{
+	struct vm *vm = userdata;
+	_cleanup_close_ int fd = -1;
+	struct refusal_text text = {0};
+	uint64_t bytes = 0;
+	int r = check_caller(m, vm, error);
+
+	if (r != 0) {
+		return r;
+	}
+	r = sd_bus_message_read(m, "t", &bytes);
+	if (r < 0) {
+		return r;
+	}
+	r = gpu_reserve(vm->gpu, bytes, &fd, &text);
+	return r != 0 ? bus_fail(error, r, &text) : sd_bus_reply_method_return(m, "h", fd);
+}
+
 /* One that waits for its picture; the connection may be gone before it comes. */
 struct shot {
 	struct gpu_waiter waiter;
@@ -202,6 +222,8 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 		"Allow", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_allow, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("SetDisplay", SD_BUS_ARGS("u", scanout, "u", width, "u", height),
 		SD_BUS_NO_RESULT, on_set_display, SD_BUS_VTABLE_UNPRIVILEGED),
+	SD_BUS_METHOD_WITH_ARGS("Reserve", SD_BUS_ARGS("t", bytes), SD_BUS_RESULT("h", reservation),
+		on_reserve, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("Screenshot", SD_BUS_ARGS("u", scanout),
 		SD_BUS_RESULT("h", pixels, "u", width, "u", height), on_screenshot,
 		SD_BUS_VTABLE_UNPRIVILEGED),

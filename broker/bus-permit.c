@@ -54,6 +54,7 @@ static const struct permission permissions[] = {
 	{"Detach", WHO_OWNER, ACTION_LEND, "take devices out of VMs"},
 	{"Explain", WHO_OWNER, ACTION_INSPECT, "ask why rules decided"},
 	{"SetDisplay", WHO_OWNER, ACTION_LEND, "set displays of VMs"},
+	{"Reserve", WHO_OWNER, ACTION_LEND, "use GPU memory of VMs"},
 	{"Screenshot", WHO_OWNER, ACTION_INSPECT, "see what VMs show"},
 	{"Allow", WHO_ADMIN, ACTION_CONFIGURE, "give VMs 3D again"},
 	{"RemoveVM", WHO_ADMIN, ACTION_CONFIGURE, "remove VMs"},

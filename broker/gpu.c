@@ -26,6 +26,7 @@
 #include "base/restarts.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/gpu-reserve.h"
 #include "broker/process.h"
 #include "broker/shared-socket.h"
 #include "broker/vm.h"
@@ -62,6 +63,7 @@ struct gpu {
 	struct parent_msg counters;
 	struct list waiters; // gpu_waiter::link
 	unsigned int n_waiters;
+	struct gpu_reservations reserved;
 	struct restarts restarts; // of renderers
 	struct {
 		uint32_t width, height;
@@ -439,6 +441,7 @@ int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **o
 	g->memory_max = memory;
 	g->control = -1;
 	list_init(&g->waiters);
+	gpu_reservations_init(&g->reserved);
 	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
 	g->listener = find_activated(vm->name);
 	if (g->listener >= 0) {
@@ -468,6 +471,7 @@ void gpu_destroy(struct gpu *g)
 	process_forget(g->front);
 	process_forget(g->renderer);
 	charge_return(&g->memory);
+	gpu_reservations_finish(&g->reserved);
 	if (g->own_socket) {
 		unlink(g->path);
 	}
@@ -484,6 +488,11 @@ void gpu_status(const struct gpu *g, struct gpu_status *out)
 		.memory_max = g->memory_max,
 		.counters = g->counters,
 	};
+}
+
+int gpu_reserve(struct gpu *g, uint64_t bytes, int *fd_out, struct refusal_text *text)
+{
+	return gpu_reservations_add(&g->reserved, g->vm, bytes, fd_out, text);
 }
 
 static int check_connected(const struct gpu *g, uint32_t scanout, struct refusal_text *text)

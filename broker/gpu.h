@@ -67,4 +67,7 @@ int gpu_set_display(struct gpu *g, uint32_t scanout, uint32_t width, uint32_t he
 int gpu_screenshot(struct gpu *g, uint32_t scanout, struct gpu_waiter *w,
 	struct refusal_text *text) _must_check_;
 
+/* As gpu_reservations_add. */
+int gpu_reserve(struct gpu *g, uint64_t bytes, int *fd_out, struct refusal_text *text) _must_check_;
+
 const char *gpu_state_name(enum gpu_state state);

@@ -56,6 +56,7 @@ enum {
 	OPT_CLIENT_FD,
 	OPT_DRM_FD,
 	OPT_VM,
+	OPT_BUS,
 	OPT_MAX_CLIENTS,
 	OPT_SOCKET_GROUP,
 	OPT_HANG,
@@ -83,6 +84,7 @@ static const struct option known[] = {
 	{"client-fd", required_argument, NULL, OPT_CLIENT_FD},
 	{"drm-fd", required_argument, NULL, OPT_DRM_FD},
 	{"vm", required_argument, NULL, OPT_VM},
+	{"bus", required_argument, NULL, OPT_BUS},
 	{"max-clients", required_argument, NULL, OPT_MAX_CLIENTS},
 	{"socket-group", required_argument, NULL, OPT_SOCKET_GROUP},
 	{"hang-timeout", required_argument, NULL, OPT_HANG},
@@ -195,6 +197,9 @@ static int take_vtest(int option, const char *value, struct options *o)
 	case OPT_VM:
 		o->vtest.vm = value;
 		return take_common(OPT_NAME, value, o);
+	case OPT_BUS:
+		o->vtest.bus = value;
+		return -1;
 	case OPT_MAX_CLIENTS:
 		if (parse_u64(value, 1, VTEST_CLIENTS_MAX, &n) < 0) {
 			return wrong("--max-clients", value);
@@ -299,6 +304,7 @@ int options_parse(int argc, char **argv, struct options *o)
 			.sandbox = "full",
 			.name = "devbroker-gpu"},
 		.vtest = {.clients_max = VTEST_CLIENTS_DEFAULT,
+			.bus = DEVBROKER_RUN_DIR "/bus",
 			.memory = DEFAULT_MEMORY,
 			.stages = SANDBOX_ALL,
 			.sandbox = "full",

@@ -25,6 +25,7 @@
 #include "base/sandbox.h"
 #include "base/spawn.h"
 #include "gpu/listener.h"
+#include "gpu/vtest-charge.h"
 #include "gpu/vtest-client.h"
 
 #define BACKLOG 16
@@ -33,9 +34,15 @@
 /* When the host has no fds or processes left, or no memory. */
 #define PAUSE_MS 200
 
+/* How long a client draws on when devbrokerd has gone, which may come back. */
+#define UNCHARGED_USEC UINT64_C(30000000)
+#define RECHARGE_MS    1000
+
 struct renderer {
 	int pidfd;
-	pid_t peer; /* as it connected */
+	int charge;         /* -1: none */
+	uint64_t uncharged; // µs, since when; 0: it isn't
+	pid_t peer;         /* as it connected */
 };
 
 struct acceptor {
@@ -45,7 +52,9 @@ struct acceptor {
 	int signals;
 	int render_node; /* -1: software */
 	bool paused;
+	bool charges; /* at devbrokerd */
 	uint32_t n;
+	uint32_t n_uncharged;
 	struct renderer renderers[VTEST_CLIENTS_MAX];
 	uint64_t refusal_said; // µs
 	uint32_t refusals;     // since then
@@ -96,7 +105,8 @@ static void welcome(struct acceptor *a, int client)
 {
 	struct ucred peer = {0};
 	socklen_t size = sizeof(peer);
-	char why[96];
+	struct renderer *one;
+	char why[VTEST_WHY_SIZE];
 	int r;
 
 	_unused_ int known = getsockopt(client, SOL_SOCKET, SO_PEERCRED, &peer, &size);
@@ -106,14 +116,20 @@ static void welcome(struct acceptor *a, int client)
 		refuse(a, peer.pid, peer.uid, why);
 		return;
 	}
-	r = start(a, client, &a->renderers[a->n].pidfd);
+	one = &a->renderers[a->n];
+	*one = (struct renderer){.pidfd = -1, .charge = -1, .peer = peer.pid};
+	if (a->charges && vtest_charge(a->o->bus, a->o->vm, a->o->memory, &one->charge, why) < 0) {
+		refuse(a, peer.pid, peer.uid, why);
+		return;
+	}
+	r = start(a, client, &one->pidfd);
 	if (r < 0) {
 		snprintf(why, sizeof(why), "no renderer can be started: %s", strerror(-r));
 		refuse(a, peer.pid, peer.uid, why);
+		safe_close(one->charge);
 		a->paused = true;
 		return;
 	}
-	a->renderers[a->n].peer = peer.pid;
 	a->n++;
 	log_info("vm %s: vtest client, pid %d of uid %u, has a renderer (%u of %u)", a->o->name,
 		(int)peer.pid, (unsigned int)peer.uid, a->n, a->o->clients_max);
@@ -147,20 +163,64 @@ static void reap(struct acceptor *a, uint32_t i)
 			a->o->name, (int)a->renderers[i].peer, info.si_status);
 	}
 	safe_close(a->renderers[i].pidfd);
+	safe_close(a->renderers[i].charge);
+	a->n_uncharged -= a->renderers[i].uncharged != 0;
 	a->renderers[i] = a->renderers[--a->n];
+}
+
+/* devbrokerd has gone, or the VM has: whoever draws has to be charged again, or ends. */
+static void recharge(struct acceptor *a, struct renderer *one)
+{
+	uint64_t now = now_usec();
+	char why[VTEST_WHY_SIZE];
+	int r;
+
+	if (one->charge >= 0) {
+		one->charge = safe_close(one->charge);
+		one->uncharged = now;
+		a->n_uncharged++;
+	}
+	r = vtest_charge(a->o->bus, a->o->vm, a->o->memory, &one->charge, why);
+	if (r == 0) {
+		one->uncharged = 0;
+		a->n_uncharged--;
+	} else if (r == -EDQUOT || r == -ESRCH || r == -EACCES ||
+		   now - one->uncharged > UNCHARGED_USEC) {
+		log_warn("vm %s: ends the renderer of vtest client pid %d: %s", a->o->name,
+			(int)one->peer, why);
+		syscall(SYS_pidfd_send_signal, one->pidfd, SIGKILL, NULL, 0);
+	}
+}
+
+static void see_to_charges(struct acceptor *a, const struct pollfd *charges)
+{
+	for (uint32_t i = 0; i < a->n; i++) {
+		if (charges[i].revents || a->renderers[i].uncharged) {
+			recharge(a, &a->renderers[i]);
+		}
+	}
+}
+
+/* Signals, the listener, then all renderers, then all charges. */
+static nfds_t watch(const struct acceptor *a, struct pollfd *fds)
+{
+	fds[0] = (struct pollfd){.fd = a->signals, .events = POLLIN};
+	fds[1] = (struct pollfd){.fd = a->paused ? -1 : a->listener, .events = POLLIN};
+	for (uint32_t i = 0; i < a->n; i++) {
+		fds[2 + i] = (struct pollfd){.fd = a->renderers[i].pidfd, .events = POLLIN};
+		fds[2 + a->n + i] = (struct pollfd){.fd = a->renderers[i].charge};
+	}
+	return 2 + 2 * (nfds_t)a->n;
 }
 
 static int serve(struct acceptor *a)
 {
 	for (;;) {
-		struct pollfd fds[2 + VTEST_CLIENTS_MAX];
+		struct pollfd fds[2 + 2 * VTEST_CLIENTS_MAX];
+		nfds_t n = watch(a, fds);
+		int timeout = a->paused ? PAUSE_MS : a->n_uncharged > 0 ? RECHARGE_MS : -1;
 
-		fds[0] = (struct pollfd){.fd = a->signals, .events = POLLIN};
-		fds[1] = (struct pollfd){.fd = a->paused ? -1 : a->listener, .events = POLLIN};
-		for (uint32_t i = 0; i < a->n; i++) {
-			fds[2 + i] = (struct pollfd){.fd = a->renderers[i].pidfd, .events = POLLIN};
-		}
-		if (poll(fds, 2 + a->n, a->paused ? PAUSE_MS : -1) < 0) {
+		if (poll(fds, n, timeout) < 0) {
 			if (errno != EINTR) {
 				return EXIT_FAILURE;
 			}
@@ -170,6 +230,7 @@ static int serve(struct acceptor *a)
 		if (fds[0].revents) {
 			return EXIT_SUCCESS;
 		}
+		see_to_charges(a, &fds[2 + a->n]);
 		/* From the end, so that places don't change under what is still to come. */
 		for (uint32_t i = a->n; i-- > 0;) {
 			if (fds[2 + i].revents) {
@@ -180,6 +241,30 @@ static int serve(struct acceptor *a)
 			accept_client(a);
 		}
 	}
+}
+
+/* Whether devbrokerd charges for the clients. -errno if it should and won't. */
+static int find_broker(struct acceptor *a)
+{
+	char why[VTEST_WHY_SIZE];
+	int fd = -1, r;
+
+	if (!a->o->vm) {
+		return 0;
+	}
+	r = vtest_charge(a->o->bus, a->o->vm, a->o->memory, &fd, why);
+	safe_close(fd);
+	if (r == -ENOENT || r == -ECONNREFUSED) {
+		log_info("vm %s: %s; its vtest clients have the limits of the options only",
+			a->o->name, why);
+		return 0;
+	}
+	if (r < 0 && r != -EDQUOT) {
+		log_error("vm %s: can't be charged for vtest clients: %s", a->o->name, why);
+		return r;
+	}
+	a->charges = true;
+	return 0;
 }
 
 static int find_group(const char *name, gid_t *out)
@@ -215,6 +300,9 @@ static int set_up(struct acceptor *a)
 	gid_t group;
 	int r = find_group(a->o->group, &group);
 
+	if (r == 0) {
+		r = find_broker(a);
+	}
 	if (r < 0) {
 		return r;
 	}
@@ -251,6 +339,7 @@ static void put_down(struct acceptor *a)
 			errno == EINTR) {
 		}
 		safe_close(a->renderers[i].pidfd);
+		safe_close(a->renderers[i].charge);
 	}
 }
 

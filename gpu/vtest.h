@@ -21,7 +21,8 @@ struct vtest_options {
 	uint32_t stages;
 	const char *sandbox;   /* as it was written */
 	const char *name;      /* for the log */
-	const char *vm;        /* that is charged in the broker; may be NULL */
+	const char *vm;        /* that devbrokerd charges; may be NULL */
+	const char *bus;       /* devbrokerd's socket */
 	const char *log_level; /* may be NULL */
 };
 
