@@ -42,7 +42,7 @@ void gpu_resource_unback(struct gpu *g, uint32_t slot);
 /* VIRTIO_GPU_RESP_OK_NODATA with *slot_out if there is a live one, or the error. */
 uint32_t gpu_resource_usable(const struct gpu_3d *t, uint32_t id, uint32_t *slot_out);
 /* Remembers that this was refused, and says so. */
-void gpu_resource_refuse(struct gpu *g, const struct virgl_resource *r, uint64_t bytes);
+void gpu_resource_refuse(struct gpu *g, const struct virgl_resource *v, uint64_t bytes);
 
 /* scanout-3d.c */
 /* The image that a live 3D resource is shown from: made the first time. VIRTIO_GPU_RESP_OK_NODATA

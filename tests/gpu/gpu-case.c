@@ -35,9 +35,9 @@ pid_t case_renderer(struct gpu_case *c, pid_t not )
 	return -1;
 }
 
-static int begin(struct gpu_case **out, uint64_t features, const char *option)
+static int begin(struct gpu_case **out, uint64_t features, const char *option, const char *another)
 {
-	const char *argv[] = {getenv("DEVBROKER_GPU"), option, NULL};
+	const char *argv[] = {getenv("DEVBROKER_GPU"), option, another, NULL};
 	const struct sim_options o = {.argv = argv,
 		.cpu = -1,
 		.memory = CASE_MEMORY,
@@ -63,22 +63,27 @@ static int begin(struct gpu_case **out, uint64_t features, const char *option)
 
 int case_start(struct gpu_case **out, uint64_t features)
 {
-	return begin(out, features, NULL);
+	return begin(out, features, NULL, NULL);
 }
 
 int case_setup(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES, NULL);
+	return begin((struct gpu_case **)state, SIM_FEATURES, NULL, NULL);
 }
 
 int case_setup_3d(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl");
+	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", NULL);
+}
+
+int case_setup_hasty(void **state)
+{
+	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", "--hang-timeout=1");
 }
 
 int case_setup_connected(void **state)
 {
-	return begin((struct gpu_case **)state, 0, NULL);
+	return begin((struct gpu_case **)state, 0, NULL, NULL);
 }
 
 void case_check_ended(struct gpu_case *c, int exit_code)

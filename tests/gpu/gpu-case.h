@@ -43,6 +43,8 @@ int case_teardown(void **state);
 
 /* The same with 3D, and a driver that wants it. */
 int case_setup_3d(void **state);
+/* And with a backend that waits one second for what is drawn. */
+int case_setup_hasty(void **state);
 
 /* Starts it with a driver of other features. */
 int case_start(struct gpu_case **out, uint64_t features) _must_check_;

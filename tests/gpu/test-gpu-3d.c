@@ -19,6 +19,8 @@
 #define PLAY     0x1400000u
 #define PLAY_END 0x2000000u
 #define CAPSET_2 1376
+/* In the recording: behind the request that draws first. */
+#define FIRST_STREAM_END 13937
 
 /* Of a clear, in a sub-context of its own, of a texture that is attached. */
 #define CLEAR_DWORDS 25
@@ -324,6 +326,73 @@ static void killed(void **state)
 	free(kept);
 }
 
+/* The recording, but its fragments are never done: llvmpipe leaves a loop after 65535 turns. */
+static const char endless_shader[] = "FRAG\n"
+				     "DCL IN[0],GENERIC[0]\n"
+				     "DCL OUT[0],COLOR\n"
+				     "DCL TEMP[0..1]\n"
+				     "BGNLOOP\nBGNLOOP\n"
+				     "ADD TEMP[0],TEMP[0],IN[0]\n"
+				     "FSLT TEMP[1].x,TEMP[0],-IN[0]\n"
+				     "UIF TEMP[1]\nBRK\nENDIF\nENDLOOP\n"
+				     "UIF TEMP[1]\nBRK\nENDIF\nENDLOOP\n"
+				     "MOV OUT[0],TEMP[0]\nEND";
+
+static void make_endless(struct sim_play *p)
+{
+	uint8_t *text = memmem(p->bytes, p->size, "FRAG\n", 5);
+	const uint32_t tokens = 300;
+
+	assert_non_null(text);
+	assert_true(strlen((const char *)text) > sizeof(endless_shader));
+	memset(text, ' ', strlen((const char *)text));
+	memcpy(text, endless_shader, sizeof(endless_shader) - 1);
+	memcpy(text - 8, &tokens, sizeof(tokens));
+}
+
+/* Whoever draws without an end loses what it has, and nobody else anything but that renderer; the
+ * VM that does it again and again has no 3D, and its console. */
+static void endless(void **state)
+{
+	struct gpu_case *c = *state;
+	struct sim_play p;
+	size_t size;
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/eglbench-30.vtest", getenv("GPU_STREAMS"));
+	assert_int_equal(sim_play_load(&p, path), 0);
+	size = p.size;
+	make_endless(&p);
+	for (uint32_t i = 1; i <= 3; i++) {
+		pid_t old = c->renderer;
+
+		/* A read-back is waited for, and the next renderer knows nothing of what it is of;
+		 * a fence is what the second waits for, and is what it gets. */
+		p = (struct sim_play){.bytes = p.bytes,
+			.size = i == 2 ? FIRST_STREAM_END : size,
+			.context = i,
+			.fenced = i == 2,
+			.from = PLAY,
+			.to = PLAY_END};
+		if (sim_play(&p, &c->sim) != (i == 2)) {
+			fail_msg("%u: %s", i, p.wrong);
+		}
+		assert_true(i == 2 || strstr(p.wrong, "0x120"));
+		c->renderer = case_renderer(c, old);
+		assert_true(c->renderer > 0);
+		for (uint32_t id = 1; id <= 2; id++) {
+			assert_int_equal(sim_unref(&c->sim, id), CASE_OK);
+		}
+		assert_int_equal(sim_context_end(&c->sim, i), CASE_OK);
+		if (i < 3) {
+			draw_clear(c, 50 + i, 50 + i);
+		}
+	}
+	assert_int_equal(sim_context(&c->sim, 9), CASE_UNSPEC);
+	case_check_serves(c, 40);
+	sim_play_finish(&p);
+}
+
 /* A guest that boots again finds nothing of the one before. */
 static void rebooted(void **state)
 {
@@ -349,6 +418,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(wrong, case_setup_3d, case_teardown),
 		cmocka_unit_test_setup_teardown(poisoned, case_setup_3d, case_teardown),
 		cmocka_unit_test_setup_teardown(killed, case_setup_3d, case_teardown),
+		cmocka_unit_test_setup_teardown(endless, case_setup_hasty, case_teardown),
 		cmocka_unit_test_setup_teardown(rebooted, case_setup_3d, case_teardown),
 	};
 
