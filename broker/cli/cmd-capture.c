@@ -131,16 +131,14 @@ static int watch_signals(void)
 
 static FILE *open_file(const char *path)
 {
-	_cleanup_close_ int fd = -1;
-	FILE *f;
-
 	/* It may hold what somebody types. */
-	fd = strcmp(path, "-") == 0
-		     ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
-		     : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
-	f = fd < 0 ? NULL : fdopen(fd, "w");
-	if (f) {
-		fd = -1;
+	int fd = strcmp(path, "-") == 0
+			 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
+			 : open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0600);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+
+	if (!f) {
+		safe_close(fd);
 	}
 	return f;
 }

@@ -71,8 +71,10 @@ static void add_option(struct piece *p, uint16_t code, const void *data, uint16_
 
 	add(p, &code, sizeof(code));
 	add(p, &n, sizeof(n));
-	add(p, data, n);
-	add(p, zeros, padding(n));
+	if (n > 0) {
+		add(p, data, n);
+		add(p, zeros, padding(n));
+	}
 }
 
 static void add_time_option(struct piece *p, uint16_t code, uint64_t ns)

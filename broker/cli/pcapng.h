@@ -18,8 +18,8 @@ struct pcapng {
 	uint64_t told; /* of them, with the packets that came after */
 };
 
-/* Section and interface (a device's name). 0 or -errno. */
-int pcapng_begin(struct pcapng *p, FILE *file, const char *name) _must_check_;
+/* Section and interface (a device's name); f is borrowed. 0 or -errno. */
+int pcapng_begin(struct pcapng *out, FILE *f, const char *name) _must_check_;
 /* What a record holds: a packet, or that some were lost. 0 or -errno. */
 int pcapng_add(
 	struct pcapng *p, const struct capture_record *r, const uint8_t *packet) _must_check_;
