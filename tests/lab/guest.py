@@ -283,7 +283,7 @@ class Guest:
         while True:
             for line in self.run(find).splitlines():
                 words = line.split()
-                if len(words) >= 2 and words[1] != "0" and (serial is None or serial in words[2:]):
+                if len(words) >= 2 and words[1].isdigit() and words[1] != "0" and (serial is None or serial in words[2:]):
                     return words[0]
             if time.monotonic() > deadline:
                 raise LabError(f"{self.name}: no disk {serial or ''} within {timeout} s")
