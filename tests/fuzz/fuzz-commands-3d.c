@@ -23,7 +23,8 @@ static void command(struct device *d, const uint8_t *bytes, size_t size, bool cu
 	static uint16_t head;
 	uint32_t written = 0;
 
-	chain = (struct vring_chain){.head = head++ % VRING_SIZE_MAX,
+	head = (uint16_t)((head + 1) % VRING_SIZE_MAX);
+	chain = (struct vring_chain){.head = head,
 		.n_out = size > 0,
 		.n_in = 1,
 		.out_bytes = size,

@@ -51,7 +51,7 @@ static void start_egl(void)
 	EGLDisplay display =
 		eglGetPlatformDisplay(EGL_PLATFORM_SURFACELESS_MESA, EGL_DEFAULT_DISPLAY, NULL);
 	EGLint n = 0;
-	EGLConfig config;
+	EGLConfig config = NULL;
 	EGLContext context;
 	EGLSurface surface;
 
