@@ -3,7 +3,9 @@
 """The usb-breadth suite, guard: what a guest may see of a lent device, and do to it."""
 import hashlib
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
@@ -51,6 +53,31 @@ def check_protected(g, disk, wanted):
     assert read_sha256(g, disk) == wanted
 
 
+def transfers(lab, name):
+    """What its worker has counted, when nothing goes on."""
+    seen = [-1]
+    while seen[-1] != (now := lab.broker.device(name)["statistics"]["transfers"]):
+        seen.append(now)
+        time.sleep(1.2)
+    return now
+
+
+def check_capture(lab, name, counted):
+    """A capture in the host is whole, of that device, and has as many transfers."""
+    said = json.loads(lab.machine.run("cat /tmp/cli.begun"))
+    file = lab.work / "c.pcapng"
+    file.write_bytes(lab.machine.pull("/tmp/c.pcapng"))
+    out = subprocess.run(["tshark", "-r", file, "-T", "fields", "-e", "usb.urb_type", "-e", "usb.bus_id", "-e",
+                          "usb.device_address", "-e", "_ws.malformed"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                         text=True, check=True, timeout=60).stdout
+    rows = [line.split("\t") for line in out.splitlines()]
+    usb = lab.broker.cli("show", name)["usb"]
+    assert len([r for r in rows if "C" in r[0]]) == counted == said["completions"], (len(rows), counted, said)
+    assert {(r[1], r[2]) for r in rows} == {(str(usb["bus_number"]), str(usb["device_number"]))}, rows[:3]
+    assert said["dropped"] == 0 and not any(r[3:] and r[3] for r in rows), said
+    lab.note(f"{counted} transfers captured, as many as counted")
+
+
 def test_read_only_stick(lab):
     """a stick lent read-only is write-protected in the guest; what it holds is the same afterwards, bit by bit"""
     h, g, ours = start(lab)
@@ -80,12 +107,20 @@ def test_read_only_stick(lab):
 
 
 def test_read_only_gadget(lab):
-    """the same with another stick, at high speed"""
+    """the same with another stick, at high speed; a capture of it agrees with its worker and with lsusb"""
     h, g, ours = start(lab)
     backing = gadgets.mass_storage(h, "gstick", mib=4)
     wanted = h.run(f"sha256sum {backing}").split()[0]
-    ours.lend("gstick", "--read-only")
-    check_protected(g, g.wait_disk("gstick"), wanted)
+    name = ours.lend("gstick", "--read-only")
+    disk = g.wait_disk("gstick")
+    before = transfers(lab, name)
+    lab.broker.begin_cli("capture", name, "-o", "/tmp/c.pcapng", "--headers-only", "--json")
+    h.run("until [ -s /tmp/c.pcapng ]; do usleep 50000; done; usleep 300000")
+    check_protected(g, disk, wanted)
+    counted = transfers(lab, name) - before
+    h.run("for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" != devbroker ] || kill -INT ${p#/proc/}; done")
+    h.run("until [ -s /tmp/cli.begun ]; do usleep 50000; done")
+    check_capture(lab, name, counted)
     ours.take_back("gstick")
     h.wait_drivers("gstick", ["usb-storage"])
     assert h.run(f"sha256sum {backing}").split()[0] == wanted

@@ -165,8 +165,15 @@ class Slots(WaysCase):
             guest = self.guest(to_unix(self.slot()))
             self.broker.wait_state("disk:s0", "configured", 5)
             self.usable(guest, self.images[0])
+        # Its only connection is gone for a moment, which is no end of the VM.
+        gone = self.log().count("vm win: gone")
+        self.assertEqual(gone, 3)
         self.broker.cli("detach", "s0")
+        wait_until(lambda: guest.connections == 2)
+        self.broker.wait_vm("win", "up")
+        self.assertEqual(self.log().count("vm win: gone"), gone)
         guest.end()
+        self.broker.wait_vm("win", "gone")
         self.nothing_left("win")
         self.stopped()
 
