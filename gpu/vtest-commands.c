@@ -353,7 +353,7 @@ static int do_submit(
 		       : 0;
 }
 
-static int make_fence(struct vtest_session *s)
+int vtest_fence(struct vtest_session *s)
 {
 	int r;
 
@@ -374,7 +374,7 @@ static int do_busy_wait(
 	struct vtest_session *s, const struct vtest_header *h, uint8_t *body, uint32_t data)
 {
 	bool wait = vtest_word(body, 1) & 1;
-	int r = make_fence(s);
+	int r = vtest_fence(s);
 
 	(void)h;
 	(void)data;

@@ -31,5 +31,8 @@ int vtest_data_size(struct vtest_session *s, const struct vtest_header *h, const
 int vtest_do(struct vtest_session *s, const struct vtest_header *h, uint8_t *body,
 	uint32_t data) _must_check_;
 
+/* Makes a fence behind what was submitted, if there is none yet. 0 or -errno with why said. */
+int vtest_fence(struct vtest_session *s) _must_check_;
+
 /* Answers a BUSY_WAIT. */
 int vtest_answer_busy(struct vtest_session *s, bool busy) _must_check_;

@@ -6,7 +6,8 @@
  * that is charged and given back behind it. No request is looked at while an answer waits to be
  * sent, so that a client that never reads stops itself.
  *
- * A fence is made where somebody asks whether the renderer is done, and there only.
+ * A fence is made where somebody asks whether the renderer is done, and where the client has
+ * nothing more to do for the moment: drawing begins then, and may be done when it asks.
  */
 #include "gpu/vtest-session.h"
 
@@ -24,6 +25,8 @@
 
 /* Answers of requests that came together are sent together, up to about this. */
 #define OUT_MARK (64U << 10)
+/* That nobody asked for yet. */
+#define EARLY_FENCES_MAX 64
 
 int vtest_refuse(struct vtest_session *s, int error, const char *fmt, ...)
 {
@@ -259,6 +262,20 @@ static int check_fence(struct vtest_session *s)
 	return r < 0 ? r : 1;
 }
 
+/* The client is about to be waited for. */
+static int fence_early(struct vtest_session *s)
+{
+	uint32_t out = s->fence_made - s->fence_reached;
+
+	if (!s->unfenced || out >= EARLY_FENCES_MAX) {
+		return 0;
+	}
+	if (out >= EARLY_FENCES_MAX / 2) {
+		s->ops->poll();
+	}
+	return vtest_fence(s);
+}
+
 int vtest_session_run(struct vtest_session *s)
 {
 	int r = 1;
@@ -275,5 +292,9 @@ int vtest_session_run(struct vtest_session *s)
 	if (to_send(s) > 0) {
 		return VTEST_NEED_SEND;
 	}
-	return s->waiting ? VTEST_NEED_FENCE : VTEST_NEED_BYTES;
+	if (s->waiting) {
+		return VTEST_NEED_FENCE;
+	}
+	r = fence_early(s);
+	return r < 0 ? r : VTEST_NEED_BYTES;
 }

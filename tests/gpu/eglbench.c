@@ -35,7 +35,7 @@ static const char fragment_text[] =
 	"uniform sampler2D image;\n"
 	"void main() { gl_FragColor = vec4(c * texture2D(image, t).rgb, 1); }\n";
 
-static void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
 	fprintf(stderr, "eglbench: %s (EGL 0x%x)\n", what, (unsigned int)eglGetError());
 	exit(EXIT_FAILURE);

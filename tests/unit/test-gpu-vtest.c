@@ -263,6 +263,18 @@ static void test_fences(void **state)
 	assert_int_equal(r->n, 12 + 8);
 	assert_int_equal(word(r, 2), 0);
 	assert_int_equal(f->submits, 2);
+	/* Where nothing more is to be done, there is one that nobody asked for; up to a limit. */
+	for (uint32_t i = 0; i < 200; i++) {
+		WORDS(r, 1, VTEST_SUBMIT, 7);
+		assert_int_equal(f->fences, 1 + (i < 64 ? i + 1 : 64));
+	}
+	f->reached = f->fences;
+	WORDS(r, 2, VTEST_BUSY_WAIT, 1, 1);
+	assert_int_equal(r->result, VTEST_NEED_FENCE);
+	assert_int_equal(f->fences, 66);
+	f->reached = 66;
+	run(r);
+	assert_int_equal(r->result, VTEST_NEED_BYTES);
 }
 
 static void test_budget(void **state)
