@@ -36,6 +36,10 @@ static int enter_sandbox(const struct renderer_options *o)
 	const int keep[] = {o->link_fd, o->drm_fd};
 	char name[96];
 
+	if (o->virgl && o->stages & SANDBOX_FDS && virgl_bound_memory(o->bytes_max) < 0) {
+		log_error("vm %s: can't bound the memory of its renderer", o->name);
+		return -EPERM;
+	}
 	snprintf(name, sizeof(name), "vm %s", o->name);
 	return sandbox_enter(name, kind_of(o), o->stages, keep, o->drm_fd >= 0 ? 2 : 1);
 }

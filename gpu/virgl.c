@@ -15,11 +15,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <virglrenderer.h>
 
 #include "base/checked.h"
 #include "base/log.h"
+#include "base/sandbox-internal.h"
+
+#define DRIVER_BYTES (UINT64_C(1) << 30)
 
 #define LIBRARY "libvirglrenderer.so.1"
 #define VENUS   4 /* the capset; 0.10 reports it whether or not it can */
@@ -385,6 +389,13 @@ static int virgl_resource_export(uint32_t id, int *fd_out, uint32_t *fourcc_out,
 	*offset_out = (uint32_t)offset;
 	*modifier_out = 0; /* DRM_FORMAT_MOD_LINEAR: 0.10 tells none */
 	return 0;
+}
+
+int virgl_bound_memory(uint64_t bytes)
+{
+	const struct rlimit l = {bytes + DRIVER_BYTES, bytes + DRIVER_BYTES};
+
+	return !SANDBOX_SANITIZERS && setrlimit(RLIMIT_DATA, &l) < 0 ? -errno : 0;
 }
 
 const struct virgl_ops virgl_renderer = {

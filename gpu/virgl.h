@@ -123,6 +123,11 @@ struct virgl_ops {
 
 extern const struct virgl_ops virgl_renderer;
 
+/* Bounds the memory of this process by a budget and what the budget doesn't see: objects and
+ * shaders inside command streams, and the driver itself, which has 90 MiB when nothing is drawn
+ * yet. Before the sandbox. 0 or -errno. */
+int virgl_bound_memory(uint64_t bytes) _must_check_;
+
 /* gpu/virgl-size.c: what the ledger charges.
  * Bytes that a resource takes in the renderer: all levels, layers and samples. 0 if it can't be:
  * a target or format that there is none of, no pixels, sides, layers, samples or levels that GL has

@@ -11,20 +11,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
-#include "base/sandbox-internal.h"
 #include "base/sandbox.h"
 #include "gpu/virgl.h"
 #include "gpu/vtest-session.h"
 
 /* A connection that says nothing takes the place of one that does. */
-#define HELLO_MS     10000
-#define DRIVER_BYTES (UINT64_C(1) << 30)
+#define HELLO_MS 10000
 /* Of renderers without a poll_fd. */
 #define FENCE_POLL_MS 1
 
@@ -113,15 +110,6 @@ static int serve(struct vtest_session *s, int fd)
 	return r;
 }
 
-/* What the budget doesn't see: objects and shaders inside command streams, and the driver itself,
- * which has 90 MiB when nothing is drawn yet. */
-static int bound_memory(uint64_t bytes)
-{
-	const struct rlimit l = {bytes + DRIVER_BYTES, bytes + DRIVER_BYTES};
-
-	return !SANDBOX_SANITIZERS && setrlimit(RLIMIT_DATA, &l) < 0 ? -errno : 0;
-}
-
 /* In the order that the driver needs: its files and threads before the lock. */
 static int set_up(const struct vtest_client_options *o, struct vtest_session *s)
 {
@@ -133,7 +121,7 @@ static int set_up(const struct vtest_client_options *o, struct vtest_session *s)
 
 	snprintf(name, sizeof(name), "vm %s: vtest", o->name);
 	signal(SIGPIPE, SIG_IGN);
-	r = o->stages & SANDBOX_FDS ? bound_memory(o->bytes_max) : 0;
+	r = o->stages & SANDBOX_FDS ? virgl_bound_memory(o->bytes_max) : 0;
 	if (r < 0) {
 		log_error("%s: can't bound its memory: %s", name, strerror(-r));
 		return r;

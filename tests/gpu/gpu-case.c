@@ -78,7 +78,7 @@ int case_setup_3d(void **state)
 
 int case_setup_hasty(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", "--hang-timeout=1");
+	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", "--hang-timeout=2");
 }
 
 int case_setup_connected(void **state)

@@ -43,7 +43,7 @@ int case_teardown(void **state);
 
 /* The same with 3D, and a driver that wants it. */
 int case_setup_3d(void **state);
-/* And with a backend that waits one second for what is drawn. */
+/* And with a backend that waits two seconds for what is drawn. */
 int case_setup_hasty(void **state);
 
 /* Starts it with a driver of other features. */
