@@ -74,7 +74,8 @@ class Lending(BrokerCase):
         wait_until(lambda: self.broker.idle() == {**self.before, "fds": self.before["fds"] - 1})
         quota = self.broker.vm("win")["quota"]
         self.assertEqual({k: q["used"] for k, q in quota.items()},
-                         {"devices": 1, "bytes-in-flight": 0, "transfers-in-flight": 0, "gpu-memory": 0})
+                         {"devices": 1, "bytes-in-flight": 0, "transfers-in-flight": 0, "bandwidth": 0,
+                          "transfers-per-second": 0, "gpu-memory": 0})
         self.vmm(add=False)
         self.broker.wait_state("disk:stick", "configured")
 
