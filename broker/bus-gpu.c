@@ -79,6 +79,7 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 		{"Hangs", c->hangs},
 		{"Quarantined", c->quarantined},
 		{"CpuUsec", c->cpu_ns / 1000},
+		{"HeardUsec", s.heard_usec},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -218,6 +219,7 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("Hangs", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Quarantined", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("CpuUsec", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("HeardUsec", "t", get_number, 0, 0),
 	SD_BUS_METHOD_WITH_ARGS(
 		"Allow", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_allow, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("SetDisplay", SD_BUS_ARGS("u", scanout, "u", width, "u", height),

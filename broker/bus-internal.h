@@ -188,6 +188,14 @@ int bus_attach(struct bus_connection *c, struct device *d, struct vm *vm,
 	struct lease_options *options, bool remember, struct refusal_text *text) _must_check_;
 int bus_reply_path(sd_bus_message *m, const char *prefix, const char *name);
 
+/* bus-statistics.c: Statistics and Latency of Device1, Statistics of VM1. */
+int bus_get_statistics(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+int bus_get_latency(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error);
+int bus_get_vm_statistics(sd_bus *bus, const char *path, const char *interface,
+	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error);
+
 /* bus-quota.c */
 int bus_on_set_quota(sd_bus_message *m, void *userdata, sd_bus_error *error);
 int bus_get_quota(sd_bus *bus, const char *path, const char *interface, const char *property,

@@ -346,20 +346,6 @@ static int get_device_number(sd_bus *bus, const char *path, const char *interfac
 	return sd_bus_message_append(reply, "t", n);
 }
 
-static int get_statistics(sd_bus *bus, const char *path, const char *interface,
-	const char *property, sd_bus_message *reply, void *userdata, sd_bus_error *error)
-{
-	const struct device *d = userdata;
-	static const struct worker_pong none;
-	const struct worker_pong *p =
-		d->lease && d->lease->worker ? &d->lease->worker->counters : &none;
-
-	return sd_bus_message_append(reply, "a{st}", 8, "transfers", p->transfers, "bytes-in",
-		p->bytes_in, "bytes-out", p->bytes_out, "refused", p->refused, "errors", p->errors,
-		"in-flight", (uint64_t)p->in_flight, "in-flight-bytes",
-		(uint64_t)p->in_flight_bytes, "in-flight-peak", (uint64_t)p->in_flight_peak);
-}
-
 static int get_vmm_pid(sd_bus *bus, const char *path, const char *interface, const char *property,
 	sd_bus_message *reply, void *userdata, sd_bus_error *error)
 {
@@ -491,7 +477,8 @@ const sd_bus_vtable bus_device_vtable[] = {
 	SD_BUS_PROPERTY(
 		"ConfigureUsec", "t", get_device_number, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("OfferedTo", "as", bus_get_offered, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
-	SD_BUS_PROPERTY("Statistics", "a{st}", get_statistics, 0, 0),
+	SD_BUS_PROPERTY("Statistics", "a{st}", bus_get_statistics, 0, 0),
+	SD_BUS_PROPERTY("Latency", "at", bus_get_latency, 0, 0),
 	SD_BUS_VTABLE_END,
 };
 
@@ -506,6 +493,7 @@ const sd_bus_vtable bus_vm_vtable[] = {
 	SD_BUS_PROPERTY("Owners", "au", get_owners, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("VmmPid", "u", get_vmm_pid, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY("Devices", "as", get_devices, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+	SD_BUS_PROPERTY("Statistics", "a{st}", bus_get_vm_statistics, 0, 0),
 	SD_BUS_PROPERTY("Quota", "a{s(tt)}", bus_get_quota, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
 	SD_BUS_PROPERTY(
 		"Streams", "a(sss)", bus_get_streams, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),

@@ -61,6 +61,7 @@ struct gpu {
 	unsigned int messages;   /* since the last ping */
 	uint64_t seq;
 	struct parent_msg counters;
+	uint64_t heard_usec;
 	struct list waiters; // gpu_waiter::link
 	unsigned int n_waiters;
 	struct gpu_reservations reserved;
@@ -285,6 +286,7 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		break;
 	default:
 		g->counters = *m;
+		g->heard_usec = now_usec();
 	}
 }
 
@@ -487,6 +489,7 @@ void gpu_status(const struct gpu *g, struct gpu_status *out)
 		.detail = g->detail,
 		.memory_max = g->memory_max,
 		.counters = g->counters,
+		.heard_usec = g->heard_usec,
 	};
 }
 

@@ -45,6 +45,7 @@ struct gpu_status {
 	const char *socket;
 	const char *detail; /* why it is not connected any more; "" */
 	uint64_t memory_max;
+	uint64_t heard_usec;        /* CLOCK_MONOTONIC when it said so */
 	struct parent_msg counters; /* as the front said last; zero without one */
 };
 

@@ -472,6 +472,7 @@ static void on_ended(void *userdata, enum worker_end end, int status)
 	bool was_ready = l->worker->ready;
 	char detail[96] = "";
 
+	vm_usage_add(&l->vm->ended, &l->worker->counters);
 	worker_destroy(l->worker);
 	l->worker = NULL;
 	if (end == WORKER_END_DONE && done.reason == WORKER_DONE_DETACHED && done.error) {

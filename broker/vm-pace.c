@@ -92,7 +92,7 @@ void vm_pace_used(const struct vm *vm, uint64_t *bytes_out, uint64_t *transfers_
 	*bytes_out = *transfers_out = 0;
 	list_for_each (l, &vm->leases, link) {
 		if (l->worker) {
-			*bytes_out += l->worker->bytes_per_sec;
+			*bytes_out += l->worker->bytes_in_per_sec + l->worker->bytes_out_per_sec;
 			*transfers_out += l->worker->transfers_per_sec;
 		}
 	}

@@ -29,6 +29,7 @@
 #include "broker/usb-host.h"
 #include "broker/vm-record.h"
 #include "broker/ways.h"
+#include "protocol/worker.h"
 
 #define USEC_PER_MSEC UINT64_C(1000)
 #define RETRY_FIRST   (50 * USEC_PER_MSEC)
@@ -519,6 +520,15 @@ int vm_remove(struct vm *vm, struct refusal_text *text)
 	vm_forget_note(vm);
 	vm_destroy(vm);
 	return 0;
+}
+
+void vm_usage_add(struct vm_usage *u, const struct worker_pong *p)
+{
+	u->transfers += p->transfers;
+	u->bytes_in += p->bytes_in;
+	u->bytes_out += p->bytes_out;
+	u->refused += p->refused;
+	u->errors += p->errors;
 }
 
 void vm_destroy(struct vm *vm)

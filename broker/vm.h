@@ -19,6 +19,7 @@
 struct broker;
 struct gpu;
 struct ways;
+struct worker_pong;
 
 enum vm_state {
 	VM_GONE,      /* nobody listens on its QMP socket, or is connected */
@@ -28,6 +29,11 @@ enum vm_state {
 	VM_MIGRATING, /* comes in by migration: takes devices when that is over */
 	VM_ERROR,     /* detail says what */
 	VM_STATE_COUNT_,
+};
+
+/* What its devices did, of those that have left it. */
+struct vm_usage {
+	uint64_t transfers, bytes_in, bytes_out, refused, errors;
 };
 
 struct vm {
@@ -51,6 +57,7 @@ struct vm {
 	struct quota transfers;
 	struct quota gpu_memory;
 	struct vm_pace pace;
+	struct vm_usage ended;
 	struct gpu *gpu;    // may be NULL: it has none
 	struct list leases; // lease::link
 	uint32_t n_leases;
@@ -115,6 +122,8 @@ void vm_heard(struct vm *vm, enum qmp_outcome outcome, uint32_t qmp_state, const
 
 /* Something changed about its ways: it is looked at from the loop. */
 void vm_ways_changed(struct vm *vm);
+/* Adds what a worker did. */
+void vm_usage_add(struct vm_usage *u, const struct worker_pong *p);
 /* A lease of it has ended. */
 void vm_lease_ended(struct vm *vm);
 /* Removes exports that nothing is lent to: what they were made for could not be had again. */

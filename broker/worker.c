@@ -74,8 +74,8 @@ static void worker_count(struct worker *w, const struct worker_pong *p)
 	const struct worker_pong *last = &w->counters;
 
 	if (w->heard_usec > 0) {
-		w->bytes_per_sec = (p->bytes_in - last->bytes_in + p->bytes_out - last->bytes_out) *
-				   USEC_PER_SEC / usec;
+		w->bytes_in_per_sec = (p->bytes_in - last->bytes_in) * USEC_PER_SEC / usec;
+		w->bytes_out_per_sec = (p->bytes_out - last->bytes_out) * USEC_PER_SEC / usec;
 		w->transfers_per_sec = (p->transfers - last->transfers) * USEC_PER_SEC / usec;
 	}
 	w->heard_usec = now;

@@ -55,7 +55,7 @@ struct worker {
 	struct worker_done done;
 	struct worker_pong counters; /* believed for display only */
 	/* From the last two of them; 0 without. */
-	uint64_t heard_usec, bytes_per_sec, transfers_per_sec;
+	uint64_t heard_usec, bytes_in_per_sec, bytes_out_per_sec, transfers_per_sec;
 };
 
 /* Starts program; fds follow its control socket, as 4, 5, … (borrowed). 0; or -errno with nothing

@@ -21,12 +21,12 @@ _devbroker() {
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
 			--remember --keep-drivers-off --last-input --interfaces --allow-firmware --qmp --bus --name --read-only --cdrom --allow-remote --speed --serial
-			--slots --slot-group --listen --keep --headers-only --gpu-memory -o --output --scanout" -- "$cur")
+			--slots --slot-group --listen --keep --headers-only --gpu-memory -o --output --once --delay --scanout" -- "$cur")
 		return
 		;;
 	esac
 	case ${words[0]-} in
-	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach export capture remembered forget explain log policy watch vm disk gpu quota help" -- "$cur") ;;
+	"") mapfile -t COMPREPLY < <(compgen -W "status list show attach detach export capture remembered forget explain log policy watch stats top metrics vm disk gpu quota help" -- "$cur") ;;
 	vm)
 		case ${words[1]-} in
 		"") mapfile -t COMPREPLY < <(compgen -W "list show add remove" -- "$cur") ;;

@@ -14,7 +14,7 @@
 
 #include "base/cleanup.h"
 
-#define WORKER_PROTOCOL_VERSION 5
+#define WORKER_PROTOCOL_VERSION 6
 
 /* What a worker and the record of its lease share, and nobody else. */
 #define WORKER_COOKIE_SIZE 16
@@ -117,6 +117,18 @@ struct worker_ping {
 };
 static_assert(sizeof(struct worker_ping) == 16, "wire size");
 
+/* As enum transfer_type of a worker has them. */
+enum worker_transfers {
+	WORKER_TRANSFERS_CONTROL,
+	WORKER_TRANSFERS_BULK,
+	WORKER_TRANSFERS_INTERRUPT,
+	WORKER_TRANSFERS_ISO,
+	WORKER_TRANSFERS_COUNT_,
+};
+/* Bucket i counts what took less than 2^i µs, and no less than half of that; the last one, what
+ * took longer than all others. */
+#define WORKER_LATENCY_BUCKETS 24
+
 struct worker_pong {
 	struct worker_header header;
 	uint64_t seq; /* of the PING */
@@ -129,8 +141,13 @@ struct worker_pong {
 	uint32_t in_flight_bytes;
 	uint32_t in_flight_peak;
 	uint32_t state; /* enum worker_state */
+	uint64_t by_type[WORKER_TRANSFERS_COUNT_];
+	uint64_t stalls;
+	/* From the device's getting a guest's bulk or control transfer to its completion. */
+	uint64_t latency_usec; /* of all together */
+	uint64_t latency[WORKER_LATENCY_BUCKETS];
 };
-static_assert(sizeof(struct worker_pong) == 72, "wire size");
+static_assert(sizeof(struct worker_pong) == 312, "wire size");
 
 struct worker_done {
 	struct worker_header header;

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 
 /* USB 2.0, 9.4: standard requests that change what only set_configuration, set_alt_setting and the
  * host's own stack may change. */
@@ -192,6 +193,19 @@ struct transfer *engine_data_begin(
 	return t;
 }
 
+static_assert((int)TRANSFER_CONTROL == (int)WORKER_TRANSFERS_CONTROL &&
+		      (int)TRANSFER_BULK == (int)WORKER_TRANSFERS_BULK &&
+		      (int)TRANSFER_INTERRUPT == (int)WORKER_TRANSFERS_INTERRUPT &&
+		      (int)TRANSFER_ISO == (int)WORKER_TRANSFERS_ISO,
+	"the same order");
+
+/* What nobody asked for waits until the device has something to say. */
+static bool has_latency(const struct transfer *t)
+{
+	return t->owner == TRANSFER_OF_GUEST &&
+	       (t->type == TRANSFER_BULK || t->type == TRANSFER_CONTROL);
+}
+
 void engine_data_submit(struct engine *e, struct transfer *t)
 {
 	if (e->capture && t->owner != TRANSFER_OF_GUEST) {
@@ -207,6 +221,7 @@ void engine_data_submit(struct engine *e, struct transfer *t)
 void engine_data_give(struct engine *e, struct transfer *t)
 {
 	t->submitted = true;
+	t->given_ns = has_latency(t) ? now_ns() : 0;
 	e->backend->ops->submit(e->backend, t);
 }
 
@@ -328,14 +343,29 @@ static void check_completion(struct transfer *t)
 	}
 }
 
+static void count_latency(struct engine_counters *c, uint64_t ns)
+{
+	uint64_t usec = ns / 1000;
+	unsigned int bucket = usec > 0 ? 64 - (unsigned int)__builtin_clzll(usec) : 0;
+
+	c->latency_ns += ns;
+	c->latency[MIN(bucket, WORKER_LATENCY_BUCKETS - 1u)]++;
+}
+
 static void complete(struct engine *e, struct transfer *t)
 {
 	if (e->capture) {
 		capture_completed(e->capture, t);
 	}
 	e->count.transfers++;
+	e->count.by_type[t->type]++;
+	if (t->given_ns > 0) {
+		count_latency(&e->count, now_ns() - t->given_ns);
+	}
 	if (t->status == TRANSFER_IO_ERROR) {
 		e->count.errors++;
+	} else if (t->status == TRANSFER_STALL) {
+		e->count.stalls++;
 	}
 	if (transfer_is_in(t)) {
 		e->count.bytes_in += t->actual;

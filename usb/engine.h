@@ -45,8 +45,12 @@ struct engine_counters {
 	uint32_t in_flight;
 	uint32_t in_flight_bytes;
 	uint32_t in_flight_peak;
-	uint32_t state;      /* enum worker_state */
-	uint64_t connect_ns; /* as in engine_listener::state */
+	uint32_t state; /* enum worker_state */
+	uint64_t by_type[WORKER_TRANSFERS_COUNT_];
+	uint64_t stalls;
+	uint64_t latency_ns;
+	uint64_t latency[WORKER_LATENCY_BUCKETS]; /* as in struct worker_pong */
+	uint64_t connect_ns;                      /* as in engine_listener::state */
 };
 
 /* 0; -EBADMSG if the backend's device descriptor is none; -EOPNOTSUPP if the guard leaves nothing

@@ -131,6 +131,10 @@ static void on_ping(void *userdata, uint64_t seq)
 	msg.pong.in_flight_bytes = n.in_flight_bytes;
 	msg.pong.in_flight_peak = n.in_flight_peak;
 	msg.pong.state = n.state;
+	memcpy(msg.pong.by_type, n.by_type, sizeof(n.by_type));
+	msg.pong.stalls = n.stalls;
+	msg.pong.latency_usec = n.latency_ns / 1000;
+	memcpy(msg.pong.latency, n.latency, sizeof(n.latency));
 	control_channel_send(s->control, &msg);
 }
 

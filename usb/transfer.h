@@ -78,6 +78,7 @@ struct transfer {
 	uint16_t pieces;        /* of it that the connection to the guest uses; isochronous */
 	uint32_t charge;        /* bytes in engine::count.in_flight_bytes */
 	uint32_t paid;          /* bytes of the VM's rate that were spent for it */
+	uint64_t given_ns;      /* CLOCK_MONOTONIC; to the backend, where its latency counts */
 	uint64_t cancelled_us;  /* CLOCK_MONOTONIC */
 	struct usb_setup setup; /* control only */
 	uint32_t length;        /* bytes wanted (IN) or supplied (OUT), <= capacity */

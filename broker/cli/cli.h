@@ -55,6 +55,12 @@ int cli_objects(
 	struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t *serial_out) _must_check_;
 /* The VMs, and the GPUs of those that have one, sorted by "vm", in the same way. */
 int cli_gpus(struct cli *c, json_t **gpus_out, json_t **vms_out) _must_check_;
+/* Devices, VMs and GPUs of one moment, in the same way. */
+struct cli_all {
+	json_t *devices, *vms, *gpus;
+};
+int cli_everything(struct cli *c, struct cli_all *out) _must_check_;
+void cli_all_finish(struct cli_all *all);
 /* All properties of one interface of one object, in the same way. */
 int cli_properties(struct cli *c, const char *path, const char *interface, json_t **out,
 	uint64_t *serial_out) _must_check_;
@@ -123,6 +129,9 @@ int cmd_attach(struct cli *c);
 int cmd_detach(struct cli *c);
 int cmd_export(struct cli *c);
 int cmd_capture(struct cli *c);
+int cmd_stats(struct cli *c);
+int cmd_top(struct cli *c);
+int cmd_metrics(struct cli *c);
 int cmd_quota_show(struct cli *c);
 int cmd_quota_set(struct cli *c);
 int cmd_help(struct cli *c);

@@ -39,6 +39,7 @@ static const struct name names[] = {
 	{CLI_IFACE_DEVICE, "ConfigureUsec", "configure_usec"},
 	{CLI_IFACE_DEVICE, "OfferedTo", "offered_to"},
 	{CLI_IFACE_DEVICE, "Statistics", "statistics"},
+	{CLI_IFACE_DEVICE, "Latency", "latency"},
 	{CLI_IFACE_USB, "VendorId", "vendor_id"},
 	{CLI_IFACE_USB, "ProductId", "product_id"},
 	{CLI_IFACE_USB, "Release", "release"},
@@ -83,6 +84,7 @@ static const struct name names[] = {
 	{CLI_IFACE_GPU, "Hangs", "hangs"},
 	{CLI_IFACE_GPU, "Quarantined", "quarantined"},
 	{CLI_IFACE_GPU, "CpuUsec", "cpu_usec"},
+	{CLI_IFACE_GPU, "HeardUsec", "heard_usec"},
 	{CLI_IFACE_VM, "Name", "name"},
 	{CLI_IFACE_VM, "Source", "source"},
 	{CLI_IFACE_VM, "State", "state"},
@@ -94,6 +96,7 @@ static const struct name names[] = {
 	{CLI_IFACE_VM, "Devices", "devices"},
 	{CLI_IFACE_VM, "Streams", "streams"},
 	{CLI_IFACE_VM, "Quota", "quota"},
+	{CLI_IFACE_VM, "Statistics", "statistics"},
 	{CLI_IFACE_BROKER, "Version", "version"},
 	{CLI_IFACE_BROKER, "ApiVersion", "api_version"},
 	{CLI_IFACE_BROKER, "Sandbox", "sandbox"},
@@ -440,6 +443,25 @@ int cli_objects(struct cli *c, json_t **devices_out, json_t **vms_out, uint64_t 
 		json_decref(lists.gpus);
 	}
 	return r;
+}
+
+int cli_everything(struct cli *c, struct cli_all *out)
+{
+	struct lists lists;
+	int r = ask_objects(c, &lists, NULL);
+
+	if (r == 0) {
+		*out = (struct cli_all){lists.devices, lists.vms, lists.gpus};
+	}
+	return r;
+}
+
+void cli_all_finish(struct cli_all *all)
+{
+	json_decref(all->devices);
+	json_decref(all->vms);
+	json_decref(all->gpus);
+	*all = (struct cli_all){0};
 }
 
 int cli_gpus(struct cli *c, json_t **gpus_out, json_t **vms_out)

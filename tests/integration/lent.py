@@ -20,7 +20,8 @@ STATES = ("connecting", "attached", "configured", "flushing", "ejected")
 REASONS = ("detached", "peer-closed", "peer-violation", "device-lost", "broker-gone", "internal", "device-busy")
 COUNTERS = ("seq", "transfers", "bytes_in", "bytes_out", "refused", "errors", "in_flight", "in_flight_bytes",
             "in_flight_peak", "state")
-SIZES = {READY: 16, STATE: 24, PONG: 72, DONE: 80, SET_CONFIGURATION: 16}
+SIZES = {READY: 16, STATE: 24, PONG: 312, DONE: 80, SET_CONFIGURATION: 16}
+VERSION = 6
 SANDBOX_ALL = 0x3f
 EXIT_PEER_BAD, EXIT_DEVICE_LOST, EXIT_BROKER_GONE = 3, 4, 5
 HOST_ID = 987650 if os.geteuid() == 0 else 0

@@ -17,7 +17,7 @@ class States(unittest.TestCase):
     def test_ready_attached_configured(self):
         with Lent() as w:
             w.until(lambda: w.messages)
-            self.assertEqual(w.messages, [("ready", 3, SANDBOX_ALL)])
+            self.assertEqual(w.messages, [("ready", VERSION, SANDBOX_ALL)])
             # Hellos go both ways before anything is attached.
             self.assertEqual(w.counters()["state"], STATES.index("connecting"))
             before = time.monotonic_ns()
@@ -264,7 +264,7 @@ class Ends(unittest.TestCase):
             while not w.ended:
                 w.receive_control()
             self.assertEqual(w.pong["seq"], 5000)
-            self.assertEqual(w.messages[0], ("ready", 3, SANDBOX_ALL))
+            self.assertEqual(w.messages[0], ("ready", VERSION, SANDBOX_ALL))
             self.assertEqual(w.messages[-1], ("done", "detached", 0, ""))
             self.assertEqual(w.wait(), 0)
 
