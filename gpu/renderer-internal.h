@@ -18,6 +18,8 @@ enum { EVENT_LINK = LINK_QUEUES, EVENT_FENCES };
 
 enum { QUEUE_CONTROL, QUEUE_CURSOR };
 
+enum { DONE_SETUP, DONE_MEMORY, DONE_RESET };
+
 /* What has to be told to the front and was not taken by the link yet. Each is the newest state, so
  * that a guest can't make it grow. */
 struct outbox {
@@ -104,7 +106,7 @@ void renderer_ring_bell(struct renderer *r);
 
 /* renderer-link.c: messages of the front. */
 void renderer_receive(struct renderer *r);
-/* Sends what the outbox has, as far as the link takes it. */
+/* renderer-send.c: sends what the outbox has, as far as the link takes it. */
 void renderer_send(struct renderer *r);
 /* Watches the kick of a queue, edge-triggered. -errno */
 int renderer_watch_kick(struct renderer *r, uint32_t queue) _must_check_;
