@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Quotas that change while everything runs: the rate of one VM over several devices, the VM next to it, restarts, who may."""
 import hashlib
+import shlex
+import shutil
+import subprocess
 import threading
 import time
 import unittest
@@ -140,6 +143,31 @@ class Quota(WaysCase):
         load = self.load(stick)
         self.near("after a restart", self.rate([load], 2), MIB)
         load.end()
+
+    @unittest.skipUnless(shutil.which("tmux"), "no tmux")
+    def test_top_in_a_terminal(self):
+        """Two VMs at work, as somebody sees them."""
+        loads = [self.load(s) for vm, d in (("win11", "a"), ("debian", "b")) for s in self.vm(vm, [d])]
+        self.broker.cli("quota", "set", "debian", "usb.bandwidth=4M")
+        tmux = ["tmux", "-S", str(self.work / "tmux")]
+        subprocess.run([*tmux, "-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "12",
+                        shlex.join(self.broker.command("top"))], check=True)
+        self.addCleanup(subprocess.run, [*tmux, "kill-server"], stderr=subprocess.DEVNULL)
+        seen = []
+
+        def shown():
+            out = subprocess.run([*tmux, "capture-pane", "-p"], stdout=subprocess.PIPE, text=True).stdout
+            seen[:] = [line.split() for line in out.splitlines() if line]
+            rate = {w[0]: float(w[3]) for w in seen if w[0] in ("win11", "debian")}
+            latency = [w for w in seen if w[0].startswith("disk:") and "us" in w]
+            return len(latency) == 2 and 3.5 < rate["debian"] < 5 < rate["win11"]
+        try:
+            wait_until(shown, step=0.2)
+        finally:
+            print("\n".join(" ".join(w) for w in seen), flush=True)
+        subprocess.run([*tmux, "send-keys", "q"], check=True)
+        for x in loads:
+            x.end()
 
     def test_devices(self):
         self.vm("win", ["a"])

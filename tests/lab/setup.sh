@@ -18,6 +18,7 @@ python3:python3
 /usr/include/usbredirparser.h:libusbredirparser-dev
 usbredirect:usbredirect
 strace:strace
+tmux:tmux
 tshark:tshark
 /usr/include/systemd/sd-bus.h:libsystemd-dev
 /usr/include/libudev.h:libudev-dev
