@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -137,7 +138,8 @@ static _printf_(1, 0) void on_message(const char *fmt, va_list args)
 		return;
 	}
 	text[strcspn(text, "\n")] = '\0';
-	log_warn("virglrenderer: %s%s", log_escape(text, sizeof(text), escaped, sizeof(escaped)),
+	log_line(s->running ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "virglrenderer: %s%s",
+		log_escape(text, sizeof(text), escaped, sizeof(escaped)),
 		s->logged == LOG_PIECES ? " (and silent for up to 10 s now)" : "");
 }
 
@@ -146,7 +148,7 @@ static int give_drm_fd(void *cookie)
 {
 	const struct virgl_options *o = &((struct state *)cookie)->options;
 
-	return o->drm_fd >= 0 ? dup(o->drm_fd) : -1;
+	return o->drm_fd >= 0 ? fcntl(o->drm_fd, F_DUPFD_CLOEXEC, 3) : -1;
 }
 
 /* A worker has none of these anyhow; a test or a bench may. The shader cache is a file in
