@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
+#include "broker/bus-scope.h"
 #include "broker/config.h"
 #include "broker/memory.h"
 #include "broker/quota.h"
@@ -40,6 +41,7 @@ struct broker {
 	uint64_t logged_seq;
 	sd_event_source *logged; // may be NULL: clients are told of new records in this turn
 	struct bus_server *bus;  // may be NULL: before start, after stop
+	struct scope_counts scopes;
 	struct list vms;         // vm::link
 	struct list devices;     // device::link
 	struct list workers;     // worker::link

@@ -416,7 +416,13 @@ static int get_warnings(sd_bus *bus, const char *path, const char *interface, co
 	}
 	if (r >= 0) {
 		r = sd_bus_message_append(reply, "s",
-			"Workers are limited by rlimits and their own accounting, not by cgroups.");
+			"Workers of USB are limited by rlimits and their own accounting, not by "
+			"cgroups.");
+	}
+	if (r >= 0 && b->scopes.reason[0]) {
+		r = sd_bus_message_append(reply, "s",
+			"Renderers are limited by rlimits and their own accounting: systemd made "
+			"no cgroup for the last one. See the log.");
 	}
 	return r < 0 ? r : sd_bus_message_close_container(reply);
 }

@@ -221,6 +221,11 @@ static int connect_bus(struct bus_system *s)
 	return r;
 }
 
+sd_bus *bus_system_connection(const struct bus_server *s)
+{
+	return s->system && s->system->named && !s->system->losing ? s->system->c.bus : NULL;
+}
+
 int bus_system_create(struct bus_server *server, const char *address, struct bus_system **out)
 {
 	struct bus_system *s = calloc(1, sizeof(*s));

@@ -39,6 +39,9 @@ struct bus_system {
 	sd_event_source *losing; // may be NULL: the connection ends in this turn
 };
 
+/* NULL: not connected, or not yet. */
+sd_bus *bus_system_connection(const struct bus_server *s);
+
 /* Who sent m. 0 with the peer; 1: it isn't known yet, m is held and comes again; < 0: error is the
  * answer. */
 int bus_peer_of(

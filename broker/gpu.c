@@ -194,6 +194,17 @@ static void on_front_ended(void *userdata, int error, int status)
 	ended(g);
 }
 
+/* What is behind its accounting: the images and their backing, and what the process itself takes.
+ */
+static void limit_renderer(struct gpu *g)
+{
+	const struct scope_limits limits = {.memory = g->memory_max + GPU_RENDERER_SLACK,
+		.tasks = GPU_RENDERER_TASKS,
+		.cpu_weight = GPU_RENDERER_CPU_WEIGHT};
+
+	process_limit(g->renderer, "gpu", g->vm->name, &limits);
+}
+
 static int start_renderer(struct gpu *g)
 {
 	struct broker *b = g->vm->broker;
@@ -211,6 +222,7 @@ static int start_renderer(struct gpu *g)
 	r = process_start(b, SPAWNER_GPU, g->name, args, ARRAY_SIZE(args), &pair[1], 1,
 		on_renderer_ended, g, &g->renderer);
 	if (r == 0) {
+		limit_renderer(g);
 		r = say(g, &m, pair[0]);
 	}
 	safe_close(pair[0]);

@@ -17,6 +17,13 @@
 struct gpu;
 struct vm;
 
+/* What a renderer may take beside the memory of its VM's images before the kernel ends it, where
+ * there are cgroups: above the rlimit that it sets itself (1 GiB), which says no before the kernel
+ * ends it; how many threads; and its share of a CPU that others want as well. */
+#define GPU_RENDERER_SLACK      (UINT64_C(1280) << 20)
+#define GPU_RENDERER_TASKS      128
+#define GPU_RENDERER_CPU_WEIGHT 100
+
 enum gpu_state {
 	GPU_WAITING,  /* for the VMM */
 	GPU_STARTING, /* its processes */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -25,6 +26,9 @@ struct process {
 	uint32_t uid_slot; /* PROCESS_NO_SLOT: none of ours */
 	bool adopted;      /* no child of ours */
 	bool kill;
+	struct scope_limits limits; /* memory 0: none */
+	const char *kind;
+	char vm[NAME_MAX_LENGTH + 1];
 };
 
 static void finish(struct process *p, int error, int status)
@@ -59,6 +63,14 @@ static int on_process_exit(sd_event_source *source, int fd, uint32_t revents, vo
 	}
 	finish(p, 0, info.si_code == CLD_EXITED ? info.si_status : -info.si_status);
 	return 0;
+}
+
+void process_limit(
+	struct process *p, const char *kind, const char *vm, const struct scope_limits *limits)
+{
+	p->limits = *limits;
+	p->kind = kind;
+	snprintf(p->vm, sizeof(p->vm), "%s", vm);
 }
 
 pid_t process_pid(const struct process *p)
@@ -110,6 +122,8 @@ static void on_spawned(void *userdata, int result, pid_t pid, int pidfd)
 	}
 	if (p->kill) {
 		process_kill(p);
+	} else if (p->limits.memory > 0) {
+		bus_scope_place(p->broker, p->kind, p->vm, pid, &p->limits);
 	}
 }
 

@@ -9,6 +9,8 @@
 #include <sys/types.h>
 
 #include "base/cleanup.h"
+#include "broker/bus-scope.h"
+#include "broker/config.h"
 #include "broker/spawner.h"
 
 struct broker;
@@ -39,6 +41,10 @@ int process_start(struct broker *b, enum spawner_program program, const char *na
 int process_adopt(struct broker *b, enum spawner_program program, const char *name, pid_t pid,
 	int pidfd, uint32_t uid_slot, process_ended ended, void *userdata,
 	struct process **out) _must_check_;
+/* It is also put into a cgroup with these limits (bus-scope.h), when it is there. kind is borrowed
+ * for good, the others are copied. */
+void process_limit(
+	struct process *p, const char *kind, const char *vm, const struct scope_limits *limits);
 /* 0: there is none yet, or p is NULL. */
 pid_t process_pid(const struct process *p);
 /* SIGKILL, now or as soon as it is there; ended follows. NULL is fine. */

@@ -125,9 +125,10 @@ class HostImages(Images):
         build = Path(build)
         files = {
             "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay",
-                    build / "tests/lab/fake-device", build / "tests/lab/tcp-run", build / "tests/lab/uevent-times"],
+                    build / "tests/lab/fake-device", build / "tests/lab/tcp-run", build / "tests/lab/uevent-times",
+                    build / "tests/lab/hold-socket"],
             "libexec": [*sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
-                        build / "broker/devbroker-keyboards"],
+                        build / "broker/devbroker-keyboards", build / "gpu/devbroker-gpu"],
             "rules": sorted((build / "udev-rules").glob("*.rules")),
         }
         parts = [p for group in files.values() for p in group]

@@ -9,7 +9,7 @@ from host_broker import CONFIG, LOG, RUN, HostBroker
 from host_images import INIT, MODULES, START, HostImages
 from images import install, libraries
 
-PROGRAMS = ["/lib/systemd/systemd", "/bin/systemctl"]
+PROGRAMS = ["/lib/systemd/systemd", "/bin/systemctl", "/usr/bin/dbus-daemon"]
 PRIVATE = "/usr/lib/x86_64-linux-gnu/systemd/"
 # What of the host's start is not systemd's own work.
 SETUP = "#!/bin/sh\n" + "\n".join(
@@ -24,16 +24,26 @@ stty raw -echo
 while :; do sh /dev/hvc0; done
 """
 UNITS = {
-    "default.target": "[Unit]\nDescription=Lab\nRequires=lab-setup.service lab-shell.service\nAllowIsolate=yes\n",
+    "default.target": "[Unit]\nDescription=Lab\nRequires=lab-setup.service lab-shell.service dbus.socket dbus.service\nAllowIsolate=yes\n",
     "lab-setup.service": "[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/sbin/setup\n",
     "lab-shell.service": "[Unit]\nDefaultDependencies=no\nAfter=lab-setup.service\n[Service]\nExecStart=/sbin/shell\n"
                          "KillMode=process\n",
+    # By these names systemd knows where the message bus is.
+    "dbus.socket": "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+    "dbus.service": "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\nAfter=lab-setup.service\n[Service]\nType=notify\n"
+                    "ExecStart=/usr/bin/dbus-daemon --config-file=/etc/bus.conf --address=systemd: --nofork --nopidfile\n",
     # What every unit is ordered behind or before; the rest of Debian's is not here.
     "sysinit.target": "[Unit]\nDescription=Nothing\n",
     "basic.target": "[Unit]\nDescription=Nothing\n",
     "shutdown.target": "[Unit]\nDescription=Nothing\nDefaultDependencies=no\n",
     "multi-user.target": "[Unit]\nDescription=Nothing\n",
 }
+BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth><policy context="default"><allow user="root"/></policy>
+<policy user="root"><allow own="*"/><allow send_destination="*"/><allow send_requested_reply="true"/>
+<allow receive_sender="*"/><allow receive_requested_reply="true"/></policy></busconfig>
+"""
 # There is no journal.
 DROP_IN = f"[Service]\nStandardOutput=null\nStandardError=append:{LOG}\n"
 
@@ -54,6 +64,7 @@ class SystemdImages(HostImages):
         folder.mkdir(parents=True)
         for name, text in UNITS.items():
             (folder / name).write_text(text)
+        (root / "etc/bus.conf").write_text(BUS)
         (root / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
         for name, text in (("init", INIT.replace("/sbin/start", "/lib/systemd/systemd")),
                            ("sbin/setup", SETUP.format(modules=" ".join(MODULES))), ("sbin/shell", SHELL)):
@@ -69,7 +80,7 @@ class SystemdHost(Host):
         unit = (Path(self.build) / "data/devbrokerd.service").read_text()
         self.push("/etc/systemd/system/devbrokerd.service", unit)
         self.push("/etc/systemd/system/devbrokerd.service.d/lab.conf", DROP_IN)
-        self.run("ln -s /opt/bin /usr/local/sbin; systemctl daemon-reload", timeout=120)
+        self.run(f"ln -s /opt/bin /usr/local/sbin; mkdir -p /usr/local/etc; ln -s {CONFIG} /usr/local/etc/devbroker; systemctl daemon-reload", timeout=120)
         return self
 
 
