@@ -202,7 +202,7 @@ static int set_up(void **state)
 	static struct lab t;
 	struct config config = {.sandbox_stages = STAGES, .sandbox = strdup("full")};
 	struct device_disk_options disk = {.name = "stick", .speed = "super"};
-	struct vm_options vm = {.name = "win", .limits = {2, BYTES, TRANSFERS}, .qmp = t.qmp};
+	struct vm_options vm = {.name = "win", .limits = {2, BYTES, TRANSFERS, 0, 0}, .qmp = t.qmp};
 	struct refusal_text text = {0};
 
 	t = (struct lab){.dir = "/tmp/test-lease-XXXXXX"};
