@@ -266,8 +266,8 @@ static int allow_memory(scmp_filter_ctx ctx)
 	return r < 0 ? r : add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, &no_exec);
 }
 
-/* Flags of fds; no duplicates, owners, leases, pipes' sizes or locks. Seals where images are made
- * and the journal's are asked for. */
+/* Flags of fds; no duplicates but a GL driver's, no owners, leases, pipes' sizes or locks. Seals
+ * where images are made and the journal's are asked for. */
 static int allow_fcntl(scmp_filter_ctx ctx, enum sandbox_kind kind)
 {
 	static const struct {
@@ -278,6 +278,7 @@ static int allow_fcntl(scmp_filter_ctx ctx, enum sandbox_kind kind)
 		{F_SETFD, ON_ALL},
 		{F_GETFL, ON_ALL},
 		{F_SETFL, ON_ALL},
+		{F_DUPFD_CLOEXEC, ON_VIRGL}, /* Mesa, of its render node */
 		{F_ADD_SEALS, ON_RENDERER | ON_VIRGL},
 		{F_GET_SEALS, ON_GPU},
 	};
@@ -353,6 +354,43 @@ static int allow_image(scmp_filter_ctx ctx)
 	return add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(fallocate), 1, &keeps_size);
 }
 
+/* What a driver asks of its render node, by type and number: sizes differ between versions. Numbers
+ * 0x40 to 0x9f are each driver's own. Masters, authentication, names of buffers for other processes
+ * (GEM_FLINK, GEM_OPEN) and mode setting (0xa0 and above, but for syncobjs) aren't here; the kernel
+ * refuses them on a render node, too. Without a node there is no fd that any of these works on. */
+static int allow_drm(scmp_filter_ctx ctx)
+{
+	static const struct {
+		uint16_t mask, value;
+	} requests[] = {
+		{0xffff, 0x6400}, /* VERSION */
+		{0xffff, 0x6409}, /* GEM_CLOSE */
+		{0xffff, 0x640c}, /* GET_CAP */
+		{0xffff, 0x642d}, /* PRIME_HANDLE_TO_FD */
+		{0xffff, 0x642e}, /* PRIME_FD_TO_HANDLE */
+		{0xffc0, 0x6440}, /* the driver's: 0x40 to 0x7f */
+		{0xffe0, 0x6480}, /* 0x80 to 0x9f */
+		{0xffff, 0x64bf}, /* SYNCOBJ_CREATE, and to 0xc5: DESTROY to SIGNAL */
+		{0xfffc, 0x64c0},
+		{0xfffe, 0x64c4},
+		{0xffff, 0x64ca}, /* SYNCOBJ_TIMELINE_WAIT, QUERY, TRANSFER, TIMELINE_SIGNAL */
+		{0xffff, 0x64cb},
+		{0xfffe, 0x64cc},
+		{0xffff, 0x6200}, /* DMA_BUF_SYNC; EXPORT and IMPORT_SYNC_FILE */
+		{0xfffe, 0x6202},
+		{0xffff, 0x3e03}, /* SYNC_IOC_MERGE, FILE_INFO */
+		{0xffff, 0x3e04},
+	};
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(requests); i++) {
+		const struct scmp_arg_cmp is = when_masked(1, requests[i].mask, requests[i].value);
+
+		r = add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &is);
+	}
+	return r;
+}
+
 /* abort(3) signals its own thread. */
 static int allow_abort(scmp_filter_ctx ctx)
 {
@@ -401,6 +439,9 @@ static int fill(scmp_filter_ctx ctx, enum sandbox_kind kind)
 	}
 	if (r == 0) {
 		r = allow_ioctls(ctx, kind);
+	}
+	if (r == 0 && kind == SANDBOX_GPU_VIRGL) {
+		r = allow_drm(ctx);
 	}
 	if (r == 0 && kind == SANDBOX_DISK) {
 		r = allow_image(ctx);

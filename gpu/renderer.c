@@ -137,16 +137,18 @@ static bool fences_by_clock(const struct renderer *r)
 /* How long there is nothing to do unless something happens: ms, -1 for good. */
 static int patience(const struct renderer *r)
 {
+	uint64_t end, now;
 	uint32_t slot;
 
 	if (r->busy || !r->gpu || gpu_fences_out(r->gpu) == 0) {
 		return r->busy ? 0 : -1;
 	}
-	return r->fences_by_clock ? FENCE_CLOCK_MS
-				  : (int)((gpu_oldest_fence(r->gpu, &slot) +
-						  r->options->hang_ms * NS_PER_MS - now_ns()) /
-					    NS_PER_MS % INT_MAX) +
-					    1;
+	if (r->fences_by_clock) {
+		return FENCE_CLOCK_MS;
+	}
+	end = gpu_oldest_fence(r->gpu, &slot) + r->options->hang_ms * NS_PER_MS;
+	now = now_ns();
+	return end <= now ? 0 : (int)MIN((end - now) / NS_PER_MS + 1, (uint64_t)INT_MAX);
 }
 
 /* The oldest fence is too old. What it is of stays in the journal, where the front finds it. */
@@ -185,7 +187,8 @@ static int loop(struct renderer *r)
 		if (r->virgl && (fences || fences_by_clock(r))) {
 			renderer_take_fences(r);
 		}
-		if (n == 0 && hangs(r)) {
+		/* Whatever else happened: a guest that kicks without end must not keep it alive. */
+		if (hangs(r)) {
 			_exit(RENDERER_EXIT_HUNG);
 		}
 		r->busy = renderer_run_rings(r);

@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,12 @@
 #include <virglrenderer.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/sandbox-internal.h"
+
+#define LOG_PERIOD_NS (UINT64_C(10) * 1000 * 1000 * 1000)
+#define LOG_PIECES    20 /* of its messages that are logged in a period */
 
 #define DRIVER_BYTES (UINT64_C(1) << 30)
 
@@ -48,6 +53,7 @@ struct library {
 #define MEMBER(name) __typeof__(virgl_renderer_##name) *name;
 	FUNCTIONS(MEMBER)
 #undef MEMBER
+	__typeof__(virgl_set_debug_callback) *set_debug_callback;
 };
 
 /* virglrenderer's state is one per process, and so is what calls it. */
@@ -55,6 +61,8 @@ struct state {
 	struct virgl_options options;
 	struct library lib;
 	bool running;
+	uint64_t log_since; /* ns, when this period began */
+	uint32_t logged;    /* pieces in it */
 };
 
 static struct state *state(void)
@@ -86,6 +94,8 @@ static int load(struct library *lib)
 	}
 	FUNCTIONS(LOOK_UP)
 #undef LOOK_UP
+	lib->set_debug_callback =
+		(__typeof__(lib->set_debug_callback))dlsym(handle, "virgl_set_debug_callback");
 	return 0;
 }
 
@@ -107,24 +117,66 @@ static void on_context_fence(void *cookie, uint32_t context, uint32_t ring, uint
 	}
 }
 
+/* What it says is about what the guest does, and as often as the guest likes: without this it goes
+ * to stderr as it is. */
+static _printf_(1, 0) void on_message(const char *fmt, va_list args)
+{
+	struct state *s = state();
+	uint64_t now = now_ns();
+	char text[256], escaped[512];
+	int n;
+
+	if (now - s->log_since >= LOG_PERIOD_NS) {
+		s->log_since = now;
+		s->logged = 0;
+	}
+	if (s->logged > LOG_PIECES || ++s->logged > LOG_PIECES) {
+		return;
+	}
+	n = vsnprintf(text, sizeof(text), fmt, args);
+	if (n <= 0) {
+		return;
+	}
+	text[strcspn(text, "\n")] = '\0';
+	log_line(s->running ? LOG_LEVEL_WARN : LOG_LEVEL_INFO, "virglrenderer: %s%s",
+		log_escape(text, sizeof(text), escaped, sizeof(escaped)),
+		s->logged == LOG_PIECES ? " (and silent for up to 10 s now)" : "");
+}
+
 /* It closes what it gets. */
 static int give_drm_fd(void *cookie)
 {
 	const struct virgl_options *o = &((struct state *)cookie)->options;
 
-	return o->drm_fd >= 0 ? dup(o->drm_fd) : -1;
+	return o->drm_fd >= 0 ? fcntl(o->drm_fd, F_DUPFD_CLOEXEC, 3) : -1;
 }
 
 /* A worker has none of these anyhow; a test or a bench may. The shader cache is a file in
  * somebody's home. */
 static void set_environment(const struct virgl_options *o)
 {
-	static const char *const foreign[] = {"GALLIUM_DRIVER", "MESA_LOADER_DRIVER_OVERRIDE",
-		"EGL_PLATFORM", "DISPLAY", "WAYLAND_DISPLAY", "MESA_GL_VERSION_OVERRIDE",
-		"VREND_DEBUG"};
+	static const char *const foreign[] = {"GALLIUM_", "MESA_", "LIBGL_", "EGL_", "GBM_",
+		"VREND_", "VIRGL_", "LP_", "DRI_", "__EGL_", "__GLX_",
+		"DISPLAY=", "WAYLAND_DISPLAY="};
+	size_t at = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(foreign); i++) {
-		unsetenv(foreign[i]);
+	while (environ[at]) {
+		size_t length = strcspn(environ[at], "=");
+		bool is_foreign = false;
+		char name[128];
+
+		for (size_t i = 0; length < sizeof(name) && i < ARRAY_SIZE(foreign); i++) {
+			is_foreign = is_foreign ||
+				     strncmp(environ[at], foreign[i], strlen(foreign[i])) == 0;
+		}
+		if (!is_foreign) {
+			at++;
+			continue;
+		}
+		snprintf(name, sizeof(name), "%.*s", (int)length, environ[at]);
+		if (unsetenv(name) < 0) {
+			at++; /* "=" at its beginning, say */
+		}
 	}
 	setenv("MESA_SHADER_CACHE_DISABLE", "true", 1);
 	if (o->drm_fd < 0) {
@@ -209,6 +261,9 @@ static int virgl_init(
 	r = load(&s->lib);
 	if (r < 0) {
 		return r;
+	}
+	if (s->lib.set_debug_callback) {
+		_unused_ virgl_debug_callback_type before = s->lib.set_debug_callback(on_message);
 	}
 	if (s->lib.init(s, flags, &callbacks) != 0) {
 		return -EIO;

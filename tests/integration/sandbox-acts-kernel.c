@@ -204,6 +204,20 @@ static int act_tiocsti(const struct act_env *env)
 	return failed(ioctl(STDIN_FILENO, TIOCSTI, "x"));
 }
 
+/* DRM_IOCTL_SET_MASTER, DRM_IOCTL_MODE_GETCRTC: no kind may, the one with a GL driver included. */
+static int act_drm_master(const struct act_env *env)
+{
+	return failed(ioctl(ACT_FD_IMAGE, _IO('d', 0x1e)));
+}
+
+static int act_drm_mode(const struct act_env *env)
+{
+	char crtc[104] = {0};
+
+	return failed(
+		ioctl(ACT_FD_IMAGE, _IOC(_IOC_READ | _IOC_WRITE, 'd', 0xa1, sizeof(crtc)), crtc));
+}
+
 static int act_foreign_ioctl(const struct act_env *env)
 {
 	return failed(ioctl(ACT_FD_IMAGE, FIOCLEX));
@@ -416,6 +430,8 @@ const struct act acts_on_kernel[] = {
 	{"raise the memory limit", act_raise_memory, BOTH | ACT_NOT_SANITIZED | ACT_NOT_VIRGL},
 	{"TIOCSTI", act_tiocsti, 0},
 	{"use an fd that was not kept", act_stray_fd, BOTH},
+	{"become the master of a display", act_drm_master, 0},
+	{"look at a display's mode", act_drm_mode, 0},
 	{"another ioctl", act_foreign_ioctl, ACT_CONTROL},
 	{"truncate the image or the memory", act_truncate_image, ACT_CONTROL},
 	{"grow the image or the memory", act_grow_image, ACT_CONTROL | ACT_OPTIONAL},
