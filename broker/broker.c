@@ -243,6 +243,8 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.limits = c->quota,
 			.gpu_memory = c->gpu_memory,
 			.gpu_group = c->gpu_group,
+			.gpu_virgl = c->gpu_virgl,
+			.render_node = c->render_node,
 			.from_config = true,
 		};
 		struct vm *vm;

@@ -28,6 +28,8 @@
 
 #define MIB (UINT64_C(1) << 20)
 
+#define RENDER_NODE_PATH_MAX 63
+
 /* nobody as the kernel maps unknown ids, and the "no change" of chown in 16 bits. */
 #define UID_NOBODY 65534
 #define UID_NONE16 65535
@@ -302,7 +304,31 @@ static int set_gpu_group(void *target, const char *value, const struct config_pl
 	return set_string(&vm->gpu_group, value);
 }
 
+static int set_gpu_virgl(void *target, const char *value, const struct config_place *place)
+{
+	static const char *const words[] = {"no", "yes", "hardware"};
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+	struct shown s;
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		if (strcmp(value, words[i]) == 0) {
+			vm->gpu_virgl = (enum gpu_virgl)i;
+			return 0;
+		}
+	}
+	return config_refuse(place, "virgl=%s is none of no, yes, hardware", show(value, &s));
+}
+
+static int set_render_node(void *target, const char *value, const struct config_place *place)
+{
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+
+	return set_path(&vm->render_node, value, "render-node", RENDER_NODE_PATH_MAX, place);
+}
+
 static const struct config_key vm_keys[] = {
+	{"gpu", "virgl", set_gpu_virgl, CONFIG_OPTIONAL},
+	{"gpu", "render-node", set_render_node, CONFIG_OPTIONAL},
 	{"gpu", "memory", set_gpu_memory, CONFIG_OPTIONAL},
 	{"gpu", "socket-group", set_gpu_group, CONFIG_OPTIONAL},
 	{"usb", "slots", config_ways_set_slots, CONFIG_OPTIONAL},
@@ -395,6 +421,7 @@ static void vm_free(struct config_vm *vm)
 	free(vm->qmp);
 	free(vm->bus);
 	free(vm->gpu_group);
+	free(vm->render_node);
 	free(vm->ways.group);
 	free(vm);
 }

@@ -95,6 +95,12 @@ struct config_ways {
 	struct config_stream streams[STREAMS_MAX];
 };
 
+enum gpu_virgl {
+	GPU_VIRGL_NO,
+	GPU_VIRGL_YES,      /* 3D; in software if there is no render node */
+	GPU_VIRGL_HARDWARE, /* 3D on a render node, or no GPU at all */
+};
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;
@@ -105,6 +111,8 @@ struct config_vm {
 	struct quota_limits quota;
 	uint64_t gpu_memory; /* bytes of the guest's images; 0: it has no GPU */
 	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */
+	enum gpu_virgl gpu_virgl;
+	char *render_node; /* absolute path; NULL: the one that is tagged in udev */
 };
 
 #define GPU_MEMORY_MIN (16 << 20)

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@
 #include "broker/bus.h"
 #include "broker/gpu-reserve.h"
 #include "broker/process.h"
+#include "broker/render-node.h"
 #include "broker/shared-socket.h"
 #include "broker/vm.h"
 
@@ -47,6 +49,9 @@ struct gpu {
 	enum gpu_state state;
 	char detail[160];
 	uint64_t memory_max;
+	enum gpu_virgl virgl;
+	char *render_node;        // may be NULL: the one that is tagged
+	bool told;                /* what draws, in the log */
 	struct charge memory;     /* while there are processes */
 	struct process *front;    // may be NULL
 	struct process *renderer; // may be NULL
@@ -205,22 +210,59 @@ static void limit_renderer(struct gpu *g)
 	process_limit(g->renderer, "gpu", g->vm->name, &limits);
 }
 
+/* What its renderer draws on; *fd_out stays -1 for software. Each renderer has a file of its own.
+ */
+static int open_node(struct gpu *g, int *fd_out)
+{
+	char path[64] = "";
+	int r = g->virgl == GPU_VIRGL_NO ? -ENOENT : render_node_open(g->render_node, fd_out, path);
+
+	if (r == 0) {
+		log_info("%s: draws on %s", g->name, path);
+		return 0;
+	}
+	if (g->virgl == GPU_VIRGL_NO || (r == -ENOENT && g->virgl == GPU_VIRGL_YES)) {
+		return 0;
+	}
+	if (r == -ENOENT) {
+		log_error("%s: virgl=hardware, and no render node is tagged in udev: name one with "
+			  "render-node=, or say virgl=yes to draw in software",
+			g->name);
+		return -ENODEV;
+	}
+	log_error("%s: render node %s: %s; see devbroker gpu nodes", g->name, path,
+		r == -ENOTTY ? "it is none" : strerror(-r));
+	return r;
+}
+
 static int start_renderer(struct gpu *g)
 {
 	struct broker *b = g->vm->broker;
 	char sandbox[96], name[96], memory[48];
-	const char *args[] = {"--renderer", "--link-fd=3", sandbox, name, memory};
+	const char *args[7] = {"--renderer", "--link-fd=3", sandbox, name, memory};
 	struct parent_msg m = {.type = PARENT_RENDERER};
+	_cleanup_close_ int node = -1;
+	size_t n = 5;
 	int pair[2], r;
 
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
 	snprintf(name, sizeof(name), "--name=%s", g->vm->name);
 	snprintf(memory, sizeof(memory), "--max-memory=%" PRIu64, g->memory_max);
+	r = open_node(g, &node);
+	if (r < 0) {
+		return r;
+	}
+	if (g->virgl != GPU_VIRGL_NO) {
+		args[n++] = "--virgl";
+	}
+	if (node >= 0) {
+		args[n++] = "--drm-fd=4";
+	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
-	r = process_start(b, SPAWNER_GPU, g->name, args, ARRAY_SIZE(args), &pair[1], 1,
-		on_renderer_ended, g, &g->renderer);
+	r = process_start(b, SPAWNER_GPU, g->name, args, n, (const int[]){pair[1], node},
+		node >= 0 ? 2 : 1, on_renderer_ended, g, &g->renderer);
 	if (r == 0) {
 		limit_renderer(g);
 		r = say(g, &m, pair[0]);
@@ -276,6 +318,30 @@ static void on_ready(struct gpu *g, const struct parent_msg *m)
 	set_state(g, GPU_CONNECTED, "");
 }
 
+/* Drawing in software is said once, and refused where hardware is demanded: a render node can be
+ * one that no driver of this host draws on. */
+static void look_at_renderer(struct gpu *g)
+{
+	const char *name = g->counters.renderer;
+	bool software =
+		strncasecmp(name, "llvmpipe", 8) == 0 || strncasecmp(name, "softpipe", 8) == 0;
+
+	if (g->told || name[0] == '\0') {
+		return;
+	}
+	g->told = true;
+	if (!software) {
+		log_info("%s: 3D is drawn by %s", g->name, name);
+	} else if (g->virgl == GPU_VIRGL_HARDWARE) {
+		end(g, "virgl=hardware, and its renderer draws in software");
+	} else {
+		log_warn("%s: 3D is drawn in software, by %s: slowly, and with the host's CPU. "
+			 "Tag a render node in udev or name one with render-node= "
+			 "(devbroker-vm.conf(5))",
+			g->name, name);
+	}
+}
+
 static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 {
 	g->unanswered = 0;
@@ -299,6 +365,7 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 	default:
 		g->counters = *m;
 		g->heard_usec = now_usec();
+		look_at_renderer(g);
 	}
 }
 
@@ -352,7 +419,9 @@ static int start_front(struct gpu *g, int vhost_fd)
 {
 	struct broker *b = g->vm->broker;
 	char sandbox[96], name[96];
-	const char *args[] = {"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
+	const char *args[] = {
+		"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name, "--virgl"};
+	const size_t n = ARRAY_SIZE(args) - (g->virgl == GPU_VIRGL_NO);
 	int pair[2], r;
 
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
@@ -367,7 +436,7 @@ static int start_front(struct gpu *g, int vhost_fd)
 			b->event, &g->timer, CLOCK_MONOTONIC, PING_USEC, 10000, on_timer, g);
 	}
 	if (r >= 0) {
-		r = process_start(b, SPAWNER_GPU, g->name, args, ARRAY_SIZE(args),
+		r = process_start(b, SPAWNER_GPU, g->name, args, n,
 			(const int[]){pair[1], vhost_fd}, 2, on_front_ended, g, &g->front);
 	}
 	safe_close(pair[1]);
@@ -381,6 +450,7 @@ static void start(struct gpu *g, int vhost_fd)
 
 	g->unanswered = g->messages = 0;
 	g->restarts = (struct restarts){0};
+	g->told = false;
 	set_state(g, GPU_STARTING, "");
 	if (r == 0) {
 		r = start_front(g, vhost_fd);
@@ -389,7 +459,9 @@ static void start(struct gpu *g, int vhost_fd)
 		r = start_renderer(g);
 	}
 	if (r != 0) {
-		end(g, r < 0 ? strerror(-r) : text.sentence);
+		end(g, r == -ENODEV ? "the GPU that it shall be drawn on is missing; see the log"
+			: r < 0     ? strerror(-r)
+				    : text.sentence);
 		ended(g);
 	}
 }
@@ -443,7 +515,7 @@ static int listen_on(struct gpu *g, const char *group)
 	return r;
 }
 
-int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **out)
+int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
 {
 	struct gpu *g = calloc(1, sizeof(*g));
 	int r = 0;
@@ -452,7 +524,8 @@ int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **o
 		return -ENOMEM;
 	}
 	g->vm = vm;
-	g->memory_max = memory;
+	g->memory_max = o->gpu_memory;
+	g->virgl = o->gpu_virgl;
 	g->control = -1;
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);
@@ -461,7 +534,11 @@ int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **o
 	if (g->listener >= 0) {
 		snprintf(g->path, sizeof(g->path), "systemd's");
 	} else {
-		r = listen_on(g, group);
+		r = listen_on(g, o->gpu_group);
+	}
+	if (r >= 0 && o->render_node) {
+		g->render_node = strdup(o->render_node);
+		r = g->render_node ? 0 : -ENOMEM;
 	}
 	if (r >= 0) {
 		r = sd_event_add_io(vm->broker->event, &g->listen_source, g->listener, EPOLLIN,
@@ -490,6 +567,7 @@ void gpu_destroy(struct gpu *g)
 		unlink(g->path);
 	}
 	safe_close(g->listener);
+	free(g->render_node);
 	free(g);
 }
 

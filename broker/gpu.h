@@ -16,6 +16,7 @@
 
 struct gpu;
 struct vm;
+struct vm_options;
 
 /* What a renderer may take beside the memory of its VM's images before the kernel ends it, where
  * there are cgroups: above the rlimit that it sets itself (1 GiB), which says no before the kernel
@@ -57,9 +58,8 @@ struct gpu_status {
 };
 
 /* Makes the socket RUN-DIR/vm/NAME/gpu.sock, or takes over the one that systemd holds under the
- * name gpu-NAME. memory: bytes that the guest's images may take; group (may be NULL): whose members
- * may connect to it. 0 or -errno. */
-int gpu_create(struct vm *vm, uint64_t memory, const char *group, struct gpu **out) _must_check_;
+ * name gpu-NAME. Of o, what is about GPUs; it need not outlive the call. 0 or -errno. */
+int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out) _must_check_;
 /* Ends its processes without waiting for them. NULL is fine. */
 void gpu_destroy(struct gpu *g);
 

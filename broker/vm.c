@@ -487,7 +487,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 		vm_destroy(vm);
 		return r;
 	}
-	r = o->gpu_memory > 0 ? gpu_create(vm, o->gpu_memory, o->gpu_group, &vm->gpu) : 0;
+	r = o->gpu_memory > 0 ? gpu_create(vm, o, &vm->gpu) : 0;
 	if (r < 0) {
 		vm_destroy(vm);
 		return refuse_with(text, REFUSAL_NOT_SUPPORTED,

@@ -92,6 +92,8 @@ struct vm_options {
 	const struct owners *owners; /* may be NULL: nobody */
 	uint64_t gpu_memory;         /* 0: no GPU */
 	const char *gpu_group;       /* may be NULL */
+	enum gpu_virgl gpu_virgl;
+	const char *render_node; /* may be NULL: the one that is tagged */
 	bool from_config;
 	/* devbroker export: ways has one stream, and name may be any. */
 	bool is_export;

@@ -35,7 +35,7 @@ _devbroker() {
 		;;
 	gpu)
 		case ${words[1]-} in
-		"") mapfile -t COMPREPLY < <(compgen -W "list show screenshot set-display allow" -- "$cur") ;;
+		"") mapfile -t COMPREPLY < <(compgen -W "list nodes show screenshot set-display allow" -- "$cur") ;;
 		show | screenshot | set-display | allow)
 			[ -n "${words[2]-}" ] || mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur")
 			;;

@@ -112,6 +112,7 @@ int cmd_policy_check(struct cli *c);
 int cmd_policy_test(struct cli *c);
 int cmd_policy_reload(struct cli *c);
 int cmd_gpu_list(struct cli *c);
+int cmd_gpu_nodes(struct cli *c);
 int cmd_gpu_show(struct cli *c);
 int cmd_gpu_screenshot(struct cli *c);
 int cmd_gpu_set_display(struct cli *c);

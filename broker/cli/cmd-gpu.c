@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
- * gpu list, gpu show, gpu screenshot, gpu set-display, gpu allow.
+ * gpu list, gpu nodes, gpu show, gpu screenshot, gpu set-display, gpu allow.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,6 +12,7 @@
 #include "broker/cli/cli.h"
 #include "broker/cli/png.h"
 #include "broker/cli/table.h"
+#include "broker/render-node.h"
 
 #define PIXEL_BYTES  4
 #define SCANOUTS_MAX 16
@@ -78,8 +79,8 @@ static int print_list(struct cli *c, const json_t *gpus)
 		table_cell(t, text);
 		snprintf(text, sizeof(text), "%" PRIu64, cli_number(g, "frames"));
 		table_cell(t, text);
-		/* This version draws with the CPU, and says so. */
-		table_cell(t, "2D, in software");
+		table_cell(t,
+			cli_text(g, "drawn_by")[0] ? cli_text(g, "drawn_by") : "2D, in software");
 		table_cell(t, cli_text(g, "detail"));
 	}
 	return cli_print_table(c, t);
@@ -100,6 +101,51 @@ int cmd_gpu_list(struct cli *c)
 	r = print_list(c, gpus);
 	json_decref(gpus);
 	return r;
+}
+
+static json_t *describe_node(const struct render_node *n)
+{
+	return json_pack("{s:s, s:s, s:s, s:b}", "path", n->path, "driver", n->driver, "bus",
+		n->bus, "for_guests", n->tagged);
+}
+
+static int print_nodes(struct cli *c, const struct render_node *nodes, int n)
+{
+	static const char *const columns[] = {"NODE", "DRIVER", "BUS", "FOR GUESTS"};
+	_cleanup_(table_destroyp) struct table *t = table_create(columns, ARRAY_SIZE(columns));
+
+	if (n == 0) {
+		printf("This host has no render node: what guests draw in 3D is drawn in "
+		       "software.\n");
+		return 0;
+	}
+	for (int i = 0; i < n && t; i++) {
+		table_cell(t, nodes[i].path);
+		table_cell(t, nodes[i].driver);
+		table_cell(t, nodes[i].bus);
+		table_cell(t, nodes[i].tagged ? "yes" : "no");
+	}
+	return cli_print_table(c, t);
+}
+
+int cmd_gpu_nodes(struct cli *c)
+{
+	struct render_node nodes[RENDER_NODES_MAX];
+	int n = render_nodes_list(nodes);
+	json_t *all;
+
+	if (n < 0) {
+		return cli_fail(c, CLI_EXIT_FAILED, "failed", "",
+			"render nodes can't be listed: %s", strerror(-n));
+	}
+	if (!c->o.json) {
+		return print_nodes(c, nodes, n);
+	}
+	all = json_array();
+	for (int i = 0; i < n; i++) {
+		json_array_append_new(all, describe_node(&nodes[i]));
+	}
+	return cli_print_json(json_pack("{s:o}", "nodes", all), "devbroker.gpu-nodes/1");
 }
 
 static void print_3d(const json_t *g)

@@ -3,6 +3,7 @@
 """Debian guests under an unmodified QEMU, with our virtio-gpu: what they draw, what QEMU shows and what we say it shows."""
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,8 +22,9 @@ KILL_SECONDS = 0.6
 KILLS = 20
 
 
-def configure(*names, memory="128M"):
-    return {f"vms.d/{n}.conf": f"[vm]\nqmp=/nonexistent/{n}.qmp\n[gpu]\nmemory={memory}\n" for n in names}
+def configure(*names, memory="128M", virgl="no"):
+    return {f"vms.d/{n}.conf": f"[vm]\nqmp=/nonexistent/{n}.qmp\n[gpu]\nmemory={memory}\nvirgl={virgl}\n"
+            for n in names}
 
 
 class Screen:
@@ -241,36 +243,85 @@ def test_two_guests(lab):
     check_errors(screens[1])
 
 
-def test_kmscube(lab):
-    """kmscube with Mesa's software GL: screendump and screenshot are one, its picture moves, also with another renderer"""
-    b = lab.start_broker(configure("one"))
-    disk = GpuImages(lab.images.cache, lab.images.source, lab.images.say).debian()
-    screen = Screen(lab, "one", memory="768", extra=["-drive", f"file={disk},if=virtio,format=raw,readonly=on"])
-    g = screen.guest
-    g.run("mount -o ro /dev/vda /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc && "
-          "mount -t sysfs sys /mnt/sys && mount -t tmpfs tmp /mnt/tmp")
-    # It ends when there is something to read.
-    g.begin("sleep 1000 | chroot /mnt /usr/bin/kmscube")
+class Cube:
+    """A guest that draws with Debian's Mesa; kmscube is its client."""
 
-    def wait_cube(before=None):
+    def __init__(self, lab, name):
+        disk = GpuImages(lab.images.cache, lab.images.source, lab.images.say).debian()
+        self.screen = Screen(lab, name, memory="768",
+                             extra=["-drive", f"file={disk},if=virtio,format=raw,readonly=on"])
+        self.guest = self.screen.guest
+        self.guest.run("mount -o ro /dev/vda /mnt && mount -t devtmpfs dev /mnt/dev && mount -t proc proc /mnt/proc && "
+                       "mount -t sysfs sys /mnt/sys && mount -t tmpfs tmp /mnt/tmp")
+
+    def begin(self):
+        # It ends when there is something to read.
+        self.guest.begin("sleep 1000 | chroot /mnt /usr/bin/kmscube")
+
+    def wait(self, before=None):
+        """Its picture, as QEMU and we show it; another one than before."""
         deadline = time.monotonic() + 90
         while True:
-            p = screen.freeze("kmscube")
+            p = self.screen.freeze("kmscube")
             # A shaded cube has many colours; a console and an empty screen have few.
             if p.colours() > 200 and (not before or p.difference(before)):
                 return p
             if time.monotonic() > deadline:
-                p.save(g.work / "cube.ppm")
-                raise LabError(f"no (new) cube; {p.colours()} colours; {g.run('tail -c 300 /tmp/background')}")
+                p.save(self.guest.work / "cube.ppm")
+                raise LabError(f"no (new) cube; {p.colours()} colours; "
+                               f"{self.guest.run('tail -c 300 /tmp/background')}")
 
-    first = wait_cube()
-    gl = g.run("grep renderer: /tmp/background").split('"')[1]
+    def renderer(self):
+        """GL_RENDERER in the guest."""
+        return self.guest.run("grep renderer: /tmp/background").split('"')[1]
+
+    def rate(self, seconds):
+        """Frames that QEMU was sent, per second."""
+        def frames():
+            return self.screen.lab.broker.cli("gpu", "show", self.screen.name)["gpu"]["frames"], time.monotonic()
+
+        first, start = frames()
+        time.sleep(seconds)
+        last, end = frames()
+        return (last - first) / (end - start)
+
+    def end(self):
+        self.guest.run("kill $(pidof kmscube); while pidof kmscube >/tmp/pids; do sleep 0.1; done")
+
+
+def test_kmscube(lab):
+    """kmscube with Mesa's software GL: screendump and screenshot are one, its picture moves, also with another renderer"""
+    lab.start_broker(configure("one"))
+    cube = Cube(lab, "one")
+    cube.begin()
+    first = cube.wait()
+    gl = cube.renderer()
     kill_renderer("one")
-    second = wait_cube(first)
+    second = cube.wait(first)
     lab.note(f"{gl}, {first.width}x{first.height}, {second.colours()} colours")
     if "pipe" not in gl:
         raise LabError(f"this is no software GL: {gl}")
-    check_errors(screen)
+    check_errors(cube.screen)
+
+
+def test_hardware(lab):
+    """a VM that demands hardware gets no GPU where there is none, and its state says why"""
+    if list(Path("/dev/dri").glob("renderD*")):
+        lab.note("there is a render node here: nothing to show")
+        return
+    b = lab.start_broker(configure("one", virgl="hardware"))
+    if b.cli("gpu", "nodes")["nodes"]:
+        raise LabError("a render node without /dev/dri")
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(str(b.run_dir / "vm/one/gpu.sock"))
+    s.settimeout(10)
+    if s.recv(1):
+        raise LabError("a GPU without hardware")
+    deadline = time.monotonic() + 10
+    while "missing" not in b.cli("gpu", "show", "one")["gpu"]["detail"]:
+        if time.monotonic() > deadline:
+            raise LabError(f"its state: {b.cli('gpu', 'show', 'one')}")
+        time.sleep(0.1)
 
 
 def test_stand_alone(lab):

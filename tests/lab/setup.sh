@@ -27,7 +27,7 @@ tshark:tshark
 /usr/include/ini.h:libinih-dev
 /usr/include/jansson.h:libjansson-dev
 /usr/include/png.h:libpng-dev
-/usr/include/libdrm/drm_mode.h:libdrm-dev
+/usr/include/xf86drm.h:libdrm-dev
 /usr/include/virgl/virglrenderer.h:libvirglrenderer-dev
 /usr/include/EGL/egl.h:libegl-dev
 /usr/include/GLES2/gl2.h:libgles-dev
