@@ -4,10 +4,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from images import MODULES, TOOLS, Images, run
+from images import MODULES, TOOLS, Images, install, run
 
-PACKAGES = ["kmscube", "libgl1-mesa-dri"]
-DISK_MIB = 384
+PACKAGES = ["kmscube", "glmark2-es2-drm", "weston", "libgl1-mesa-dri", "fonts-dejavu-core"]
+DISK_MIB = 768
 
 
 class GpuImages(Images):
@@ -24,7 +24,7 @@ class GpuImages(Images):
         disk = self.cache / f"debian-{key}.img"
         if disk.exists():
             return disk
-        self.say("lab: fetching Debian's Mesa and kmscube")
+        self.say("lab: fetching Debian's Mesa, and what draws with it")
         work = self.cache / "debian.tmp"
         shutil.rmtree(work, ignore_errors=True)
         for folder in ("archives/partial", *(f"root/{d}" for d in ("dev", "proc", "sys", "tmp"))):
@@ -38,6 +38,8 @@ class GpuImages(Images):
         for package in sorted((work / "archives").glob("*.deb")):
             run("dpkg", "-x", str(package), str(work / "root"))
         shutil.rmtree(work / "root/usr/share/doc")
+        (install(work / "root", shutil.which("busybox", path="/bin:/usr/bin"), "/bin/busybox").parent / "sh").symlink_to(
+            "busybox")
         tmp = disk.with_suffix(".tmp")
         run("/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(work / "root"), str(tmp),
             f"{DISK_MIB}M")
