@@ -312,30 +312,6 @@ def test_kmscube(lab):
     check_errors(cube.screen)
 
 
-def test_virgl(lab):
-    """two guests draw in 3D through our renderers at once; one loses its renderer: the other goes on, and it draws anew"""
-    b = lab.start_broker(configure("one", "two", memory="512M", virgl="yes"))
-    cubes = [Cube(lab, "one"), Cube(lab, "two")]
-    for cube in cubes:
-        cube.begin()
-    pictures = [cube.wait() for cube in cubes]
-    for cube in cubes:
-        gl = cube.renderer()
-        ours = b.cli("gpu", "show", cube.screen.name)["gpu"]["drawn_by"]
-        if not gl.startswith("virgl (") or not ours:
-            raise LabError(f"{cube.screen.name}: the guest draws with {gl}, we with {ours!r}")
-    kill_renderer("one")
-    cubes[1].wait(pictures[1])
-    # Its context is lost, and kmscube does not know what to do about that; a new one does not mind.
-    cubes[0].end()
-    cubes[0].begin()
-    cubes[0].wait()
-    gl = cubes[0].renderer()
-    if not gl.startswith("virgl ("):
-        raise LabError(f"after its renderer was killed the guest draws with {gl}")
-    lab.note(f"{gl}, drawn by {ours}")
-
-
 def test_hardware(lab):
     """a VM that demands hardware gets no GPU where there is none, and its state says why"""
     if list(Path("/dev/dri").glob("renderD*")):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Debian guests under an unmodified QEMU that draw in 3D through our virtio-gpu: stock Mesa, kmscube, glmark2, Weston."""
+"""Debian guests under an unmodified QEMU that draw in 3D through our virtio-gpu: Mesa, kmscube, glmark2, Weston."""
 import re
 import sys
 import time
@@ -16,6 +16,14 @@ GLMARK2 = "glmark2-es2-drm --visual-config red=8:green=8:blue=8:alpha=0"
 SCENES = ["build", "shading:shading=phong", "texture"]
 SCENE_SECONDS = 2
 RATE_SECONDS = 5
+VALIDATE = "glmark2-es2-wayland --validate"
+VALIDATED = ["build:use-vbo=false", "build:use-vbo=true", "texture:texture-filter=nearest", "texture:texture-filter=linear",
+             "texture:texture-filter=mipmap", "shading:shading=gouraud", "shading:shading=blinn-phong-inf",
+             "shading:shading=phong", "bump:bump-render=high-poly", "bump:bump-render=normals", "bump:bump-render=height",
+             "pulsar:light=false:quads=5:texture=false", "desktop:effect=blur", "desktop:effect=shadow",
+             "buffer:update-method=map", "buffer:update-method=subdata", "conditionals:fragment-steps=5:vertex-steps=0",
+             "function:fragment-complexity=medium:fragment-steps=5",
+             "loop:fragment-steps=5:fragment-uniform=true:vertex-steps=5"]
 WESTON = "weston --tty=7 --backend=drm-backend.so --continue-without-input --no-config --idle-time=0"
 WAYLAND = "XDG_RUNTIME_DIR=/tmp/wayland WAYLAND_DISPLAY=wayland-1 HOME=/tmp chroot /mnt"
 # What a terminal runs: it is blank until somebody says so.
@@ -47,7 +55,7 @@ def wait_for(what, condition, timeout=40):
 
 
 def test_two_cubes(lab):
-    """two guests draw in 3D at once; one loses its renderer: the other goes on, its console is back, and it draws anew"""
+    """two guests draw in 3D at once; one loses its renderer: the other goes on, its console is back, it draws anew"""
     b = lab.start_broker(configure("one", "two", memory="512M", virgl="yes"))
     cubes = [Cube(lab, "one"), Cube(lab, "two")]
     one, two = cubes
@@ -57,8 +65,11 @@ def test_two_cubes(lab):
     pictures = [cube.wait() for cube in cubes]
     for cube in cubes:
         check_renderer(cube.screen.name, cube.renderer())
+        ours = b.cli("gpu", "show", cube.screen.name)["gpu"]["drawn_by"]
         rate = cube.rate(RATE_SECONDS)
-        lab.note(f"{cube.screen.name}: {cube.renderer()}, {rate:.1f} frames/s beside the other")
+        lab.note(f"{cube.screen.name}: {cube.renderer()}, drawn by {ours}, {rate:.1f} frames/s beside the other")
+        if not ours:
+            raise LabError(f"{cube.screen.name}: nobody draws it")
         if rate <= 0:
             raise LabError(f"{cube.screen.name}: no frame in {RATE_SECONDS} s")
     kill_renderer("one")
@@ -147,15 +158,30 @@ def weston(lab, desktop):
     wait_for("a triangle that turns", lambda: (lambda p: p and p.difference(first))(triangle()))
     log = g.run("cat /tmp/background")
     check_renderer("Weston", re.search(r"GL renderer: (.*)", log)[1])
-    lab.note(f"Weston: {desktop.rate(RATE_SECONDS):.1f} frames/s; {lines} lines of text, a triangle of {vivid(first)} pixels")
+    lab.note(f"Weston: {desktop.rate(RATE_SECONDS):.1f} frames/s; {lines} lines of text; "
+             f"a triangle of {vivid(first)} pixels")
+
+
+def validate(lab, desktop):
+    """glmark2 knows what its scenes look like: it reads pixels back and compares them. It does so in a window only."""
+    g = desktop.guest
+    g.run("kill $(pidof weston-simple-egl)")
+    scenes = " ".join(f"-b {s}" for s in VALIDATED)
+    out = g.run(f"{WAYLAND} {VALIDATE} {scenes}", timeout=100)
+    right = out.count("Validation: Success")
+    if right != len(VALIDATED):
+        raise LabError(f"{right} of glmark2's {len(VALIDATED)} scenes are right: {out[-900:]}")
+    check_renderer("glmark2 in a window", re.search(r"GL_RENDERER: +(.*)", out)[1])
+    lab.note(f"glmark2 in a window: {right} scenes are right")
 
 
 def test_desktop(lab):
-    """glmark2's scenes with their scores; Weston with a terminal that has text and a GL client's triangle that turns"""
+    """glmark2's scenes with their scores; Weston with a terminal and a GL client; scenes that glmark2 finds right"""
     lab.start_broker(configure("desktop", memory="512M", virgl="yes"))
     desktop = Cube(lab, "desktop")
     glmark2(lab, desktop)
     weston(lab, desktop)
+    validate(lab, desktop)
     check_errors(desktop.screen)
 
 

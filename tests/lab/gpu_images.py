@@ -6,7 +6,8 @@ from pathlib import Path
 
 from images import MODULES, TOOLS, Images, install, run
 
-PACKAGES = ["kmscube", "glmark2-es2-drm", "weston", "libgl1-mesa-dri", "fonts-dejavu-core"]
+PACKAGES = ["kmscube", "glmark2-es2-drm", "glmark2-es2-wayland", "weston", "libgl1-mesa-dri",
+            "fonts-dejavu-core"]
 DISK_MIB = 768
 
 
@@ -38,8 +39,8 @@ class GpuImages(Images):
         for package in sorted((work / "archives").glob("*.deb")):
             run("dpkg", "-x", str(package), str(work / "root"))
         shutil.rmtree(work / "root/usr/share/doc")
-        (install(work / "root", shutil.which("busybox", path="/bin:/usr/bin"), "/bin/busybox").parent / "sh").symlink_to(
-            "busybox")
+        busybox = install(work / "root", shutil.which("busybox", path="/bin:/usr/bin"), "/bin/busybox")
+        (busybox.parent / "sh").symlink_to("busybox")
         tmp = disk.with_suffix(".tmp")
         run("/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-d", str(work / "root"), str(tmp),
             f"{DISK_MIB}M")
