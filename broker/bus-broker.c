@@ -71,7 +71,7 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct owners owners = {0};
 	struct vm_options o = {.limits = b->config.quota, .owners = &owners};
 	struct config_ways ways = {0};
-	const char *group = NULL;
+	const char *group = NULL, *virgl = NULL;
 	struct refusal_text text = {0};
 	const struct bus_option options[] = {
 		{"qmp", 's', &o.qmp},
@@ -80,6 +80,7 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		{"slot-group", 's', &group},
 		{"gpu-memory", 't', &o.gpu_memory},
 		{"gpu-socket-group", 's', &o.gpu_group},
+		{"gpu-virgl", 's', &virgl},
 		{"devices-max", 'u', &o.limits.devices},
 		{"bytes-in-flight-max", 't', &o.limits.bytes_in_flight},
 		{"transfers-in-flight-max", 'u', &o.limits.transfers_in_flight},
@@ -94,6 +95,10 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	}
 	if (r == 0) {
 		r = read_slots(&ways, group, &o, &text);
+	}
+	if (r == 0 && virgl && gpu_virgl_parse(virgl, &o.gpu_virgl) < 0) {
+		r = refuse_with(&text, REFUSAL_INVALID, "Use no, yes or hardware.",
+			"gpu-virgl has a value that it can't have");
 	}
 	if (r == 0) {
 		r = quota_limits_check(&o.limits, &text);

@@ -304,19 +304,28 @@ static int set_gpu_group(void *target, const char *value, const struct config_pl
 	return set_string(&vm->gpu_group, value);
 }
 
-static int set_gpu_virgl(void *target, const char *value, const struct config_place *place)
+int gpu_virgl_parse(const char *text, enum gpu_virgl *out)
 {
 	static const char *const words[] = {"no", "yes", "hardware"};
-	struct config_vm *vm = ((struct config_target *)target)->vm;
-	struct shown s;
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		if (strcmp(value, words[i]) == 0) {
-			vm->gpu_virgl = (enum gpu_virgl)i;
+		if (strcmp(text, words[i]) == 0) {
+			*out = (enum gpu_virgl)i;
 			return 0;
 		}
 	}
-	return config_refuse(place, "virgl=%s is none of no, yes, hardware", show(value, &s));
+	return -EINVAL;
+}
+
+static int set_gpu_virgl(void *target, const char *value, const struct config_place *place)
+{
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+	struct shown s;
+
+	return gpu_virgl_parse(value, &vm->gpu_virgl) == 0
+		       ? 0
+		       : config_refuse(
+				 place, "virgl=%s is none of no, yes, hardware", show(value, &s));
 }
 
 static int set_render_node(void *target, const char *value, const struct config_place *place)

@@ -101,6 +101,9 @@ enum gpu_virgl {
 	GPU_VIRGL_HARDWARE, /* 3D on a render node, or no GPU at all */
 };
 
+/* "no", "yes" or "hardware". 0 or -EINVAL. */
+int gpu_virgl_parse(const char *text, enum gpu_virgl *out) _must_check_;
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;

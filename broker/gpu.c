@@ -51,6 +51,7 @@ struct gpu {
 	uint64_t memory_max;
 	enum gpu_virgl virgl;
 	char *render_node;        // may be NULL: the one that is tagged
+	char refused[128];        /* why there is nothing to draw on; "" */
 	bool told;                /* what draws, in the log */
 	struct charge memory;     /* while there are processes */
 	struct process *front;    // may be NULL
@@ -157,7 +158,7 @@ static void replace_renderer(struct gpu *g)
 	if (restarts_too_often(&g->restarts, RESTARTS_MAX, RESTARTS_USEC, now_usec())) {
 		end(g, "its renderers end too often");
 	} else if (start_renderer(g) < 0) {
-		end(g, "no renderer could be started");
+		end(g, g->refused[0] ? g->refused : "no renderer could be started");
 	}
 }
 
@@ -225,14 +226,14 @@ static int open_node(struct gpu *g, int *fd_out)
 		return 0;
 	}
 	if (r == -ENOENT) {
-		log_error("%s: virgl=hardware, and no render node is tagged in udev: name one with "
-			  "render-node=, or say virgl=yes to draw in software",
-			g->name);
-		return -ENODEV;
+		snprintf(g->refused, sizeof(g->refused),
+			"virgl=hardware, and no render node is tagged in udev or named");
+	} else {
+		snprintf(g->refused, sizeof(g->refused), "render node %s: %s", path,
+			r == -ENOTTY ? "it is none" : strerror(-r));
 	}
-	log_error("%s: render node %s: %s; see devbroker gpu nodes", g->name, path,
-		r == -ENOTTY ? "it is none" : strerror(-r));
-	return r;
+	log_error("%s: %s; see devbroker gpu nodes", g->name, g->refused);
+	return r == -ENOENT ? -ENODEV : r;
 }
 
 static int start_renderer(struct gpu *g)
@@ -323,8 +324,7 @@ static void on_ready(struct gpu *g, const struct parent_msg *m)
 static void look_at_renderer(struct gpu *g)
 {
 	const char *name = g->counters.renderer;
-	bool software =
-		strncasecmp(name, "llvmpipe", 8) == 0 || strncasecmp(name, "softpipe", 8) == 0;
+	bool software = parent_draws_in_software(name);
 
 	if (g->told || name[0] == '\0') {
 		return;
@@ -449,6 +449,7 @@ static void start(struct gpu *g, int vhost_fd)
 	int r = charge_take(&g->memory, &g->vm->gpu_memory, g->memory_max, g->vm->name, &text);
 
 	g->unanswered = g->messages = 0;
+	g->refused[0] = '\0';
 	g->restarts = (struct restarts){0};
 	g->told = false;
 	set_state(g, GPU_STARTING, "");
@@ -459,9 +460,7 @@ static void start(struct gpu *g, int vhost_fd)
 		r = start_renderer(g);
 	}
 	if (r != 0) {
-		end(g, r == -ENODEV ? "the GPU that it shall be drawn on is missing; see the log"
-			: r < 0     ? strerror(-r)
-				    : text.sentence);
+		end(g, g->refused[0] ? g->refused : r < 0 ? strerror(-r) : text.sentence);
 		ended(g);
 	}
 }

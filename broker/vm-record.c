@@ -22,6 +22,8 @@ struct vm_record {
 	uint64_t transfer_rate;
 	uint64_t gpu_memory;
 	char gpu_group[64];
+	uint32_t gpu_virgl;
+	char render_node[64];
 	char owners[OWNERS_MAX * 11]; /* numbers with blanks between them */
 	uint32_t slots;
 	char slot_group[64];
@@ -59,7 +61,7 @@ static bool record_ok(const char *name, const void *record)
 
 	return strcmp(r->name, name) == 0 &&
 	       (config_name_ok(name) || (r->listen[0] && strncmp(name, "export:", 7) == 0)) &&
-	       r->slots <= SLOTS_MAX;
+	       r->slots <= SLOTS_MAX && r->gpu_virgl <= GPU_VIRGL_HARDWARE;
 }
 
 static const struct record_field fields[] = {
@@ -73,6 +75,8 @@ static const struct record_field fields[] = {
 	RECORD_U64_FIELD("transfers-per-second", vm_record, transfer_rate),
 	RECORD_U64_FIELD("gpu-memory", vm_record, gpu_memory),
 	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
+	RECORD_U32_FIELD("gpu-virgl", vm_record, gpu_virgl),
+	RECORD_TEXT_FIELD("render-node", vm_record, render_node),
 	RECORD_TEXT_FIELD("owners", vm_record, owners),
 	RECORD_U32_FIELD("slots", vm_record, slots),
 	RECORD_TEXT_FIELD("slot-group", vm_record, slot_group),
@@ -111,6 +115,7 @@ void vm_note(const struct vm *vm, const struct vm_options *o)
 		.bandwidth = vm->limits.bandwidth,
 		.transfer_rate = vm->limits.transfer_rate,
 		.gpu_memory = vm->gpu_memory.limit,
+		.gpu_virgl = o->gpu_virgl,
 	};
 	int e;
 
@@ -118,6 +123,7 @@ void vm_note(const struct vm *vm, const struct vm_options *o)
 	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp ? vm->qmp : "");
 	snprintf(r.bus, sizeof(r.bus), "%s", vm->bus);
 	snprintf(r.gpu_group, sizeof(r.gpu_group), "%s", o->gpu_group ? o->gpu_group : "");
+	snprintf(r.render_node, sizeof(r.render_node), "%s", o->render_node ? o->render_node : "");
 	if (o->ways) {
 		note_ways(o, &r);
 	}
@@ -213,6 +219,8 @@ static void on_record(void *userdata, const char *name, const void *record)
 		.limits = {r->devices, r->bytes, r->transfers, r->bandwidth, r->transfer_rate},
 		.gpu_memory = r->gpu_memory,
 		.gpu_group = r->gpu_group[0] ? r->gpu_group : NULL,
+		.gpu_virgl = (enum gpu_virgl)r->gpu_virgl,
+		.render_node = r->render_node[0] ? r->render_node : NULL,
 	};
 	struct refusal_text text = {0};
 	struct vm *vm;

@@ -415,6 +415,10 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 		return refuse_with(text, REFUSAL_INVALID, "Give a size from 16M to 16G.",
 			"vm %s: its GPU can't have that much memory", o->name);
 	}
+	if (o->gpu_memory == 0 && o->gpu_virgl != GPU_VIRGL_NO) {
+		return refuse_with(text, REFUSAL_INVALID, "Give its GPU memory, too.",
+			"vm %s: it has no GPU that could draw in 3D", o->name);
+	}
 	if (b->n_vms >= BROKER_VMS_MAX) {
 		return refuse(text, REFUSAL_QUOTA, "there are %u VMs, and more are not allowed",
 			b->n_vms);

@@ -2,7 +2,6 @@
 #include "protocol/gpu-parent.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define SCANOUTS 16
@@ -63,4 +62,10 @@ int parent_decode(enum parent_direction direction, const void *data, size_t size
 		return 0;
 	}
 	return -EBADMSG;
+}
+
+bool parent_draws_in_software(const char *renderer)
+{
+	return strncasecmp(renderer, "llvmpipe", 8) == 0 ||
+	       strncasecmp(renderer, "softpipe", 8) == 0;
 }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,6 +62,9 @@ struct parent_msg {
 static_assert(sizeof(struct parent_msg) == 280, "wire size");
 
 enum parent_direction { PARENT_TO_FRONT, FRONT_TO_PARENT };
+
+/* Whether what GL calls itself (parent_msg::renderer) draws with the CPU. */
+bool parent_draws_in_software(const char *renderer);
 
 /* Checks a received datagram: size, type, direction, number of fds, scanouts that there are, sizes
  * that pictures may have. 0 or -EBADMSG. */

@@ -178,6 +178,9 @@ static int append_vm_options(
 		r = append_text(m, "slot-group", cli_value(c, "slot-group"));
 	}
 	if (r >= 0) {
+		r = append_text(m, "gpu-virgl", cli_value(c, "gpu-virgl"));
+	}
+	if (r >= 0) {
 		r = append_owners(c, m, bad_out);
 	}
 	if (r >= 0) {

@@ -13,6 +13,7 @@
 #include "broker/cli/png.h"
 #include "broker/cli/table.h"
 #include "broker/render-node.h"
+#include "protocol/gpu-parent.h"
 
 #define PIXEL_BYTES  4
 #define SCANOUTS_MAX 16
@@ -52,13 +53,23 @@ static int find_gpu(struct cli *c, json_t **out, char **path_out)
 	return r;
 }
 
+/* What draws, and loudly if that is the CPU. */
+static const char *drawn_by(const json_t *g, char *out, size_t size)
+{
+	const char *name = cli_text(g, "drawn_by");
+
+	snprintf(out, size, "%s%s", name[0] ? name : "2D, in software",
+		parent_draws_in_software(name) ? ", in SOFTWARE" : "");
+	return out;
+}
+
 static int print_list(struct cli *c, const json_t *gpus)
 {
 	static const char *const columns[] = {
 		"VM", "STATE", "MEMORY", "LIMIT", "IMAGES", "FRAMES", "RENDERER", "NOTE"};
 	_cleanup_(table_destroyp) struct table *t = table_create(columns, ARRAY_SIZE(columns));
 	const json_t *g;
-	char text[32];
+	char text[32], drawn[160];
 	size_t i;
 
 	if (json_array_size(gpus) == 0) {
@@ -79,8 +90,7 @@ static int print_list(struct cli *c, const json_t *gpus)
 		table_cell(t, text);
 		snprintf(text, sizeof(text), "%" PRIu64, cli_number(g, "frames"));
 		table_cell(t, text);
-		table_cell(t,
-			cli_text(g, "drawn_by")[0] ? cli_text(g, "drawn_by") : "2D, in software");
+		table_cell(t, drawn_by(g, drawn, sizeof(drawn)));
 		table_cell(t, cli_text(g, "detail"));
 	}
 	return cli_print_table(c, t);
@@ -159,7 +169,7 @@ static void print_3d(const json_t *g)
 
 static void print_gpu(const json_t *g)
 {
-	char used[32], max[32];
+	char used[32], max[32], drawn[160];
 	uint64_t shown = cli_number(g, "scanouts");
 
 	text_line(stdout, TEXT_PLAIN, "VM             %s", cli_text(g, "vm"));
@@ -168,8 +178,7 @@ static void print_gpu(const json_t *g)
 		text_line(stdout, TEXT_PLAIN, "Note           %s", cli_text(g, "detail"));
 	}
 	text_line(stdout, TEXT_PLAIN, "Socket         %s", cli_text(g, "socket"));
-	text_line(stdout, TEXT_PLAIN, "Renderer       %s",
-		cli_text(g, "drawn_by")[0] ? cli_text(g, "drawn_by") : "2D, in software");
+	text_line(stdout, TEXT_PLAIN, "Renderer       %s", drawn_by(g, drawn, sizeof(drawn)));
 	if (cli_text(g, "drawn_by")[0]) {
 		print_3d(g);
 	}

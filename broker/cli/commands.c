@@ -92,6 +92,7 @@ static const struct cli_command commands[] = {
 			{"slot-group", "GROUP", "whose members may connect to them"},
 			{"bus", "BUS", "USB controller to plug into, default xhci.0"},
 			{"gpu-memory", "SIZE", "give it a GPU, with that much for images"},
+			{"gpu-virgl", "MODE", "no, yes or hardware: 3D, too"},
 			{"owner", "USER,…", "who may attach to it what rules offer to it"},
 			{"devices-max", "N", "devices that it may have at once"},
 			{"bytes-in-flight-max", "SIZE", "per device, as in 8M"},

@@ -56,6 +56,8 @@ class GpuCase(BrokerCase):
                 out.append(pid)
         return out
 
+
+class TwoGpus(GpuCase):
     def test_socket_is_the_vms_own(self):
         mode = os.stat(self.path()).st_mode
         self.assertTrue(stat.S_ISSOCK(mode))
@@ -219,6 +221,54 @@ class GpuCase(BrokerCase):
         self.assertEqual(vmm.recv(1), b"")
         wait_until(lambda: not any(os.path.exists(f"/proc/{p}") for p in pids), 10)
         self.assertFalse(self.path().exists())
+
+
+NOT_A_NODE = "/dev/null"
+
+
+class DrawingCase(GpuCase):
+    """virgl= and render-node= of [gpu]."""
+    files = {"vms.d/one.conf": "[vm]\nqmp=/nonexistent/one.qmp\n[gpu]\nmemory=256M\nvirgl=yes\n",
+             "vms.d/two.conf": "[vm]\nqmp=/nonexistent/two.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\n",
+             "vms.d/null.conf": f"[vm]\nqmp=/nonexistent/null.qmp\n[gpu]\nmemory=64M\nvirgl=yes\nrender-node={NOT_A_NODE}\n",
+             "vms.d/lost.conf": "[vm]\nqmp=/nonexistent/lost.qmp\n[gpu]\nmemory=64M\nvirgl=yes\nrender-node=/dev/dri/renderD191\n"}
+
+    def sent_away(self, vm):
+        """Why its VMM was."""
+        s = socket.socket(socket.AF_UNIX)
+        self.addCleanup(s.close)
+        s.settimeout(10)
+        s.connect(str(self.path(vm)))
+        self.assertEqual(s.recv(1), b"")
+        wait_until(lambda: self.gpu(vm)["state"] == "waiting", 10)
+        self.assertEqual(self.broker.vm(vm)["quota"]["gpu-memory"]["used"], 0)
+        return self.gpu(vm)["detail"]
+
+    def test_in_software(self):
+        self.connect()
+        wait_until(lambda: self.gpu()["drawn_by"], 30)
+        gpu = self.gpu()
+        self.assertIn("llvmpipe", gpu["drawn_by"])
+        self.assertEqual(gpu["state"], "connected")
+        wait_until(lambda: "drawn in software, by llvmpipe" in self.broker.log_text(), 10)
+
+    def test_hardware_without_a_node(self):
+        self.assertIn("no render node", self.sent_away("two"))
+
+    def test_another_broker_knows(self):
+        """What a client gave at run time is there behind a restart."""
+        add = ("vm", "add", "new", "--qmp", "/nonexistent/new.qmp", "--gpu-virgl")
+        self.refused(4, *add, "hardware")
+        self.refused(4, *add, "maybe", "--gpu-memory", "64M")
+        self.broker.cli(*add, "hardware", "--gpu-memory", "64M")
+        self.assertIn("no render node", self.sent_away("new"))
+        self.broker.kill()
+        self.start()
+        self.assertIn("no render node", self.sent_away("new"))
+
+    def test_what_is_no_node(self):
+        self.assertIn("/dev/null: it is none", self.sent_away("null"))
+        self.assertIn("renderD191", self.sent_away("lost"))
 
 
 if __name__ == "__main__":
