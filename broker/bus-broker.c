@@ -220,12 +220,12 @@ static const char *offering_rule(const struct bus_connection *c, struct device *
 }
 
 int bus_attach(struct bus_connection *c, struct device *d, struct vm *vm,
-	struct lease_options *lend, bool remember, struct refusal_text *text)
+	struct lease_options *options, bool remember, struct refusal_text *text)
 {
-	int r = device_usb(d) ? usb_host_restrict(device_usb(d), lend, text) : 0;
+	int r = device_usb(d) ? usb_host_restrict(device_usb(d), options, text) : 0;
 
 	if (r == 0) {
-		r = lease_create(d, vm, lend, text);
+		r = lease_create(d, vm, options, text);
 	}
 	if (r == 0 && remember) {
 		r = bus_remember(c, d, vm->name, text);

@@ -157,7 +157,7 @@ static int call(
 int cmd_quota_set(struct cli *c)
 {
 	const char *vm = c->o.args[0];
-	const struct quota_name *q = NULL;
+	const struct quota_name *q = &quotas[0];
 	uint64_t value = 0;
 	char text[32];
 	int lasts = 0;

@@ -22,7 +22,7 @@ static void nap(void)
 
 pid_t case_renderer(struct gpu_case *c, pid_t not )
 {
-	int64_t end = now_ms() + 5000;
+	int64_t end = now_ms() + 20000;
 
 	while (now_ms() < end) {
 		pid_t pid = sim_backend_find(&c->sim.backend, "--renderer");

@@ -326,15 +326,18 @@ static void killed(void **state)
 	free(kept);
 }
 
-/* The recording, but its fragments are never done: llvmpipe leaves a loop after 65535 turns. */
+/* The recording, but its fragments are never done, as far as a watchdog is concerned: llvmpipe
+ * leaves a loop after 65535 turns, so each of them has to take long. What the loop waits for is
+ * nothing that the compiler knows, and never comes: no component of IN is below 0. */
 static const char endless_shader[] = "FRAG\n"
 				     "DCL IN[0],GENERIC[0]\n"
 				     "DCL OUT[0],COLOR\n"
 				     "DCL TEMP[0..1]\n"
-				     "BGNLOOP\nBGNLOOP\n"
-				     "ADD TEMP[0],TEMP[0],IN[0]\n"
-				     "FSLT TEMP[1].x,TEMP[0],-IN[0]\n"
-				     "UIF TEMP[1]\nBRK\nENDIF\nENDLOOP\n"
+				     "FSLT TEMP[1].x,IN[0],-IN[0]\n"
+				     "MOV TEMP[0],IN[0]\n"
+				     "BGNLOOP\n"
+				     "SIN TEMP[0],TEMP[0]\n"
+				     "COS TEMP[0],TEMP[0]\n"
 				     "UIF TEMP[1]\nBRK\nENDIF\nENDLOOP\n"
 				     "MOV OUT[0],TEMP[0]\nEND";
 
