@@ -17,7 +17,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -28,9 +27,9 @@
 #include "broker/broker.h"
 #include "broker/bus.h"
 #include "broker/gpu-reserve.h"
+#include "broker/gpu-socket.h"
 #include "broker/process.h"
 #include "broker/render-node.h"
-#include "broker/shared-socket.h"
 #include "broker/vm.h"
 
 #define PING_USEC      UINT64_C(500000)
@@ -41,7 +40,7 @@
 
 struct gpu {
 	struct vm *vm;
-	char path[108];
+	char path[GPU_SOCKET_PATH_MAX];
 	char name[80]; /* for the log: "vm win11: gpu" */
 	bool own_socket;
 	int listener;
@@ -479,45 +478,10 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 	return 0;
 }
 
-/* The socket that systemd listens on for us, or -1. */
-static int find_activated(const char *vm)
-{
-	char **names = NULL;
-	char wanted[96];
-	int n = sd_listen_fds_with_names(0, &names), found = -1;
-
-	snprintf(wanted, sizeof(wanted), "gpu-%s", vm);
-	for (int i = 0; i < n; i++) {
-		if (strcmp(names[i], wanted) == 0) {
-			found = SD_LISTEN_FDS_START + i;
-		}
-		free(names[i]);
-	}
-	free(names);
-	return found;
-}
-
-static int listen_on(struct gpu *g, const char *group)
-{
-	const char *run_dir = g->vm->broker->run_dir;
-	struct stream_address address;
-	int n = snprintf(g->path, sizeof(g->path), "%s/vm/%s/gpu.sock", run_dir, g->vm->name);
-	int r = n < (int)sizeof(g->path) ? stream_address_unix(g->path, &address) : -ENAMETOOLONG;
-
-	if (r == 0) {
-		r = shared_socket_directory(run_dir, g->vm->name);
-	}
-	if (r == 0) {
-		r = shared_socket_listen(&address, group, &g->listener);
-	}
-	g->own_socket = r == 0;
-	return r;
-}
-
 int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
 {
 	struct gpu *g = calloc(1, sizeof(*g));
-	int r = 0;
+	int r;
 
 	if (!g) {
 		return -ENOMEM;
@@ -525,16 +489,12 @@ int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
 	g->vm = vm;
 	g->memory_max = o->gpu_memory;
 	g->virgl = o->gpu_virgl;
-	g->control = -1;
+	g->control = g->listener = -1;
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);
 	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
-	g->listener = find_activated(vm->name);
-	if (g->listener >= 0) {
-		snprintf(g->path, sizeof(g->path), "systemd's");
-	} else {
-		r = listen_on(g, o->gpu_group);
-	}
+	r = gpu_socket_listen(
+		vm->broker->run_dir, vm->name, o->gpu_group, g->path, &g->own_socket, &g->listener);
 	if (r >= 0 && o->render_node) {
 		g->render_node = strdup(o->render_node);
 		r = g->render_node ? 0 : -ENOMEM;

@@ -88,7 +88,8 @@ static int find_tagged(char out[static 64])
 
 int render_node_open(const char *path, int *fd_out, char shown_out[static 64])
 {
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int place = -1, fd = -1;
+	char same[32];
 	struct stat st;
 	int r = 0;
 
@@ -102,14 +103,17 @@ int render_node_open(const char *path, int *fd_out, char shown_out[static 64])
 		return r;
 	}
 	/* Looked at before it is opened: to open some devices does something. */
-	if (stat(path, &st) < 0) {
+	place = open(path, O_PATH | O_CLOEXEC);
+	if (place < 0 || fstat(place, &st) < 0) {
 		return errno == ENOENT ? -ENODEV : -errno;
 	}
 	if (!S_ISCHR(st.st_mode) || major(st.st_rdev) != DRM_MAJOR ||
 		minor(st.st_rdev) < RENDER_FIRST) {
 		return -ENOTTY;
 	}
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	/* That one, whatever has its name by now. */
+	snprintf(same, sizeof(same), "/proc/self/fd/%d", place);
+	fd = open(same, O_RDWR | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0) {
 		return -errno;
 	}
