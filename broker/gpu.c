@@ -215,24 +215,15 @@ static void limit_renderer(struct gpu *g)
 static int open_node(struct gpu *g, int *fd_out)
 {
 	char path[64] = "";
-	int r = g->virgl == GPU_VIRGL_NO ? -ENOENT : render_node_open(g->render_node, fd_out, path);
+	int r = render_node_choose(g->render_node, g->virgl == GPU_VIRGL_HARDWARE, fd_out, path,
+		g->refused, sizeof(g->refused));
 
-	if (r == 0) {
+	if (r < 0) {
+		log_error("%s: %s; see devbroker gpu nodes", g->name, g->refused);
+	} else if (*fd_out >= 0) {
 		log_info("%s: draws on %s", g->name, path);
-		return 0;
 	}
-	if (g->virgl == GPU_VIRGL_NO || (r == -ENOENT && g->virgl == GPU_VIRGL_YES)) {
-		return 0;
-	}
-	if (r == -ENOENT) {
-		snprintf(g->refused, sizeof(g->refused),
-			"virgl=hardware, and no render node is tagged in udev or named");
-	} else {
-		snprintf(g->refused, sizeof(g->refused), "render node %s: %s", path,
-			r == -ENOTTY ? "it is none" : strerror(-r));
-	}
-	log_error("%s: %s; see devbroker gpu nodes", g->name, g->refused);
-	return r == -ENOENT ? -ENODEV : r;
+	return r;
 }
 
 static int start_renderer(struct gpu *g)
@@ -248,12 +239,12 @@ static int start_renderer(struct gpu *g)
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
 	snprintf(name, sizeof(name), "--name=%s", g->vm->name);
 	snprintf(memory, sizeof(memory), "--max-memory=%" PRIu64, g->memory_max);
-	r = open_node(g, &node);
-	if (r < 0) {
-		return r;
-	}
 	if (g->virgl != GPU_VIRGL_NO) {
 		args[n++] = "--virgl";
+		r = open_node(g, &node);
+		if (r < 0) {
+			return r;
+		}
 	}
 	if (node >= 0) {
 		args[n++] = "--drm-fd=4";

@@ -120,3 +120,21 @@ int render_node_open(const char *path, int *fd_out, char shown_out[static 64])
 	*fd_out = steal_fd(&fd);
 	return 0;
 }
+
+int render_node_choose(const char *path, bool demanded, int *fd_out, char shown_out[static 64],
+	char *why_out, size_t why_size)
+{
+	int r = render_node_open(path, fd_out, shown_out);
+
+	if (r == 0 || (r == -ENOENT && !path && !demanded)) {
+		return 0;
+	}
+	if (r == -ENOENT && !path) {
+		snprintf(why_out, why_size,
+			"virgl=hardware, and no render node is tagged in udev or named");
+		return -ENODEV;
+	}
+	snprintf(why_out, why_size, "render node %s: %s", shown_out,
+		r == -ENOTTY ? "it is none" : strerror(-r));
+	return r;
+}

@@ -25,3 +25,7 @@ int render_nodes_list(struct render_node out[static RENDER_NODES_MAX]) _must_che
 /* Opens path, or if that is NULL the first that is tagged, whose path is in *shown_out then. The fd
  * is the caller's. 0; -ENOENT: none is tagged; -ENOTTY: path is no render node; -errno. */
 int render_node_open(const char *path, int *fd_out, char shown_out[static 64]) _must_check_;
+/* The same for who can do without one: 0 with *fd_out -1 if none is tagged, unless it is demanded.
+ * -errno with the reason in why_out. */
+int render_node_choose(const char *path, bool demanded, int *fd_out, char shown_out[static 64],
+	char *why_out, size_t why_size) _must_check_;
