@@ -8,7 +8,7 @@ has them), to devbroker-gpu --vtest, to virgl_test_server, and straight into vir
 order that rotates. What plays runs on the first CPU, what draws with all of its processes and threads on the second; in-process
 both are the second. Nobody has a shader cache. All four must end with the same picture.
 
-A clear is one of a single pixel, with its fence, one at a time.
+A clear is one of a single pixel, with its fence, one at a time. At the end a real guest draws with kmscube through ours.
 """
 import json
 import os
@@ -20,10 +20,14 @@ import threading
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__file__).resolve().parent)]
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "lab"), str(TESTS / "e2e"), str(TESTS / "benches")]
+import images
 import runner
 import vtest_record
+from guest import accelerator
 from measure import Goals, arguments, finish, host, show_spread, table
+from test_gpu_guest import Cube, configure
 from vtest import Screen, VtestServer, mesa
 
 SCENES = {"build": 900, "texture": 900, "shading:shading=gouraud": 800, "bump:bump-render=normals": 800, "conditionals": 700,
@@ -32,6 +36,7 @@ WANTED = 45000
 SIDES = ("vhost", "ours", "upstream", "inprocess")
 TITLES = {"vhost": "vhost-user", "ours": "our vtest", "upstream": "virgl_test_server", "inprocess": "in-process"}
 CLEARS = 5000
+CUBE_SECONDS = 10
 DRAWING_CPU = 1
 
 
@@ -137,6 +142,20 @@ def check_goals(n):
     return goals
 
 
+def kmscube():
+    """Frames per second of kmscube in a guest at 1280x800, as QEMU is sent them."""
+    all_images = images.Images(runner.SOURCE / "build/lab", runner.SOURCE, say=say)
+    lab = runner.Lab("gpu-3d", all_images)
+    try:
+        lab.start_broker(configure("cube", memory="512M", virgl="yes"))
+        cube = Cube(lab, "cube")
+        cube.begin()
+        cube.wait()
+        return {"renderer": cube.renderer(), "frames_per_s": cube.rate(CUBE_SECONDS), "accelerator": accelerator(all_images)}
+    finally:
+        lab.close(keep=False)
+
+
 def main():
     o = arguments("gpu-3d")
     if os.cpu_count() < 2:
@@ -161,8 +180,10 @@ def main():
             say(f"  round {i + 1}/{o.rounds}: " + ", ".join(f"{TITLES[s]} {one[s]['seconds']:.2f} s" for s in SIDES) +
                 f"; load {one['load']:.1f}")
         sides.stop()
+    cube = data["kmscube"] = kmscube()
     n = Numbers(data["rounds"], requests)
     report(n)
+    say(f"kmscube in a guest ({cube['accelerator']}), {cube['renderer']}: {cube['frames_per_s']:.1f} frames/s")
     finish(o, data, check_goals(n))
 
 

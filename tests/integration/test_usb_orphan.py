@@ -29,7 +29,7 @@ class Orphan(unittest.TestCase):
         self.assertEqual(w.code, 0)
 
     def check_held(self, w, held, state):
-        self.assertEqual((held["version"], held["stages"], held["state"]), (3, SANDBOX_ALL, state))
+        self.assertEqual((held["version"], held["stages"], held["state"]), (VERSION, SANDBOX_ALL, state))
         # The open image itself, with its locks and flags: whoever has it may unlock it.
         there, ours = os.fstat(held["fd"]), w.image.stat()
         self.assertEqual((there.st_dev, there.st_ino), (ours.st_dev, ours.st_ino))
