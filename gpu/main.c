@@ -4,6 +4,7 @@
  * is their parent, with the options that VMMs and libvirt give to vhost-user-gpu (QEMU,
  * docs/interop/vhost-user.rst, "Backend program conventions").
  */
+#include <glob.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +21,24 @@ static bool is_stream(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
+/* Where render-node is said, libvirt starts no domain without one: it is said where there is one.
+ */
+static void print_capabilities(void)
+{
+	glob_t nodes;
+	bool any = glob("/dev/dri/renderD*", GLOB_NOSORT, NULL, &nodes) == 0;
+
+	if (any) {
+		globfree(&nodes);
+	}
+	printf("{\n  \"type\": \"gpu\",\n  \"features\": [\n%s    \"virgl\"\n  ]\n}\n",
+		any ? "    \"render-node\",\n" : "");
+}
+
 static int run_standalone(struct options *o)
 {
 	if (o->print_capabilities) {
-		printf("{\n  \"type\": \"gpu\",\n  \"features\": [\n    \"render-node\",\n    "
-		       "\"virgl\"\n  ]\n}\n");
+		print_capabilities();
 		return EXIT_SUCCESS;
 	}
 	if (o->socket_path) {

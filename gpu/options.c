@@ -250,6 +250,14 @@ static int take(int option, const char *value, struct options *o)
 	}
 }
 
+/* libvirt names a node to a 2D domain, too. */
+static void drop_unused(struct options *o)
+{
+	if (!o->standalone.virgl) {
+		o->standalone.render_node = NULL;
+	}
+}
+
 static int check(const struct options *o)
 {
 	switch (o->role) {
@@ -277,9 +285,6 @@ static int check(const struct options *o)
 	}
 	if ((o->standalone.vhost_fd >= 0) == (o->socket_path != NULL)) {
 		return misuse("give the VMM's side with --fd or --socket-path");
-	}
-	if (o->standalone.render_node && !o->standalone.virgl) {
-		return misuse("--render-node needs --virgl");
 	}
 	return -1;
 }
@@ -322,5 +327,6 @@ int options_parse(int argc, char **argv, struct options *o)
 			return code;
 		}
 	}
+	drop_unused(o);
 	return optind < argc ? misuse("there are no arguments, only options") : check(o);
 }

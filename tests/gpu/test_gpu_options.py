@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """devbroker-gpu by hand: the options of a vhost-user backend, what it says to wrong ones, its socket, its three processes."""
+import glob
 import json
 import os
 import shutil
@@ -43,7 +44,7 @@ def wait_for(condition, seconds=10):
 class Options(unittest.TestCase):
     def test_wrong_usage(self):
         for options in ([], ["--fd=x"], ["--fd=-1"], ["--fd=3", "--socket-path=/tmp/x"], ["--bogus"], ["more"],
-                        ["--render-node=/dev/dri/renderD128", "--fd=3"], ["--fd=3", "--max-memory=1M"],
+                        ["--fd=3", "--max-memory=1M"],
                         ["--fd=3", "--sandbox=reduced"], ["--front", "--control-fd=3"], ["--renderer"]):
             with self.subTest(options):
                 out = run(*options)
@@ -64,7 +65,8 @@ class Options(unittest.TestCase):
 
     def test_capabilities(self):
         out = run("--print-capabilities")
-        self.assertEqual((out.returncode, json.loads(out.stdout)), (0, {"type": "gpu", "features": ["render-node", "virgl"]}))
+        nodes = ["render-node"] if glob.glob("/dev/dri/renderD*") else []
+        self.assertEqual((out.returncode, json.loads(out.stdout)), (0, {"type": "gpu", "features": [*nodes, "virgl"]}))
         self.assertIn("--socket-path", run("--help").stdout)
 
 
