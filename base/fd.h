@@ -44,6 +44,9 @@ int fd_extend(int fd, uint64_t size) _must_check_;
  * *fd_out and the mapping are the caller's. 0 or -errno. */
 int fd_create_sealed(const char *name, uint64_t size, int *fd_out, void **mapping_out) _must_check_;
 
+/* A signalfd of SIGTERM and SIGINT, which are blocked from then on; the caller's. -1 with errno. */
+int fd_stop_signals(void) _must_check_;
+
 /* Sends one message of size bytes with n_fds (<= FD_MSG_MAX) borrowed fds, without blocking when
  * the socket is O_NONBLOCK and never raising SIGPIPE. 0, or -errno (-EAGAIN: not sent at all). */
 int fd_send(int sock, const void *msg, size_t size, const int *fds, size_t n_fds) _must_check_;

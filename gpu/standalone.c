@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -231,17 +230,6 @@ static int serve(struct standalone *s)
 	return exit_code;
 }
 
-static int watch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 static int open_render_node(struct standalone *s)
 {
 	if (!s->o->render_node) {
@@ -249,8 +237,10 @@ static int open_render_node(struct standalone *s)
 	}
 	s->render_node = open(s->o->render_node, O_RDWR | O_CLOEXEC | O_NOCTTY);
 	if (s->render_node < 0) {
-		log_error("%s: render node %s: %s", s->o->name, s->o->render_node, strerror(errno));
-		return -errno;
+		int r = -errno;
+
+		log_error("%s: render node %s: %s", s->o->name, s->o->render_node, strerror(-r));
+		return r;
 	}
 	return 0;
 }
@@ -265,7 +255,7 @@ int standalone_run(const struct standalone_options *o)
 		.renderer.pidfd = -1};
 	int r, exit_code = EXIT_FAILURE;
 
-	s.signals = watch_signals();
+	s.signals = fd_stop_signals();
 	r = s.program < 0 || s.signals < 0 ? -errno : open_render_node(&s);
 	if (r == 0) {
 		r = start_front(&s);

@@ -13,7 +13,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -284,17 +283,6 @@ static int find_group(const char *name, gid_t *out)
 	return 0;
 }
 
-static int watch_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
 static int set_up(struct acceptor *a)
 {
 	gid_t group;
@@ -316,7 +304,7 @@ static int set_up(struct acceptor *a)
 		}
 	}
 	a->program = open("/proc/self/exe", O_PATH | O_CLOEXEC);
-	a->signals = watch_signals();
+	a->signals = fd_stop_signals();
 	if (a->program < 0 || a->signals < 0) {
 		return -errno;
 	}

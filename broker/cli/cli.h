@@ -35,6 +35,9 @@ struct cli {
 
 /* The value of --name ("" if it takes none), or NULL if it was not given. */
 const char *cli_value(const struct cli *c, const char *name);
+/* cmd-lend.c: those of a command that say how a device is lent, into a dictionary that is open. <
+ * 0: -errno. */
+int cli_append_lend(const struct cli *c, sd_bus_message *m) _must_check_;
 
 /* Connects. 0, or the exit code; the error is printed. */
 int cli_connect(struct cli *c) _must_check_;

@@ -64,18 +64,10 @@ static int listen_at(const char *path, int *fd_out)
 
 static int append_options(const struct cli *c, sd_bus_message *m, const char *address, int fd)
 {
-	static const char *const flags[] = {
-		"keep", "keep-drivers-off", "last-input", "read-only", "allow-firmware"};
-	const char *interfaces = cli_value(c, "interfaces");
 	int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
-	for (size_t i = 0; i < ARRAY_SIZE(flags) && r >= 0; i++) {
-		if (cli_value(c, flags[i])) {
-			r = sd_bus_message_append(m, "{sv}", flags[i], "b", 1);
-		}
-	}
-	if (r >= 0 && interfaces) {
-		r = sd_bus_message_append(m, "{sv}", "interfaces", "s", interfaces);
+	if (r >= 0) {
+		r = cli_append_lend(c, m);
 	}
 	if (r >= 0) {
 		r = fd >= 0 ? sd_bus_message_append(m, "{sv}", "socket", "h", fd)

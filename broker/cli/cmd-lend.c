@@ -134,12 +134,12 @@ static int parse_timeout(const struct cli *c, const char *fallback, uint64_t *ou
 	return 0;
 }
 
-static int append_options(const struct cli *c, sd_bus_message *m)
+int cli_append_lend(const struct cli *c, sd_bus_message *m)
 {
-	static const char *const flags[] = {
-		"keep-drivers-off", "last-input", "remember", "read-only", "allow-firmware"};
+	static const char *const flags[] = {"keep", "keep-drivers-off", "last-input", "remember",
+		"read-only", "allow-firmware"};
 	const char *interfaces = cli_value(c, "interfaces");
-	int r = sd_bus_message_open_container(m, 'a', "{sv}");
+	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(flags) && r >= 0; i++) {
 		if (cli_value(c, flags[i])) {
@@ -148,6 +148,16 @@ static int append_options(const struct cli *c, sd_bus_message *m)
 	}
 	if (r >= 0 && interfaces) {
 		r = sd_bus_message_append(m, "{sv}", "interfaces", "s", interfaces);
+	}
+	return r;
+}
+
+static int append_options(const struct cli *c, sd_bus_message *m)
+{
+	int r = sd_bus_message_open_container(m, 'a', "{sv}");
+
+	if (r >= 0) {
+		r = cli_append_lend(c, m);
 	}
 	return r < 0 ? r : sd_bus_message_close_container(m);
 }
