@@ -8,7 +8,9 @@
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 int safe_close(int fd)
@@ -202,4 +204,26 @@ int fd_stop_signals(void)
 	sigaddset(&set, SIGINT);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+int fd_remove_dead_socket(const char *path)
+{
+	/* Another type of socket than anybody listens with: it is answered EPROTOTYPE, and no
+	 * connection is made that could be taken for a client. */
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct stat st;
+
+	if (lstat(path, &st) < 0) {
+		return errno == ENOENT ? 0 : -errno;
+	}
+	if (!S_ISSOCK(st.st_mode) || fd < 0 || strlen(path) >= sizeof(addr.sun_path)) {
+		return -EADDRINUSE;
+	}
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0 ||
+		errno != ECONNREFUSED) {
+		return -EADDRINUSE;
+	}
+	return unlink(path) < 0 ? -errno : 0;
 }

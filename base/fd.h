@@ -44,6 +44,11 @@ int fd_extend(int fd, uint64_t size) _must_check_;
  * *fd_out and the mapping are the caller's. 0 or -errno. */
 int fd_create_sealed(const char *name, uint64_t size, int *fd_out, void **mapping_out) _must_check_;
 
+/* Removes the unix socket at path (shorter than sun_path) if nobody listens there any more. Whoever
+ * does hears nothing of it. 0, also if there is nothing; -EADDRINUSE: somebody listens, or it is no
+ * socket; -errno. */
+int fd_remove_dead_socket(const char *path) _must_check_;
+
 /* A signalfd of SIGTERM and SIGINT, which are blocked from then on; the caller's. -1 with errno. */
 int fd_stop_signals(void) _must_check_;
 

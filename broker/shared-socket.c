@@ -29,24 +29,6 @@ int shared_socket_directory(const char *run_dir, const char *vm)
 	return n < (int)sizeof(dir) ? make_directory(dir) : -ENAMETOOLONG;
 }
 
-/* What a broker that was killed left. */
-static int remove_dead(const struct stream_address *a)
-{
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (lstat(a->socket.un.sun_path, &st) < 0) {
-		return errno == ENOENT ? 0 : -errno;
-	}
-	if (!S_ISSOCK(st.st_mode) || fd < 0) {
-		return -EADDRINUSE;
-	}
-	if (connect(fd, &a->socket.any, a->length) == 0 || errno != ECONNREFUSED) {
-		return -EADDRINUSE;
-	}
-	return unlink(a->socket.un.sun_path) < 0 ? -errno : 0;
-}
-
 /* Before it listens nobody connects. */
 static int share(const char *path, const char *group)
 {
@@ -67,7 +49,7 @@ int shared_socket_listen(const struct stream_address *a, const char *group, int 
 	_cleanup_close_ int fd =
 		socket(a->socket.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	const int on = 1;
-	int r = is_unix ? remove_dead(a) : 0;
+	int r = is_unix ? fd_remove_dead_socket(a->socket.un.sun_path) : 0;
 
 	if (fd < 0) {
 		return -errno;

@@ -2,7 +2,6 @@
 #include "gpu/listener.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,21 +10,10 @@
 
 #include "base/fd.h"
 
-/* Whether path is a socket that its program has left behind. */
-static bool is_stale(const struct sockaddr_un *addr)
-{
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct stat st;
-
-	/* Any other file refuses connections as well. */
-	return fd >= 0 && lstat(addr->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-	       connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 &&
-	       errno == ECONNREFUSED;
-}
-
 static int bind_at(int listener, const struct sockaddr_un *addr)
 {
 	const struct sockaddr *any = (const struct sockaddr *)addr;
+	int r;
 
 	if (bind(listener, any, sizeof(*addr)) == 0) {
 		return 0;
@@ -33,10 +21,8 @@ static int bind_at(int listener, const struct sockaddr_un *addr)
 	if (errno != EADDRINUSE) {
 		return -errno;
 	}
-	if (!is_stale(addr)) {
-		return -EADDRINUSE;
-	}
-	return unlink(addr->sun_path) < 0 || bind(listener, any, sizeof(*addr)) < 0 ? -errno : 0;
+	r = fd_remove_dead_socket(addr->sun_path);
+	return r < 0 ? r : bind(listener, any, sizeof(*addr)) < 0 ? -errno : 0;
 }
 
 static int bind_with(int listener, const struct sockaddr_un *addr, mode_t mode)

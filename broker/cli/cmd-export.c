@@ -17,23 +17,6 @@
 
 #define LISTEN_QUEUE 4
 
-/* A path that nobody listens at any more may be taken. 0 or -errno. */
-static int remove_dead(const struct sockaddr_un *addr)
-{
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (lstat(addr->sun_path, &st) < 0) {
-		return errno == ENOENT ? 0 : -errno;
-	}
-	if (!S_ISSOCK(st.st_mode) || fd < 0 ||
-		connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 ||
-		errno != ECONNREFUSED) {
-		return -EADDRINUSE;
-	}
-	return unlink(addr->sun_path) < 0 ? -errno : 0;
-}
-
 static int listen_at(const char *path, int *fd_out)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -45,7 +28,7 @@ static int listen_at(const char *path, int *fd_out)
 		return -ENAMETOOLONG;
 	}
 	memcpy(addr.sun_path, path, strlen(path) + 1);
-	r = fd < 0 ? -errno : remove_dead(&addr);
+	r = fd < 0 ? -errno : fd_remove_dead_socket(path);
 	if (r < 0) {
 		return r;
 	}
