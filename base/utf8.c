@@ -95,3 +95,15 @@ char *utf8_escape(const char *text, size_t max)
 	}
 	return out;
 }
+
+bool ascii_text_ok(const char *text, size_t size)
+{
+	size_t i;
+
+	for (i = 0; i < size && text[i]; i++) {
+		if (text[i] < 0x20 || text[i] > 0x7e) {
+			return false;
+		}
+	}
+	return i < size;
+}

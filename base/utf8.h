@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
- * UTF-8, one character at a time.
+ * UTF-8, one character at a time; and texts of fixed size in messages, which are ASCII.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/cleanup.h"
 
 /* Reads the character at p, of which left bytes may be looked at, into *out. Returns its bytes, or
  * 0 (*out untouched) if there is none in good form: RFC 3629, 4, no surrogates, nothing longer than
@@ -20,3 +22,6 @@ bool utf8_is_harmful(uint32_t c);
  * stands as \xNN (a backslash stays: this is for reading, and can't be turned back), cut with
  * "..." to at most max bytes (>= 3). NULL if out of memory. */
 char *utf8_escape(const char *text, size_t max);
+
+/* Whether the size bytes at text are printable ASCII up to a NUL that is among them. */
+bool ascii_text_ok(const char *text, size_t size) _must_check_;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/utf8.h"
 
 struct shape {
 	uint32_t type;
@@ -52,23 +53,10 @@ static bool check_allow(const union link_msg *m, size_t n_fds)
 	return m->allow.allowed <= 1 && m->allow.pad == 0;
 }
 
-/* Printable ASCII with an end. */
-static bool is_text(const char *text, size_t size)
-{
-	size_t i;
-
-	for (i = 0; i < size && text[i]; i++) {
-		if (text[i] < 0x20 || text[i] > 0x7e) {
-			return false;
-		}
-	}
-	return i < size;
-}
-
 static bool check_ready(const union link_msg *m, size_t n_fds)
 {
 	return m->ready.version == LINK_VERSION &&
-	       is_text(m->ready.renderer, sizeof(m->ready.renderer));
+	       ascii_text_ok(m->ready.renderer, sizeof(m->ready.renderer));
 }
 
 static bool check_done(const union link_msg *m, size_t n_fds)
@@ -84,7 +72,7 @@ static bool check_stopped(const union link_msg *m, size_t n_fds)
 
 static bool check_broken(const union link_msg *m, size_t n_fds)
 {
-	return is_text(m->broken.reason, sizeof(m->broken.reason)) &&
+	return ascii_text_ok(m->broken.reason, sizeof(m->broken.reason)) &&
 	       m->broken.queue < LINK_QUEUES && m->broken.pad == 0;
 }
 

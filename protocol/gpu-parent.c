@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 #define SCANOUTS 16
 #define SIDE_MAX 16384
 
@@ -23,19 +25,6 @@ static const struct {
 	{PARENT_PONG, FRONT_TO_PARENT, 0, 0},
 };
 
-/* Printable ASCII with an end. */
-static bool is_text(const char *text, size_t size)
-{
-	size_t i;
-
-	for (i = 0; i < size && text[i]; i++) {
-		if (text[i] < 0x20 || text[i] > 0x7e) {
-			return false;
-		}
-	}
-	return i < size;
-}
-
 int parent_decode(enum parent_direction direction, const void *data, size_t size, size_t n_fds,
 	struct parent_msg *out)
 {
@@ -52,7 +41,7 @@ int parent_decode(enum parent_direction direction, const void *data, size_t size
 			continue;
 		}
 		if (n_fds < shapes[i].min_fds || n_fds > shapes[i].max_fds || m.quarantined > 1 ||
-			!is_text(m.renderer, sizeof(m.renderer)) || m.scanout >= SCANOUTS ||
+			!ascii_text_ok(m.renderer, sizeof(m.renderer)) || m.scanout >= SCANOUTS ||
 			m.width > SIDE_MAX || m.height > SIDE_MAX || m.error > 0 ||
 			(picture && (m.error == 0) != (n_fds == 1)) ||
 			(picture && m.error == 0 && (m.width == 0 || m.height == 0))) {

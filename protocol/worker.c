@@ -5,25 +5,14 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 struct shape {
 	uint32_t type;
 	enum worker_direction direction;
 	size_t size;
 	bool (*check)(const union worker_msg *m);
 };
-
-static bool text_ok(const char *text, size_t size)
-{
-	for (size_t i = 0; i < size; i++) {
-		if (!text[i]) {
-			return true;
-		}
-		if (text[i] < 0x20 || text[i] > 0x7e) {
-			return false;
-		}
-	}
-	return false;
-}
 
 static bool check_state(const union worker_msg *m)
 {
@@ -38,13 +27,13 @@ static bool check_pong(const union worker_msg *m)
 static bool check_done(const union worker_msg *m)
 {
 	return m->done.reason < WORKER_DONE_COUNT_ &&
-	       text_ok(m->done.detail, sizeof(m->done.detail));
+	       ascii_text_ok(m->done.detail, sizeof(m->done.detail));
 }
 
 static bool check_qmp(const union worker_msg *m)
 {
 	return m->qmp.status < QMP_STATUS_COUNT_ && m->qmp.vm_state < QMP_VM_COUNT_ &&
-	       text_ok(m->qmp.text, sizeof(m->qmp.text));
+	       ascii_text_ok(m->qmp.text, sizeof(m->qmp.text));
 }
 
 static bool check_set_configuration(const union worker_msg *m)

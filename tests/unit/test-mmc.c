@@ -5,17 +5,12 @@
 
 #include <string.h>
 
+#include "tests/unit/scsi-rig.h"
 #include "tests/unit/test.h"
 #include "usb/bytes.h"
 
 #define CD_BLOCKS  1000
 #define DVD_BLOCKS (2298496) /* of a full single-layer DVD */
-
-struct rig {
-	struct scsi_unit u;
-	uint8_t reply[SCSI_REPLY_MAX];
-	struct scsi_plan p;
-};
 
 static void init(struct rig *r, uint64_t blocks)
 {
@@ -23,18 +18,6 @@ static void init(struct rig *r, uint64_t blocks)
 	scsi_unit_init_cdrom(&r->u, blocks, NULL, "0123456789ABCDEF");
 	r->u.unit_attention = SENSE_NONE;
 }
-
-static uint32_t run(struct rig *r, const uint8_t *cdb, size_t size)
-{
-	memset(r->reply, 0xa5, sizeof(r->reply));
-	scsi_start(&r->u, cdb, size, r->reply, &r->p);
-	scsi_end(&r->u, r->p.sense);
-	assert_true(r->p.sense == 0 || (r->p.action == SCSI_NOTHING && r->p.data == 0));
-	assert_true(r->p.action != SCSI_REPLY || r->p.data <= SCSI_REPLY_MAX);
-	return r->p.sense;
-}
-
-#define RUN(r, ...) run(r, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 /* The reply is exactly these bytes. */
 static void expect(const struct rig *r, const uint8_t *want, size_t size)

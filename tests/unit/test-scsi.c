@@ -7,16 +7,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "tests/unit/scsi-rig.h"
 #include "tests/unit/test.h"
 #include "usb/bytes.h"
 
 #define BLOCKS 1000
-
-struct rig {
-	struct scsi_unit u;
-	uint8_t reply[SCSI_REPLY_MAX];
-	struct scsi_plan p;
-};
 
 static void init(struct rig *r, uint64_t blocks, bool read_only, bool can_unmap)
 {
@@ -24,19 +19,6 @@ static void init(struct rig *r, uint64_t blocks, bool read_only, bool can_unmap)
 	scsi_unit_init(&r->u, blocks, read_only, can_unmap, NULL, "0123456789ABCDEF");
 	r->u.unit_attention = SENSE_NONE;
 }
-
-/* Runs one CDB; returns its sense. The reply buffer is poisoned behind what may be sent. */
-static uint32_t run(struct rig *r, const uint8_t *cdb, size_t size)
-{
-	memset(r->reply, 0xa5, sizeof(r->reply));
-	scsi_start(&r->u, cdb, size, r->reply, &r->p);
-	scsi_end(&r->u, r->p.sense);
-	assert_true(r->p.sense == 0 || (r->p.action == SCSI_NOTHING && r->p.data == 0));
-	assert_true(r->p.action != SCSI_REPLY || r->p.data <= SCSI_REPLY_MAX);
-	return r->p.sense;
-}
-
-#define RUN(r, ...) run(r, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static void unknown_and_short(void **state)
 {
