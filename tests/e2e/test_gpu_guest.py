@@ -326,7 +326,7 @@ def test_hardware(lab):
     if s.recv(1):
         raise LabError("a GPU without hardware")
     deadline = time.monotonic() + 10
-    while "missing" not in b.cli("gpu", "show", "one")["gpu"]["detail"]:
+    while "no render node" not in b.cli("gpu", "show", "one")["gpu"]["detail"]:
         if time.monotonic() > deadline:
             raise LabError(f"its state: {b.cli('gpu', 'show', 'one')}")
         time.sleep(0.1)
