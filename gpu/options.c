@@ -40,7 +40,8 @@ static const char help[] =
 	"  --log-level L         error, warn, info or debug\n"
 	"  --version, --help\n"
 	"\n"
-	"  --front --control-fd N --vhost-fd N, --renderer --link-fd N: the parts of it\n";
+	"  --front --control-fd N --vhost-fd N, --renderer --link-fd N [--allowance-fd N\n"
+	"  --grant-fd N --want-fd N]: the parts of it\n";
 
 enum {
 	OPT_RENDERER = 256,
@@ -48,6 +49,9 @@ enum {
 	OPT_FD,
 	OPT_CONTROL_FD,
 	OPT_LINK_FD,
+	OPT_ALLOWANCE_FD,
+	OPT_GRANT_FD,
+	OPT_WANT_FD,
 	OPT_SOCKET_PATH,
 	OPT_RENDER_NODE,
 	OPT_VIRGL,
@@ -76,6 +80,9 @@ static const struct option known[] = {
 	{"vhost-fd", required_argument, NULL, OPT_FD},
 	{"control-fd", required_argument, NULL, OPT_CONTROL_FD},
 	{"link-fd", required_argument, NULL, OPT_LINK_FD},
+	{"allowance-fd", required_argument, NULL, OPT_ALLOWANCE_FD},
+	{"grant-fd", required_argument, NULL, OPT_GRANT_FD},
+	{"want-fd", required_argument, NULL, OPT_WANT_FD},
 	{"socket-path", required_argument, NULL, OPT_SOCKET_PATH},
 	{"render-node", required_argument, NULL, OPT_RENDER_NODE},
 	{"virgl", no_argument, NULL, OPT_VIRGL},
@@ -214,6 +221,12 @@ static int take_vtest(int option, const char *value, struct options *o)
 	}
 }
 
+static int take_fd(const char *value, int *out)
+{
+	return parse_fd(value, out) < 0 ? wrong("fd", value) : -1;
+}
+
+/* Of --renderer, --front and stand-alone. */
 static int take(int option, const char *value, struct options *o)
 {
 	switch (option) {
@@ -224,9 +237,15 @@ static int take(int option, const char *value, struct options *o)
 		o->role = GPU_ROLE_FRONT;
 		return -1;
 	case OPT_LINK_FD:
-		return parse_fd(value, &o->renderer.link_fd) < 0 ? wrong("fd", value) : -1;
+		return take_fd(value, &o->renderer.link_fd);
+	case OPT_ALLOWANCE_FD:
+		return take_fd(value, &o->renderer.allowance_fd);
+	case OPT_GRANT_FD:
+		return take_fd(value, &o->renderer.grant_fd);
+	case OPT_WANT_FD:
+		return take_fd(value, &o->renderer.want_fd);
 	case OPT_CONTROL_FD:
-		return parse_fd(value, &o->front.control_fd) < 0 ? wrong("fd", value) : -1;
+		return take_fd(value, &o->front.control_fd);
 	case OPT_FD:
 		if (parse_fd(value, &o->front.vhost_fd) < 0) {
 			return wrong("fd", value);
@@ -258,11 +277,24 @@ static void drop_unused(struct options *o)
 	}
 }
 
+/* A page without its bells would leave a renderer waiting for good. */
+static int check_renderer(const struct renderer_options *r)
+{
+	bool page = r->allowance_fd >= 0;
+
+	if (r->link_fd < 0) {
+		return misuse("--renderer needs --link-fd");
+	}
+	return page != (r->grant_fd >= 0) || page != (r->want_fd >= 0)
+		       ? misuse("--allowance-fd, --grant-fd and --want-fd belong together")
+		       : -1;
+}
+
 static int check(const struct options *o)
 {
 	switch (o->role) {
 	case GPU_ROLE_RENDERER:
-		return o->renderer.link_fd < 0 ? misuse("--renderer needs --link-fd") : -1;
+		return check_renderer(&o->renderer);
 	case GPU_ROLE_FRONT:
 		return o->front.control_fd < 0 || o->front.vhost_fd < 0
 			       ? misuse("--front needs --control-fd and --vhost-fd")
@@ -295,6 +327,9 @@ int options_parse(int argc, char **argv, struct options *o)
 
 	*o = (struct options){
 		.renderer = {.link_fd = -1,
+			.allowance_fd = -1,
+			.grant_fd = -1,
+			.want_fd = -1,
 			.drm_fd = -1,
 			.bytes_max = DEFAULT_MEMORY,
 			.stages = SANDBOX_ALL,

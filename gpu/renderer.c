@@ -33,15 +33,23 @@ static enum sandbox_kind kind_of(const struct renderer_options *o)
 
 static int enter_sandbox(const struct renderer_options *o)
 {
-	const int keep[] = {o->link_fd, o->drm_fd};
+	const int fds[] = {o->link_fd, o->drm_fd, o->allowance_fd, o->grant_fd, o->want_fd};
+	int keep[ARRAY_SIZE(fds)];
+	size_t n = 0;
 	char name[96];
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		if (fds[i] >= 0) {
+			keep[n++] = fds[i];
+		}
+	}
 
 	if (o->virgl && o->stages & SANDBOX_FDS && virgl_bound_memory(o->bytes_max) < 0) {
 		log_error("vm %s: can't bound the memory of its renderer", o->name);
 		return -EPERM;
 	}
 	snprintf(name, sizeof(name), "vm %s", o->name);
-	return sandbox_enter(name, kind_of(o), o->stages, keep, o->drm_fd >= 0 ? 2 : 1);
+	return sandbox_enter(name, kind_of(o), o->stages, keep, n);
 }
 
 static int watch_link(struct renderer *r, int operation)

@@ -14,6 +14,11 @@ struct renderer_options {
 	bool virgl;         /* 3D, too */
 	uint32_t hang_ms;   /* a fence that is older is never reached */
 	int drm_fd;         /* taken; a render node. -1: in software */
+	/* What it may take of the GPU (protocol/allowance.h) and its two bells, eventfds; all
+	 * taken. -1, and then all three: nothing is bounded but what is here. */
+	int allowance_fd;
+	int grant_fd;
+	int want_fd;
 };
 
 enum {
