@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -73,6 +74,22 @@ int sim_backend_start(const char *const *argv, int cpu, bool quiet, struct sim_b
 	}
 	*out = (struct sim_backend){.pid = pid, .vhost = pair[0]};
 	out->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return 0;
+}
+
+int sim_backend_connect(const char *path, struct sim_backend *out)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (strlen(path) >= sizeof(a.sun_path)) {
+		return -ENAMETOOLONG;
+	}
+	strcpy(a.sun_path, path);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
+		return -errno;
+	}
+	*out = (struct sim_backend){.pid = -1, .pidfd = -1, .vhost = steal_fd(&fd)};
 	return 0;
 }
 

@@ -22,6 +22,9 @@ struct sim_backend {
  * any). Its stderr is ours, or nowhere if quiet. 0 or -errno. */
 int sim_backend_start(
 	const char *const *argv, int cpu, bool quiet, struct sim_backend *out) _must_check_;
+/* Connects to one that listens at path and is somebody else's: no process is known of it. 0 or
+ * -errno. */
+int sim_backend_connect(const char *path, struct sim_backend *out) _must_check_;
 /* Waits ms for its end; the status as of waitpid, or -1 if it lives. */
 int sim_backend_wait(struct sim_backend *b, int ms);
 /* Ends it and what it started, and reaps it. */

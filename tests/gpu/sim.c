@@ -20,7 +20,8 @@ int sim_connect(struct sim *s, const struct sim_options *o)
 
 	*s = (struct sim){.screen_reads = true, .vmm.memory.fd = -1};
 	sim_screen_init(&s->screen, o->width, o->height);
-	r = sim_backend_start(o->argv, o->cpu, o->quiet, &s->backend);
+	r = o->socket ? sim_backend_connect(o->socket, &s->backend)
+		      : sim_backend_start(o->argv, o->cpu, o->quiet, &s->backend);
 	if (r < 0) {
 		return r;
 	}

@@ -41,7 +41,8 @@ struct sim {
 
 /* What to start. */
 struct sim_options {
-	const char *const *argv; /* of the backend */
+	const char *const *argv; /* of the backend, if it is to be started */
+	const char *socket;      /* of one that listens there; NULL: argv is started */
 	int cpu;                 /* of the backend; -1: any */
 	bool quiet;
 	size_t memory;          /* of the guest, bytes */
