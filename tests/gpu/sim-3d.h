@@ -42,6 +42,9 @@ struct sim_play_block {
 struct sim_play {
 	uint8_t *bytes;
 	size_t size;
+	uint32_t *words;   /* of one request, aligned */
+	size_t longest;    /* bytes of it */
+	uint32_t gets;     /* read-backs in all */
 	uint32_t context;  /* its id; resources have those of the recording, which names them */
 	uint64_t from, to; /* the guest's memory that it uses */
 	bool fenced;       /* as Linux does it: commands follow without waiting, all with fences */
@@ -50,6 +53,7 @@ struct sim_play {
 	uint64_t ring, ring_end; /* for what is on its way */
 	uint64_t ring_at;
 	struct sim_play_block backing[SIM_PLAY_RESOURCES];
+	uint64_t busy[SIM_PLAY_RESOURCES];           /* the fence of what reads that memory */
 	struct sim_play_block unused[SIM_PLAY_FREE]; /* of resources that are gone */
 	uint32_t out;                                /* commands on their way */
 	uint64_t last_fence;

@@ -26,6 +26,54 @@ enum {
 /* Of the memory: for what is on its way. */
 #define ON_ITS_WAY (4U << 20)
 
+/* The bytes of a request behind its header. */
+static size_t body_size(const uint32_t *header, const uint8_t *body, size_t left)
+{
+	uint32_t w[11];
+
+	if (header[1] == VTEST_RENDERER) {
+		return header[0];
+	}
+	if (header[1] == VTEST_PUT && left >= sizeof(w)) {
+		memcpy(w, body, sizeof(w));
+		return sizeof(w) + w[10];
+	}
+	return (size_t)header[0] * 4;
+}
+
+/* The request at *at, whose body lies at *body_out and may not be aligned; false: there is no whole
+ * one any more. */
+static bool next(const struct sim_play *p, size_t *at, uint32_t header[2], const uint8_t **body_out,
+	size_t *size_out)
+{
+	size_t left = p->size - *at;
+
+	if (left < 8) {
+		return false;
+	}
+	memcpy(header, p->bytes + *at, 8);
+	*body_out = p->bytes + *at + 8;
+	*size_out = body_size(header, *body_out, left - 8);
+	if (*size_out > left - 8) {
+		return false;
+	}
+	*at += 8 + *size_out;
+	return true;
+}
+
+/* How many read-backs there are, and the longest body. */
+static void survey(struct sim_play *p)
+{
+	const uint8_t *body;
+	uint32_t header[2];
+	size_t at = 0, size;
+
+	while (next(p, &at, header, &body, &size)) {
+		p->gets += header[1] == VTEST_GET;
+		p->longest = MAX(p->longest, size);
+	}
+}
+
 int sim_play_load(struct sim_play *p, const char *path)
 {
 	FILE *f = fopen(path, "re");
@@ -39,13 +87,20 @@ int sim_play_load(struct sim_play *p, const char *path)
 		p->size = fread(p->bytes, 1, FILE_MAX, f);
 	}
 	fclose(f);
-	return p->bytes ? 0 : -ENOMEM;
+	if (!p->bytes) {
+		return -ENOMEM;
+	}
+	survey(p);
+	p->words = malloc(p->longest + 4);
+	return p->words ? 0 : -ENOMEM;
 }
 
 void sim_play_finish(struct sim_play *p)
 {
 	free(p->bytes);
+	free(p->words);
 	p->bytes = NULL;
+	p->words = NULL;
 }
 
 _printf_(2, 3) static bool fail(struct sim_play *p, const char *format, ...)
@@ -58,10 +113,10 @@ _printf_(2, 3) static bool fail(struct sim_play *p, const char *format, ...)
 	return false;
 }
 
-/* Takes what came back; all that is out, or one. */
-static bool collect(struct sim_play *p, struct sim *s, bool all)
+/* Takes what came back until this fence is reached, and all before it. */
+static bool collect_to(struct sim_play *p, struct sim *s, uint64_t fence)
 {
-	while (p->out > 0) {
+	while (p->out > 0 && p->last_fence < fence) {
 		const struct virtio_gpu_ctrl_hdr *answer;
 		uint32_t written;
 		int head = sim_take(s, SIM_CONTROL, 10000, &written);
@@ -80,11 +135,14 @@ static bool collect(struct sim_play *p, struct sim *s, bool all)
 				(unsigned long long)p->last_fence);
 		}
 		p->last_fence = MAX(p->last_fence, (uint64_t)answer->fence_id);
-		if (!all) {
-			break;
-		}
 	}
 	return true;
+}
+
+/* All that is out. */
+static bool collect(struct sim_play *p, struct sim *s)
+{
+	return collect_to(p, s, UINT64_MAX);
 }
 
 /* It is offered; whether to wait for it depends. */
@@ -94,7 +152,7 @@ static bool offered(struct sim_play *p, struct sim *s, bool wait)
 	p->commands++;
 	if (!p->fenced || wait || s->rings[SIM_CONTROL].n_free < 8) {
 		sim_ring_kick(&s->rings[SIM_CONTROL]);
-		return collect(p, s, true);
+		return collect(p, s);
 	}
 	sim_ring_kick(&s->rings[SIM_CONTROL]);
 	return true;
@@ -118,7 +176,7 @@ static bool send(struct sim_play *p, struct sim *s, void *command, size_t size, 
 static void *take_room(struct sim_play *p, struct sim *s, uint64_t size, uint64_t *at_out)
 {
 	if (p->ring_end - p->ring_at < size) {
-		if (size > p->ring_end - p->ring || !collect(p, s, true)) {
+		if (size > p->ring_end - p->ring || !collect(p, s)) {
 			return NULL;
 		}
 		p->ring_at = p->ring;
@@ -177,6 +235,7 @@ static bool create(struct sim_play *p, struct sim *s, const uint32_t *w)
 		return fail(p, "no memory for resource %u", w[0]);
 	}
 	p->backing[w[0]] = memory;
+	p->busy[w[0]] = s->fence;
 	return send(p, s, &c, sizeof(c), false) && send(p, s, &attach, sizeof(attach), false) &&
 	       send(p, s, &join, sizeof(join), false);
 }
@@ -218,17 +277,23 @@ static bool transfer(struct sim_play *p, struct sim *s, const uint32_t *w, bool 
 	memory = sim_memory_at(&s->vmm.memory, p->backing[w[0]].at);
 	if (to_host) {
 		/* What was put there before may not have been read yet. */
-		if (!collect(p, s, true)) {
+		if (!collect_to(p, s, p->fenced ? p->busy[w[0]] : UINT64_MAX)) {
 			return false;
 		}
 		memcpy(memory, w + 11, w[10]);
-		return send(p, s, &c, sizeof(c), false);
+		if (!send(p, s, &c, sizeof(c), false)) {
+			return false;
+		}
+		p->busy[w[0]] = s->fence;
+		return true;
 	}
 	if (!send(p, s, &c, sizeof(c), true)) {
 		return false;
 	}
-	p->read_backs++;
-	p->hash = fnv1a(memory, w[10]);
+	/* To hash each would take as long as to draw it. */
+	if (++p->read_backs == p->gets) {
+		p->hash = fnv1a(memory, w[10]);
+	}
 	return true;
 }
 
@@ -274,49 +339,30 @@ static bool play(struct sim_play *p, struct sim *s, uint32_t request, const uint
 	}
 }
 
-/* The bytes of a request behind its header. */
-static size_t body_size(const uint32_t *header, const uint8_t *body, size_t left)
-{
-	uint32_t w[11];
-
-	if (header[1] == VTEST_RENDERER) {
-		return header[0];
-	}
-	if (header[1] == VTEST_PUT && left >= sizeof(w)) {
-		memcpy(w, body, sizeof(w));
-		return sizeof(w) + w[10];
-	}
-	return (size_t)header[0] * 4;
-}
-
 bool sim_play(struct sim_play *p, struct sim *s)
 {
-	size_t at = 0;
+	const uint8_t *body;
+	uint32_t header[2];
+	size_t at = 0, size;
 	bool good = true;
 
+	memset(p->backing, 0, sizeof(p->backing));
+	memset(p->unused, 0, sizeof(p->unused));
+	p->out = p->commands = p->read_backs = p->hash = 0;
+	p->last_fence = 0;
 	p->next = p->from;
 	p->ring_end = p->to;
 	p->to -= ON_ITS_WAY;
 	p->ring = p->ring_at = p->to;
-	while (good && p->size - at >= 8) {
-		uint32_t header[2], *words;
-		size_t size;
-
-		memcpy(header, p->bytes + at, sizeof(header));
-		at += sizeof(header);
-		size = body_size(header, p->bytes + at, p->size - at);
-		words = size <= p->size - at ? malloc(size + 4) : NULL;
-		if (!words) {
-			good = fail(p, "the recording ends in the middle");
-			break;
-		}
-		memcpy(words, p->bytes + at, size);
-		good = play(p, s, header[1], words, (uint32_t)(size / 4));
-		free(words);
-		at += size;
+	while (good && next(p, &at, header, &body, &size)) {
+		memcpy(p->words, body, size);
+		good = play(p, s, header[1], p->words, (uint32_t)(size / 4));
+	}
+	if (good && p->size - at > 0) {
+		good = fail(p, "the recording ends in the middle");
 	}
 	p->to += ON_ITS_WAY;
-	return good && collect(p, s, true);
+	return good && collect(p, s);
 }
 
 bool sim_play_end(struct sim_play *p, struct sim *s)
@@ -326,6 +372,5 @@ bool sim_play_end(struct sim_play *p, struct sim *s)
 	for (uint32_t id = 0; good && id < SIM_PLAY_RESOURCES; id++) {
 		good = p->backing[id].size == 0 || unref(p, s, id);
 	}
-	return good && collect(p, s, true) &&
-	       sim_context_end(s, p->context) == VIRTIO_GPU_RESP_OK_NODATA;
+	return good && collect(p, s) && sim_context_end(s, p->context) == VIRTIO_GPU_RESP_OK_NODATA;
 }

@@ -71,7 +71,6 @@ static void play(struct gpu_case *c, struct sim_play *p, uint32_t context, bool 
 	p->fenced = fenced;
 	p->from = PLAY;
 	p->to = PLAY_END;
-	p->commands = p->read_backs = p->hash = 0;
 	if (!sim_play(p, &c->sim)) {
 		fail_msg("%s", p->wrong);
 	}
@@ -371,12 +370,11 @@ static void endless(void **state)
 
 		/* A read-back is waited for, and the next renderer knows nothing of what it is of;
 		 * a fence is what the second waits for, and is what it gets. */
-		p = (struct sim_play){.bytes = p.bytes,
-			.size = i == 2 ? FIRST_STREAM_END : size,
-			.context = i,
-			.fenced = i == 2,
-			.from = PLAY,
-			.to = PLAY_END};
+		p.size = i == 2 ? FIRST_STREAM_END : size;
+		p.context = i;
+		p.fenced = i == 2;
+		p.from = PLAY;
+		p.to = PLAY_END;
 		if (sim_play(&p, &c->sim) != (i == 2)) {
 			fail_msg("%u: %s", i, p.wrong);
 		}
