@@ -28,8 +28,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-#define RENDER_NODE_PATH_MAX 63
-
 /* nobody as the kernel maps unknown ids, and the "no change" of chown in 16 bits. */
 #define UID_NOBODY 65534
 #define UID_NONE16 65535
@@ -72,7 +70,7 @@ static const char *show(const char *value, struct shown *s)
 	return log_escape(value, strlen(value), s->text, sizeof(s->text));
 }
 
-static int set_string(char **field, const char *value)
+int config_set_string(char **field, const char *value)
 {
 	*field = strdup(value);
 	return *field ? 0 : -ENOMEM;
@@ -83,7 +81,7 @@ static int set_where(char **field, const struct config_place *place)
 	return asprintf(field, "%s:%u", place->shown, place->line) < 0 ? -ENOMEM : 0;
 }
 
-static int set_path(char **field, const char *value, const char *key, size_t max,
+int config_set_path(char **field, const char *value, const char *key, size_t max,
 	const struct config_place *place)
 {
 	struct shown s;
@@ -100,7 +98,7 @@ static int set_path(char **field, const char *value, const char *key, size_t max
 			"the path of %s= has %zu bytes; at most %zu are allowed", key,
 			strlen(value), max);
 	}
-	return set_string(field, value);
+	return config_set_string(field, value);
 }
 
 static int quota_number(const char *key, const char *value, uint32_t min, uint32_t max,
@@ -191,7 +189,7 @@ static int set_sandbox(void *target, const char *value, const struct config_plac
 			show(value, &s));
 	}
 	free(c->sandbox);
-	return set_string(&c->sandbox, value);
+	return config_set_string(&c->sandbox, value);
 }
 
 /* BASE:COUNT, without root, nobody and the ids that mean "none". */
@@ -260,12 +258,13 @@ static const struct config_key broker_keys[] = {
 	{"usb", "usbfs-memory", config_usb_set_memory, CONFIG_OPTIONAL},
 	{"usb", "usbfs-memory-all", config_usb_set_memory_all, CONFIG_OPTIONAL},
 	{"usb", "allow-remote", config_usb_set_remote, CONFIG_OPTIONAL},
+	{"gpu", "software-cpus", config_gpu_set_cpus, CONFIG_OPTIONAL},
 	QUOTA_KEYS,
 };
 
 static int set_qmp(void *target, const char *value, const struct config_place *place)
 {
-	return set_path(&((struct config_target *)target)->vm->qmp, value, "qmp",
+	return config_set_path(&((struct config_target *)target)->vm->qmp, value, "qmp",
 		sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1, place);
 }
 
@@ -277,69 +276,18 @@ static int set_bus(void *target, const char *value, const struct config_place *p
 		return config_refuse(place, "bus=%s is no name of a bus in QEMU (as in xhci.0)",
 			show(value, &s));
 	}
-	return set_string(&((struct config_target *)target)->vm->bus, value);
-}
-
-static int set_gpu_memory(void *target, const char *value, const struct config_place *place)
-{
-	struct config_vm *vm = ((struct config_target *)target)->vm;
-	struct shown s;
-
-	if (parse_bytes(value, GPU_MEMORY_MIN, GPU_MEMORY_MAX, &vm->gpu_memory) < 0) {
-		return config_refuse(
-			place, "memory=%s is not a size from 16M to 16G", show(value, &s));
-	}
-	return 0;
-}
-
-static int set_gpu_group(void *target, const char *value, const struct config_place *place)
-{
-	struct config_vm *vm = ((struct config_target *)target)->vm;
-	struct shown s;
-
-	if (!config_name_ok(value)) {
-		return config_refuse(
-			place, "socket-group=%s is no name of a group", show(value, &s));
-	}
-	return set_string(&vm->gpu_group, value);
-}
-
-int gpu_virgl_parse(const char *text, enum gpu_virgl *out)
-{
-	static const char *const words[] = {"no", "yes", "hardware"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
-		if (strcmp(text, words[i]) == 0) {
-			*out = (enum gpu_virgl)i;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
-static int set_gpu_virgl(void *target, const char *value, const struct config_place *place)
-{
-	struct config_vm *vm = ((struct config_target *)target)->vm;
-	struct shown s;
-
-	return gpu_virgl_parse(value, &vm->gpu_virgl) == 0
-		       ? 0
-		       : config_refuse(
-				 place, "virgl=%s is none of no, yes, hardware", show(value, &s));
-}
-
-static int set_render_node(void *target, const char *value, const struct config_place *place)
-{
-	struct config_vm *vm = ((struct config_target *)target)->vm;
-
-	return set_path(&vm->render_node, value, "render-node", RENDER_NODE_PATH_MAX, place);
+	return config_set_string(&((struct config_target *)target)->vm->bus, value);
 }
 
 static const struct config_key vm_keys[] = {
-	{"gpu", "virgl", set_gpu_virgl, CONFIG_OPTIONAL},
-	{"gpu", "render-node", set_render_node, CONFIG_OPTIONAL},
-	{"gpu", "memory", set_gpu_memory, CONFIG_OPTIONAL},
-	{"gpu", "socket-group", set_gpu_group, CONFIG_OPTIONAL},
+	{"gpu", "virgl", config_gpu_set_virgl, CONFIG_OPTIONAL},
+	{"gpu", "render-node", config_gpu_set_node, CONFIG_OPTIONAL},
+	{"gpu", "memory", config_gpu_set_memory, CONFIG_OPTIONAL},
+	{"gpu", "socket-group", config_gpu_set_group, CONFIG_OPTIONAL},
+	{"gpu", "share", config_gpu_set_share, CONFIG_OPTIONAL},
+	{"gpu", "frame-rate", config_gpu_set_frame_rate, CONFIG_OPTIONAL},
+	{"gpu", "contexts", config_gpu_set_contexts, CONFIG_OPTIONAL},
+	{"gpu", "resources", config_gpu_set_resources, CONFIG_OPTIONAL},
 	{"usb", "slots", config_ways_set_slots, CONFIG_OPTIONAL},
 	{"usb", "socket-group", config_ways_set_group, CONFIG_OPTIONAL},
 	{"usb", "stream", config_ways_set_stream, CONFIG_OPTIONAL | CONFIG_REPEATS},
@@ -353,7 +301,7 @@ static const struct config_key vm_keys[] = {
 static int set_image(void *target, const char *value, const struct config_place *place)
 {
 	struct config_disk *d = ((struct config_target *)target)->disk;
-	int r = set_path(&d->image, value, "image", PATH_MAX - 1, place);
+	int r = config_set_path(&d->image, value, "image", PATH_MAX - 1, place);
 
 	return r == 0 ? set_where(&d->where_image, place) : r;
 }
@@ -385,7 +333,7 @@ static int set_speed(void *target, const char *value, const struct config_place 
 	if (strcmp(value, "high") != 0 && strcmp(value, "super") != 0) {
 		return config_refuse(place, "speed=%s is neither high nor super", show(value, &s));
 	}
-	return set_string(&((struct config_target *)target)->disk->speed, value);
+	return config_set_string(&((struct config_target *)target)->disk->speed, value);
 }
 
 static int set_serial(void *target, const char *value, const struct config_place *place)
@@ -398,7 +346,7 @@ static int set_serial(void *target, const char *value, const struct config_place
 			"digit first",
 			show(value, &s), SERIAL_MAX);
 	}
-	return set_string(&((struct config_target *)target)->disk->serial, value);
+	return config_set_string(&((struct config_target *)target)->disk->serial, value);
 }
 
 static int set_vm(void *target, const char *value, const struct config_place *place)
@@ -410,7 +358,7 @@ static int set_vm(void *target, const char *value, const struct config_place *pl
 	if (!config_name_ok(value)) {
 		return config_refuse(place, "vm=%s is no name of a VM", show(value, &s));
 	}
-	r = set_string(&d->vm, value);
+	r = config_set_string(&d->vm, value);
 	return r == 0 ? set_where(&d->where_vm, place) : r;
 }
 
@@ -464,7 +412,7 @@ static int load_vm(void *userdata, int dir_fd, const char *file, const char *sho
 	list_append(&c->vms, &vm->link);
 	vm->quota = c->quota;
 	target.quota = &vm->quota;
-	r = set_string(&vm->name, name);
+	r = config_set_string(&vm->name, name);
 	if (r == 0) {
 		r = config_file_read(
 			dir_fd, file, shown, vm_keys, ARRAY_SIZE(vm_keys), &target, text);
@@ -472,7 +420,7 @@ static int load_vm(void *userdata, int dir_fd, const char *file, const char *sho
 	if (r == 0) {
 		r = config_ways_check(vm, &place);
 	}
-	return r == 0 && !vm->bus ? set_string(&vm->bus, "xhci.0") : r;
+	return r == 0 && !vm->bus ? config_set_string(&vm->bus, "xhci.0") : r;
 }
 
 static int load_disk(void *userdata, int dir_fd, const char *file, const char *shown,
@@ -487,12 +435,12 @@ static int load_disk(void *userdata, int dir_fd, const char *file, const char *s
 		return -ENOMEM;
 	}
 	list_append(&c->disks, &d->link);
-	r = set_string(&d->name, name);
+	r = config_set_string(&d->name, name);
 	if (r == 0) {
 		r = config_file_read(
 			dir_fd, file, shown, disk_keys, ARRAY_SIZE(disk_keys), &target, text);
 	}
-	return r == 0 && !d->speed ? set_string(&d->speed, "super") : r;
+	return r == 0 && !d->speed ? config_set_string(&d->speed, "super") : r;
 }
 
 /* A folder of NAME.conf files. */
@@ -550,7 +498,7 @@ int config_load(const char *dir, struct config *out, struct refusal_text *text)
 	list_init(&out->disks);
 	quota_limits_default(&out->quota);
 	config_usb_default(&out->usb);
-	r = set_string(&out->sandbox, "full");
+	r = config_set_string(&out->sandbox, "full");
 	if (r == 0) {
 		r = load_all(out, dir, text);
 	}

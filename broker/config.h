@@ -3,9 +3,11 @@
  * start.
  *
  * devbroker.conf: [broker] sandbox= worker-uids=BASE:COUNT|none log-level= worker-orphan-time=;
- * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [quota] (defaults of VMs)
+ * [usb] quarantine= host-drivers= usbfs-memory= usbfs-memory-all=; [gpu] software-cpus=;
+ * [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
- * devices= bytes-in-flight= transfers-in-flight= bandwidth= transfers-per-second=
+ * devices= bytes-in-flight= transfers-in-flight= bandwidth= transfers-per-second=; [gpu] memory=
+ * virgl= render-node= socket-group= share= frame-rate= contexts= resources=
  * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
  * keys given twice, over-long lines and bad values are errors that name file and line.
  */
@@ -104,6 +106,35 @@ enum gpu_virgl {
 /* "no", "yes" or "hardware". 0 or -EINVAL. */
 int gpu_virgl_parse(const char *text, enum gpu_virgl *out) _must_check_;
 
+enum gpu_share {
+	GPU_SHARE_BEST_EFFORT, /* what nobody else wants, like everybody else */
+	GPU_SHARE_FAIR,        /* that much of it for sure, and its part of what is idle */
+	GPU_SHARE_FIXED,       /* that much of it and never more */
+	GPU_SHARE_COUNT_,
+};
+
+/* Limits of a VM's GPU beside its memory. */
+struct gpu_limits {
+	enum gpu_share share;
+	uint32_t percent;    /* of the time of what draws (fair, fixed), 1 to 100 */
+	uint32_t frame_rate; /* per second, of each scanout; 0: none */
+	uint32_t contexts;   /* of 3D; 0: as many as a renderer has */
+	uint32_t resources;  /* likewise */
+};
+
+#define GPU_FRAME_RATE_MAX      1000
+#define GPU_CONTEXTS_LIMIT_MAX  256
+#define GPU_RESOURCES_LIMIT_MAX 65536
+#define GPU_CPUS_MAX            1024
+
+/* "best-effort", "fair:N%" or "fixed:N%". 0 or -EINVAL. */
+int gpu_share_parse(const char *text, struct gpu_limits *out) _must_check_;
+/* The reverse. Returns out. */
+const char *gpu_share_print(const struct gpu_limits *l, char *out, size_t size);
+/* Whether limits that a request asks for are within what configuration could say. 0 or
+ * REFUSAL_INVALID. */
+int gpu_limits_check(const struct gpu_limits *l, struct refusal_text *text) _must_check_;
+
 struct config_vm {
 	struct list link; // config::vms
 	char *name;
@@ -116,6 +147,7 @@ struct config_vm {
 	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */
 	enum gpu_virgl gpu_virgl;
 	char *render_node; /* absolute path; NULL: the one that is tagged in udev */
+	struct gpu_limits gpu_limits;
 };
 
 #define GPU_MEMORY_MIN (16 << 20)
@@ -148,6 +180,7 @@ struct config {
 	uint32_t worker_orphan_seconds; /* 0: workers end with their broker */
 	struct quota_limits quota;      /* defaults of VMs */
 	struct config_usb usb;
+	uint32_t software_cpus; /* what all that draws in software has together; 0: all CPUs */
 	struct list vms;
 	struct list disks;
 };

@@ -26,55 +26,14 @@
 #include "base/restarts.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
-#include "broker/gpu-reserve.h"
+#include "broker/gpu-internal.h"
 #include "broker/gpu-socket.h"
-#include "broker/process.h"
-#include "broker/render-node.h"
 #include "broker/vm.h"
 
 #define PING_USEC      UINT64_C(500000)
 #define UNANSWERED_MAX 3 /* it is ended before the fourth: within 2 s */
-#define SCANOUTS       16
 #define SIDE_MAX       16384
 #define WAITERS_MAX    16
-
-struct gpu {
-	struct vm *vm;
-	char path[GPU_SOCKET_PATH_MAX];
-	char name[80]; /* for the log: "vm win11: gpu" */
-	bool own_socket;
-	int listener;
-	sd_event_source *listen_source;
-	enum gpu_state state;
-	char detail[160];
-	uint64_t memory_max;
-	enum gpu_virgl virgl;
-	char *render_node;        // may be NULL: the one that is tagged
-	char refused[128];        /* why there is nothing to draw on; "" */
-	bool told;                /* what draws, in the log */
-	struct charge memory;     /* while there are processes */
-	struct process *front;    // may be NULL
-	struct process *renderer; // may be NULL
-	/* The front has lost its renderer: there is another one as soon as that one has ended. Its
-	 * word is waited for: it is how it is known which renderer it means. */
-	bool wanted;
-	int control;
-	sd_event_source *control_source;
-	sd_event_source *timer;
-	bool ready;
-	unsigned int unanswered; /* pings since its last message */
-	unsigned int messages;   /* since the last ping */
-	uint64_t seq;
-	struct parent_msg counters;
-	uint64_t heard_usec;
-	struct list waiters; // gpu_waiter::link
-	unsigned int n_waiters;
-	struct gpu_reservations reserved;
-	struct restarts restarts; // of renderers
-	struct {
-		uint32_t width, height;
-	} modes[SCANOUTS]; /* of set_display, for the next front too */
-};
 
 static const char *const state_names[] = {"waiting", "starting", "connected", "ending"};
 static_assert(ARRAY_SIZE(state_names) == GPU_STATE_COUNT_, "one per state");
@@ -135,6 +94,7 @@ static void ended(struct gpu *g)
 		return;
 	}
 	charge_return(&g->memory);
+	gpu_allowance_finish(&g->allowance);
 	g->ready = g->wanted = false;
 	g->counters = (struct parent_msg){0};
 	memcpy(detail, g->detail, sizeof(detail));
@@ -144,19 +104,17 @@ static void ended(struct gpu *g)
 	}
 }
 
-static int say(struct gpu *g, const struct parent_msg *m, int fd)
+int gpu_say(struct gpu *g, const struct parent_msg *m, int fd)
 {
 	return fd_send(g->control, m, sizeof(*m), &fd, fd >= 0 ? 1 : 0);
 }
-
-static int start_renderer(struct gpu *g);
 
 static void replace_renderer(struct gpu *g)
 {
 	g->wanted = false;
 	if (restarts_too_often(&g->restarts, RESTARTS_MAX, RESTARTS_USEC, now_usec())) {
 		end(g, "its renderers end too often");
-	} else if (start_renderer(g) < 0) {
+	} else if (gpu_renderer_start(g) < 0) {
 		end(g, g->refused[0] ? g->refused : "no renderer could be started");
 	}
 }
@@ -167,7 +125,7 @@ static int status_of(int error, int status)
 	return error < 0 ? error : status < 0 ? 128 - status : status;
 }
 
-static void on_renderer_ended(void *userdata, int error, int status)
+void gpu_renderer_ended(void *userdata, int error, int status)
 {
 	struct gpu *g = userdata;
 
@@ -199,70 +157,6 @@ static void on_front_ended(void *userdata, int error, int status)
 	ended(g);
 }
 
-/* What is behind its accounting: the images and their backing, and what the process itself takes.
- */
-static void limit_renderer(struct gpu *g)
-{
-	const struct scope_limits limits = {.memory = g->memory_max + GPU_RENDERER_SLACK,
-		.tasks = GPU_RENDERER_TASKS,
-		.cpu_weight = GPU_RENDERER_CPU_WEIGHT};
-
-	process_limit(g->renderer, "gpu", g->vm->name, &limits);
-}
-
-/* What its renderer draws on; *fd_out stays -1 for software. Each renderer has a file of its own.
- */
-static int open_node(struct gpu *g, int *fd_out)
-{
-	char path[64] = "";
-	int r = render_node_choose(g->render_node, g->virgl == GPU_VIRGL_HARDWARE, fd_out, path,
-		g->refused, sizeof(g->refused));
-
-	if (r < 0) {
-		log_error("%s: %s; see devbroker gpu nodes", g->name, g->refused);
-	} else if (*fd_out >= 0) {
-		log_info("%s: draws on %s", g->name, path);
-	}
-	return r;
-}
-
-static int start_renderer(struct gpu *g)
-{
-	struct broker *b = g->vm->broker;
-	char sandbox[96], name[96], memory[48];
-	const char *args[7] = {"--renderer", "--link-fd=3", sandbox, name, memory};
-	struct parent_msg m = {.type = PARENT_RENDERER};
-	_cleanup_close_ int node = -1;
-	size_t n = 5;
-	int pair[2], r;
-
-	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
-	snprintf(name, sizeof(name), "--name=%s", g->vm->name);
-	snprintf(memory, sizeof(memory), "--max-memory=%" PRIu64, g->memory_max);
-	if (g->virgl != GPU_VIRGL_NO) {
-		args[n++] = "--virgl";
-		r = open_node(g, &node);
-		if (r < 0) {
-			return r;
-		}
-	}
-	if (node >= 0) {
-		args[n++] = "--drm-fd=4";
-	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		return -errno;
-	}
-	r = process_start(b, SPAWNER_GPU, g->name, args, n, (const int[]){pair[1], node},
-		node >= 0 ? 2 : 1, on_renderer_ended, g, &g->renderer);
-	if (r == 0) {
-		limit_renderer(g);
-		r = say(g, &m, pair[0]);
-	}
-	safe_close(pair[0]);
-	safe_close(pair[1]);
-	return r;
-}
-
 static void send_mode(struct gpu *g, uint32_t scanout)
 {
 	const struct parent_msg m = {.type = PARENT_DISPLAY,
@@ -270,7 +164,7 @@ static void send_mode(struct gpu *g, uint32_t scanout)
 		.width = g->modes[scanout].width,
 		.height = g->modes[scanout].height};
 
-	_unused_ int r = say(g, &m, -1);
+	_unused_ int r = gpu_say(g, &m, -1);
 }
 
 static void on_picture(struct gpu *g, const struct parent_msg *m, int fd)
@@ -301,7 +195,7 @@ static void on_ready(struct gpu *g, const struct parent_msg *m)
 		return;
 	}
 	g->ready = true;
-	for (uint32_t i = 0; i < SCANOUTS; i++) {
+	for (uint32_t i = 0; i < GPU_SCANOUTS; i++) {
 		if (g->modes[i].width > 0) {
 			send_mode(g, i);
 		}
@@ -400,7 +294,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 		end(g, "its front does not answer");
 		return 0;
 	}
-	_unused_ int r = say(g, &m, -1);
+	_unused_ int r = gpu_say(g, &m, -1);
 	sd_event_source_set_time_relative(source, PING_USEC);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
@@ -444,10 +338,13 @@ static void start(struct gpu *g, int vhost_fd)
 	g->told = false;
 	set_state(g, GPU_STARTING, "");
 	if (r == 0) {
+		r = gpu_allowance_create(&g->allowance);
+	}
+	if (r == 0) {
 		r = start_front(g, vhost_fd);
 	}
 	if (r == 0) {
-		r = start_renderer(g);
+		r = gpu_renderer_start(g);
 	}
 	if (r != 0) {
 		end(g, g->refused[0] ? g->refused : r < 0 ? strerror(-r) : text.sentence);
@@ -483,6 +380,7 @@ int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
 	g->control = g->listener = -1;
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);
+	gpu_allowance_init(&g->allowance);
 	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
 	r = gpu_socket_listen(
 		vm->broker->run_dir, vm->name, o->gpu_group, g->path, &g->own_socket, &g->listener);
@@ -513,6 +411,7 @@ void gpu_destroy(struct gpu *g)
 	process_forget(g->renderer);
 	charge_return(&g->memory);
 	gpu_reservations_finish(&g->reserved);
+	gpu_allowance_finish(&g->allowance);
 	if (g->own_socket) {
 		unlink(g->path);
 	}
@@ -540,7 +439,7 @@ int gpu_reserve(struct gpu *g, uint64_t bytes, int *fd_out, struct refusal_text 
 
 static int check_connected(const struct gpu *g, uint32_t scanout, struct refusal_text *text)
 {
-	if (scanout >= SCANOUTS) {
+	if (scanout >= GPU_SCANOUTS) {
 		return refuse_with(text, REFUSAL_INVALID, "Use 0 to 15.",
 			"vm %s: there is no scanout %u", g->vm->name, scanout);
 	}
@@ -556,13 +455,13 @@ int gpu_allow(struct gpu *g, struct refusal_text *text)
 	const struct parent_msg m = {.type = PARENT_ALLOW};
 	int r = check_connected(g, 0, text);
 
-	return r != 0 ? r : say(g, &m, -1);
+	return r != 0 ? r : gpu_say(g, &m, -1);
 }
 
 int gpu_set_display(
 	struct gpu *g, uint32_t scanout, uint32_t width, uint32_t height, struct refusal_text *text)
 {
-	if (scanout >= SCANOUTS || width > SIDE_MAX || height > SIDE_MAX ||
+	if (scanout >= GPU_SCANOUTS || width > SIDE_MAX || height > SIDE_MAX ||
 		(width == 0) != (height == 0)) {
 		return refuse_with(text, REFUSAL_INVALID,
 			"Use a scanout from 0 to 15, and up to 16384 pixels.",
@@ -584,7 +483,7 @@ int gpu_screenshot(struct gpu *g, uint32_t scanout, struct gpu_waiter *w, struct
 	if (r != 0) {
 		return r;
 	}
-	if (g->n_waiters == WAITERS_MAX || say(g, &m, -1) < 0) {
+	if (g->n_waiters == WAITERS_MAX || gpu_say(g, &m, -1) < 0) {
 		return refuse(
 			text, REFUSAL_BUSY, "vm %s: too many screenshots at once", g->vm->name);
 	}

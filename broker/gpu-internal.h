@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT
+ * What the files of a VM's GPU share (broker/gpu.h).
+ */
+#pragma once
+
+#include "base/restarts.h"
+#include "broker/config.h"
+#include "broker/gpu-allowance.h"
+#include "broker/gpu-reserve.h"
+#include "broker/gpu-socket.h"
+#include "broker/gpu.h"
+#include "broker/process.h"
+
+#define GPU_SCANOUTS 16
+
+struct gpu {
+	struct vm *vm;
+	char path[GPU_SOCKET_PATH_MAX];
+	char name[80]; /* for the log: "vm win11: gpu" */
+	bool own_socket;
+	int listener;
+	sd_event_source *listen_source;
+	enum gpu_state state;
+	char detail[160];
+	uint64_t memory_max;
+	enum gpu_virgl virgl;
+	char *render_node;    // may be NULL: the one that is tagged
+	char refused[128];    /* why there is nothing to draw on; "" */
+	bool told;            /* what draws, in the log */
+	struct charge memory; /* while there are processes */
+	struct gpu_allowance allowance;
+	struct process *front;    // may be NULL
+	struct process *renderer; // may be NULL
+	/* The front has lost its renderer: there is another one as soon as that one has ended. Its
+	 * word is waited for: it is how it is known which renderer it means. */
+	bool wanted;
+	int control;
+	sd_event_source *control_source;
+	sd_event_source *timer;
+	bool ready;
+	unsigned int unanswered; /* pings since its last message */
+	unsigned int messages;   /* since the last ping */
+	uint64_t seq;
+	struct parent_msg counters;
+	uint64_t heard_usec;
+	struct list waiters; // gpu_waiter::link
+	unsigned int n_waiters;
+	struct gpu_reservations reserved;
+	struct restarts restarts; // of renderers
+	struct {
+		uint32_t width, height;
+	} modes[GPU_SCANOUTS]; /* of set_display, for the next front too */
+};
+
+/* To the front; fd (borrowed) may be -1. 0 or -errno. */
+int gpu_say(struct gpu *g, const struct parent_msg *m, int fd);
+
+/* gpu-renderer.c: a renderer for the front, which is told of it. 0; -errno, with gpu::refused if
+ * there is more to say. */
+int gpu_renderer_start(struct gpu *g) _must_check_;
+/* gpu.c: it has ended (process_ended). */
+void gpu_renderer_ended(void *userdata, int error, int status);
