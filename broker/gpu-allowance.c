@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT
  *
- * A renderer may do to its ends of the bells what it likes, and the broker must not wait for it.
- * `grant` is a socket pair: whether a send waits is said with each one, while of an eventfd the
- * other side could make a write wait. `want` is an eventfd that is never read: edge-triggered epoll
- * tells of each ringing.
+ * A renderer may do to its ends of the bells what it likes, and the broker must not wait for it:
+ * so they are socket pairs and not eventfds, of which the other side could make a write or a read
+ * wait. One that rings all the time is not listened to all the time.
  */
 #include "broker/gpu-allowance.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "base/fd.h"
 #include "broker/config.h"
 #include "protocol/allowance.h"
+
+/* More than a socket holds. */
+#define RINGS_MAX 1024
 
 void gpu_allowance_init(struct gpu_allowance *a)
 {
@@ -42,33 +42,66 @@ void gpu_allowance_finish(struct gpu_allowance *a)
 	gpu_allowance_init(a);
 }
 
-int gpu_allowance_connect(struct gpu_allowance *a, sd_event *event, sd_event_io_handler_t wanted,
-	void *userdata, int fds_out[static GPU_ALLOWANCE_FDS])
+/* Their end, which does not wait unless they make it. */
+static int make_bell(int *ours_out)
 {
-	_cleanup_close_ int theirs = -1, want = -1;
-	int pair[2], r;
+	int pair[2];
 
-	disconnect(a);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
 		return -errno;
 	}
-	a->grant = pair[0];
-	theirs = pair[1];
-	a->want = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	want = fcntl(a->want, F_DUPFD_CLOEXEC, 0);
-	if (a->want < 0 || want < 0) {
-		return -errno;
+	*ours_out = pair[0];
+	return pair[1];
+}
+
+int gpu_allowance_connect(struct gpu_allowance *a, sd_event *event, sd_event_io_handler_t wanted,
+	void *userdata, int fds_out[static GPU_ALLOWANCE_FDS])
+{
+	_cleanup_close_ int grant = -1, want = -1;
+	int r;
+
+	disconnect(a);
+	grant = make_bell(&a->grant);
+	want = grant < 0 ? grant : make_bell(&a->want);
+	if (want < 0) {
+		return want;
 	}
-	r = sd_event_add_io(event, &a->want_source, a->want, EPOLLIN | EPOLLET, wanted, userdata);
+	r = sd_event_add_io(event, &a->want_source, a->want, EPOLLIN, wanted, userdata);
 	if (r < 0) {
 		return r;
 	}
 	/* The last renderer may have written anything there. */
 	a->page->version = ALLOWANCE_VERSION;
 	fds_out[0] = a->fd;
-	fds_out[1] = steal_fd(&theirs);
+	fds_out[1] = steal_fd(&grant);
 	fds_out[2] = steal_fd(&want);
 	return 0;
+}
+
+void gpu_allowance_heard(struct gpu_allowance *a)
+{
+	sd_event_source_set_enabled(a->want_source, SD_EVENT_OFF);
+}
+
+void gpu_allowance_listen(struct gpu_allowance *a)
+{
+	uint64_t any;
+	ssize_t n;
+
+	if (!a->want_source) {
+		return;
+	}
+	for (int i = 0; i < RINGS_MAX; i++) {
+		n = recv(a->want, &any, sizeof(any), MSG_DONTWAIT);
+		if (n < 0) {
+			break;
+		}
+		if (n == 0) {
+			a->want_source = sd_event_source_disable_unref(a->want_source);
+			return;
+		}
+	}
+	sd_event_source_set_enabled(a->want_source, SD_EVENT_ON);
 }
 
 void gpu_allowance_ring(const struct gpu_allowance *a)

@@ -17,12 +17,11 @@ struct gpu_limits;
 struct gpu_allowance {
 	struct allowance_page *page; // may be NULL
 	int fd;
-	int grant; /* our end of a socket pair */
-	int want;
-	sd_event_source *want_source;
+	int grant, want;              /* our ends of socket pairs */
+	sd_event_source *want_source; // may be NULL: it has closed its end
 };
 
-/* Of a renderer: the page, its end of `grant`, `want`. */
+/* Of a renderer: the page, its ends of `grant` and `want`. */
 #define GPU_ALLOWANCE_FDS 3
 
 void gpu_allowance_init(struct gpu_allowance *a);
@@ -30,10 +29,12 @@ void gpu_allowance_init(struct gpu_allowance *a);
 int gpu_allowance_create(struct gpu_allowance *a) _must_check_;
 void gpu_allowance_finish(struct gpu_allowance *a);
 /* New bells for a new renderer, which gets fds_out: the page's is a's own, the others are the
- * caller's. The handler of `want` is called for its ringing, never again for the same. 0 or -errno.
- */
+ * caller's. The handler of `want` has to call gpu_allowance_heard. 0 or -errno. */
 int gpu_allowance_connect(struct gpu_allowance *a, sd_event *event, sd_event_io_handler_t wanted,
 	void *userdata, int fds_out[static GPU_ALLOWANCE_FDS]) _must_check_;
+/* `want` has rung: it is not listened to any more, until gpu_allowance_listen. */
+void gpu_allowance_heard(struct gpu_allowance *a);
+void gpu_allowance_listen(struct gpu_allowance *a);
 /* Wakes a renderer that waits for more. */
 void gpu_allowance_ring(const struct gpu_allowance *a);
 /* What l says holds from the renderer's next command on; but for its share. */

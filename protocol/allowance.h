@@ -6,12 +6,11 @@
  * granted when it takes a command and when a fence is reached, and the broker writes more while
  * others may have less. A renderer without time left says so (waits, and the bell `want`), takes no
  * command of the control queue and sleeps until the bell `grant`; cursors, fences and its front are
- * served meanwhile. `want` is an eventfd that the broker never reads, `grant` one end of a socket
- * pair, from which 8 bytes are read for each ringing: neither can make the broker wait. The broker
- * writes the first part and reads none of it back; the second is a renderer's own word, which its
- * guest may have taken over: numbers to be shown, and a hint. What a renderer is granted follows
- * from what the broker measures itself (broker/arbiter.h), and one that does not keep to it is
- * stopped from outside.
+ * served meanwhile. Each bell is one end of a socket pair, into which 8 bytes are written for a
+ * ringing: neither can make the broker wait. The broker writes the first part and reads none of it
+ * back; the second is a renderer's own word, which its guest may have taken over: numbers to be
+ * shown, and a hint. What a renderer is granted follows from what the broker measures itself
+ * (broker/arbiter.h), and one that does not keep to it is stopped from outside.
  */
 #pragma once
 
