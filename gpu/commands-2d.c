@@ -72,7 +72,7 @@ uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
 	if (c->resource_id == 0 || gpu_id_used(g, c->resource_id)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
-	if (slot == GPU_NO_SLOT) {
+	if (slot == GPU_NO_SLOT || gpu_count_resources(g) >= g->resources_max) {
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
 	err = gpu_place(g, slot, c->resource_id, c->format, c->width, c->height);
@@ -184,6 +184,16 @@ static uint32_t flush_3d(struct gpu *g, uint32_t id, const struct rect *rect)
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
+uint32_t gpu_scanouts_of(const struct gpu *g, uint32_t slot)
+{
+	uint32_t scanouts = 0;
+
+	for (uint32_t i = 0; slot != GPU_NO_SLOT && i < g->n_scanouts; i++) {
+		scanouts |= (uint32_t)(g->scanouts[i].slot == slot) << i;
+	}
+	return scanouts;
+}
+
 uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 {
 	const struct rect rect = rect_of(&q->command.flush.r);
@@ -198,6 +208,7 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 	if (!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
+	g->flushed |= gpu_scanouts_of(g, slot);
 	for (uint32_t i = 0; i < g->n_scanouts; i++) {
 		const struct gpu_scanout *s = &g->scanouts[i];
 		struct rect seen;

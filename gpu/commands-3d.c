@@ -108,7 +108,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 	if (bytes == 0) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	if (!budget_charge(&g->budget, bytes)) {
+	if (gpu_count_resources(g) >= g->resources_max || !budget_charge(&g->budget, bytes)) {
 		gpu_resource_refuse(g, &v, bytes);
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}

@@ -101,8 +101,15 @@ uint32_t handle_context_create(struct gpu *g, const struct gpu_request *q)
 	if (c->nlen > sizeof(c->debug_name) || !known_flags(t, c->context_init)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	if (slot == GPU_NO_3D || !budget_charge(&g->budget, SUBMIT_CONTEXT_BYTES)) {
+	if (slot == GPU_NO_3D || t->n_contexts >= g->contexts_max ||
+		!budget_charge(&g->budget, SUBMIT_CONTEXT_BYTES)) {
 		t->refused++;
+		if (gpu_may_say(t)) {
+			log_warn("vm %s: refused context %u: %u of %u contexts and %" PRIu64
+				 " of %" PRIu64 " KiB of GPU memory in use",
+				t->name, id, t->n_contexts, MIN(g->contexts_max, GPU_CONTEXTS_MAX),
+				g->budget.used >> 10, g->budget.limit >> 10);
+		}
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
 	t->free_context = t->contexts[slot].next;

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "gpu/spend.h"
 #include "gpu/virtio-gpu-3d.h"
 
 #define LINES_MAX  RESTARTS_MAX
@@ -81,6 +82,7 @@ void gpu_3d_reset(struct gpu *g)
 	t->arena_bytes = 0;
 	fences_clear(&t->fences);
 	t->line.reached = t->line.made;
+	t->unfenced = false;
 }
 
 void gpu_3d_destroy(struct gpu *g)
@@ -196,6 +198,56 @@ uint64_t gpu_oldest_fence(const struct gpu *g, uint32_t *slot_out)
 bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out)
 {
 	return g->three && fences_take(&g->three->fences, head_out, written_out);
+}
+
+void gpu_fence_tail(struct gpu *g)
+{
+	struct gpu_3d *t = g->three;
+
+	if (!t || !t->unfenced) {
+		return;
+	}
+	t->unfenced = false;
+	t->line.made++;
+	if (t->ops->fence((uint32_t)t->line.made, 0) < 0) {
+		t->line.made--;
+	}
+	gpu_account_fences(g);
+}
+
+static uint32_t waited_for(const struct gpu *g)
+{
+	uint32_t slot = GPU_NO_3D;
+
+	if (gpu_fences_out(g) > 0) {
+		_unused_ uint64_t since = gpu_oldest_fence(g, &slot);
+	}
+	return slot;
+}
+
+/* In software a command's own work is done when it returns, or by the driver's threads while other
+ * commands come: whose it is can't be told better. */
+void gpu_account_command(struct gpu *g, uint32_t slot)
+{
+	if (g->spend && !g->spend->by_work) {
+		spend_on(g->spend, slot == GPU_NO_3D ? waited_for(g) : slot);
+	}
+}
+
+void gpu_account_fences(struct gpu *g)
+{
+	struct gpu_3d *t = g->three;
+
+	if (!g->spend || !t) {
+		return;
+	}
+	if (g->spend->by_work) {
+		spend_work(g->spend, t->unfenced || t->fences.n > t->fences.n_reached ||
+					     t->line.made != t->line.reached);
+	}
+	if (g->spend->by_work || gpu_fences_out(g) > 0) {
+		spend_on(g->spend, waited_for(g));
+	}
 }
 
 void gpu_fences_end(struct gpu *g)

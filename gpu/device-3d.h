@@ -86,11 +86,13 @@ struct gpu_3d {
 	uint32_t *first_resource;          /* GPU_RESOURCES_3D_MAX */
 	uint32_t free_resource, opened;    /* behind opened all are free */
 	uint32_t n_resources, n_ghosts;
+	uint32_t n_images; /* that 3D resources are shown from */
 
 	struct objects objects;
 	uint32_t n_subs;
 
 	bool drew;       /* the command that is being executed: it left work in the renderer */
+	bool unfenced;   /* work was left since the last fence was made */
 	uint32_t *arena; /* one command buffer; its size is charged */
 	uint32_t arena_bytes;
 
@@ -127,6 +129,8 @@ uint32_t gpu_fences_out(const struct gpu *g);
 uint64_t gpu_oldest_fence(const struct gpu *g, uint32_t *slot_out);
 /* The oldest whose fence is reached: it is to be given back. */
 bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out) _must_check_;
+/* A fence of nobody's behind what has none, so that its end is heard of. */
+void gpu_fence_tail(struct gpu *g);
 /* All are taken to be reached, or forgotten. */
 void gpu_fences_end(struct gpu *g);
 void gpu_fences_forget(struct gpu *g);

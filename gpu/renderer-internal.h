@@ -5,16 +5,18 @@
 
 #include <stdbool.h>
 
+#include "gpu/cadence.h"
 #include "gpu/link.h"
 #include "gpu/memory.h"
 #include "gpu/queue.h"
 #include "gpu/record.h"
 #include "gpu/renderer.h"
+#include "gpu/spend.h"
 #include "gpu/virtio-gpu.h"
 #include "gpu/vring.h"
 
 /* What the epoll set tells: a queue's kick, or one of these. */
-enum { EVENT_LINK = LINK_QUEUES, EVENT_FENCES };
+enum { EVENT_LINK = LINK_QUEUES, EVENT_FENCES, EVENT_GRANT };
 
 enum { QUEUE_CONTROL, QUEUE_CURSOR };
 
@@ -76,8 +78,17 @@ struct renderer {
 	uint32_t last_image;
 	uint32_t images[GPU_RESOURCES_MAX];
 	struct counters counters;
+	/* What it may take, and took (protocol/allowance.h). */
+	struct allowance_page *allowance;
+	struct spend spend;
+	struct cadence cadence;
+	bool starved;          /* the control queue waits for time */
+	uint64_t frame_due;    /* it waits for this time (ns), for a frame; 0: it doesn't */
+	uint16_t delayed_head; /* of that frame, that was counted, if delayed */
+	bool delayed;
 	/* What is being executed: a cursor's request may be, within one of the control queue. */
 	struct vring_chain chains[LINK_QUEUES];
+	struct vring_chain peeked; /* what the control queue would execute next */
 	uint16_t heads[LINK_QUEUES];
 };
 
@@ -98,6 +109,24 @@ void renderer_drain_fences(struct renderer *r);
 /* For virgl_options; userdata is the renderer. */
 void renderer_fence(void *userdata, uint32_t fence);
 void renderer_context_fence(void *userdata, uint32_t context, uint32_t ring, uint64_t fence);
+
+/* renderer-allowance.c: maps the page, or makes one without a limit. -errno */
+int renderer_open_allowance(struct renderer *r) _must_check_;
+void renderer_close_allowance(struct renderer *r);
+/* What the page says now holds from here on. */
+void renderer_heed_limits(struct renderer *r);
+/* Whether the control queue may take what comes next, if anything does; else what it waits for is
+ * in starved or frame_due, and who has to know was told. */
+bool renderer_may_take(struct renderer *r) _must_check_;
+/* The control queue has something, and waits. */
+static inline bool renderer_is_held(const struct renderer *r)
+{
+	return r->starved || r->frame_due;
+}
+/* The command that was executed gave these scanouts (bits) a frame. */
+void renderer_count_frame(struct renderer *r);
+/* The end of a turn. */
+void renderer_settle_allowance(struct renderer *r);
 
 /* renderer-listener.c: what comes of commands. */
 extern const struct gpu_listener renderer_listener;

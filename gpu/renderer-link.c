@@ -39,6 +39,7 @@ static int setup(struct renderer *r, const struct link_setup *m, int fds[])
 		.memory = renderer_memory(r),
 		.listener = &renderer_listener,
 		.userdata = r,
+		.spend = &r->spend,
 		.bytes_max = r->options->bytes_max,
 		.n_scanouts = m->n_scanouts,
 		.virgl = r->virgl,
@@ -248,6 +249,7 @@ static void handle_start(struct renderer *r, const union link_msg *m, int fds[])
 	unwatch_kick(r, s->queue);
 	if (s->queue == QUEUE_CONTROL) {
 		gpu_fences_forget(r->gpu);
+		gpu_account_fences(r->gpu);
 		gpu_negotiated(r->gpu, s->features);
 	}
 	r->out.broken[s->queue] = NULL;
@@ -334,6 +336,7 @@ static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
 {
 	hide_cursors(r);
 	gpu_reset(r->gpu);
+	spend_forget_contexts(&r->spend);
 	record_reset(&r->record);
 	memset(r->images, 0, sizeof(r->images));
 	r->out.scanouts = r->out.damaged = 0;

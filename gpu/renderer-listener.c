@@ -58,7 +58,10 @@ static void on_unbacked(void *userdata, uint32_t slot)
 
 static void on_context(void *userdata, uint32_t slot, uint32_t id, const char *name)
 {
-	record_context(&((struct renderer *)userdata)->record, slot, id, name);
+	struct renderer *r = userdata;
+
+	record_context(&r->record, slot, id, name);
+	spend_context(&r->spend, slot, id, name);
 }
 
 static void on_resource_3d(void *userdata, uint32_t slot, uint32_t id)

@@ -32,6 +32,7 @@ static void count(struct renderer *r, uint32_t queue)
 static void execute(struct renderer *r, struct queue *q, uint16_t head)
 {
 	struct vring_chain *chain = &r->chains[q->index];
+	enum gpu_outcome outcome;
 	uint32_t written = 0;
 
 	if (vring_read(&q->ring, renderer_memory(r), head, chain) < 0) {
@@ -44,7 +45,9 @@ static void execute(struct renderer *r, struct queue *q, uint16_t head)
 		queue_give(q, head, written);
 		return;
 	}
-	switch (gpu_control(r->gpu, chain, &written)) {
+	outcome = gpu_control(r->gpu, chain, &written);
+	renderer_count_frame(r);
+	switch (outcome) {
 	case GPU_WAITS:
 		record_wait(&r->record, q->index, head);
 		r->modes_waited = true;
@@ -90,6 +93,7 @@ void renderer_take_fences(struct renderer *r)
 	r->virgl->poll();
 	if (r->gpu) {
 		give_fenced(r);
+		gpu_account_fences(r->gpu);
 	}
 }
 
@@ -107,6 +111,7 @@ void renderer_drain_fences(struct renderer *r)
 	}
 	gpu_fences_end(r->gpu);
 	give_fenced(r);
+	gpu_account_fences(r->gpu);
 }
 
 static void tell_breakage(struct renderer *r, struct queue *q)
@@ -185,7 +190,7 @@ static void run_control(struct renderer *r)
 
 	for (int i = 0; i < TURN_COMMANDS && r->gpu->copied - start < TURN_BYTES; i++) {
 		run_cursor(r);
-		if (!queue_next(q, &head)) {
+		if (!renderer_may_take(r) || !queue_next(q, &head)) {
 			break;
 		}
 		execute(r, q, head);
@@ -216,11 +221,14 @@ bool renderer_run_rings(struct renderer *r)
 	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
 		vring_ignore(&r->queues[i].ring);
 	}
+	renderer_heed_limits(r);
 	run_control(r);
+	renderer_settle_allowance(r);
 	renderer_ask_modes(r);
 	look_after_memory(r);
 	for (uint32_t i = 0; i < LINK_QUEUES; i++) {
-		if (queue_listen(&r->queues[i])) {
+		/* What makes it wait wakes it, not the guest: it has something there already. */
+		if ((i != QUEUE_CONTROL || !renderer_is_held(r)) && queue_listen(&r->queues[i])) {
 			more = true;
 		}
 	}

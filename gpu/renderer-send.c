@@ -135,13 +135,13 @@ static bool post_pong(struct renderer *r)
 
 	link_init(&m, LINK_PONG);
 	m.pong.seq = r->out.pong_seq;
-	m.pong.bytes_max = r->options->bytes_max;
+	m.pong.bytes_max = r->gpu ? r->gpu->budget.limit : r->options->bytes_max;
 	m.pong.commands = r->counters.commands;
 	m.pong.cursor_commands = r->counters.cursor_commands;
-	m.pong.busy = r->busy;
+	/* One that waits has something to do, and is to be looked after. */
+	m.pong.busy = r->busy || renderer_is_held(r);
 	m.pong.cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	if (r->gpu && r->gpu->three) {
-		m.pong.resources = r->gpu->three->n_resources;
 		m.pong.contexts = r->gpu->three->n_contexts;
 		m.pong.fences = gpu_fences_out(r->gpu);
 		m.pong.refused = r->gpu->three->refused;
@@ -150,9 +150,7 @@ static bool post_pong(struct renderer *r)
 	if (r->gpu) {
 		m.pong.errors = r->gpu->errors;
 		m.pong.bytes = r->gpu->budget.used;
-		for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
-			m.pong.resources += r->gpu->resources[i].id != 0;
-		}
+		m.pong.resources = gpu_count_resources(r->gpu);
 	}
 	return post(r, &m, NULL, 0);
 }

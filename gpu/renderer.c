@@ -104,6 +104,9 @@ static int set_up(struct renderer *r)
 		return err;
 	}
 	err = watch_link(r, EPOLL_CTL_ADD);
+	if (err == 0) {
+		err = renderer_open_allowance(r);
+	}
 	if (err == 0 && r->options->virgl) {
 		err = start_virgl(r);
 	}
@@ -145,16 +148,24 @@ static bool fences_by_clock(const struct renderer *r)
 /* How long there is nothing to do unless something happens: ms, -1 for good. */
 static int patience(const struct renderer *r)
 {
-	uint64_t end, now;
+	uint64_t end = UINT64_MAX, now;
 	uint32_t slot;
 
-	if (r->busy || !r->gpu || gpu_fences_out(r->gpu) == 0) {
+	if (r->busy || !r->gpu) {
 		return r->busy ? 0 : -1;
 	}
-	if (r->fences_by_clock) {
+	if (fences_by_clock(r)) {
 		return FENCE_CLOCK_MS;
 	}
-	end = gpu_oldest_fence(r->gpu, &slot) + r->options->hang_ms * NS_PER_MS;
+	if (gpu_fences_out(r->gpu) > 0) {
+		end = gpu_oldest_fence(r->gpu, &slot) + r->options->hang_ms * NS_PER_MS;
+	}
+	if (r->frame_due) {
+		end = MIN(end, r->frame_due);
+	}
+	if (end == UINT64_MAX) {
+		return -1;
+	}
 	now = now_ns();
 	return end <= now ? 0 : (int)MIN((end - now) / NS_PER_MS + 1, (uint64_t)INT_MAX);
 }
@@ -175,7 +186,7 @@ static bool hangs(struct renderer *r)
 static int loop(struct renderer *r)
 {
 	while (!r->link_lost) {
-		struct epoll_event events[LINK_QUEUES + 2];
+		struct epoll_event events[LINK_QUEUES + 3];
 		bool fences = false;
 		int n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), patience(r));
 
@@ -221,6 +232,7 @@ static void tear_down(struct renderer *r)
 	memory_finish(&r->memories[0]);
 	memory_finish(&r->memories[1]);
 	journal_unmap(r->journal);
+	renderer_close_allowance(r);
 	safe_close(r->bell);
 	safe_close(r->epoll);
 	safe_close(r->link);

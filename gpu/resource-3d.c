@@ -146,9 +146,11 @@ void gpu_resource_refuse(struct gpu *g, const struct virgl_resource *v, uint64_t
 	}
 	if (gpu_may_say(t)) {
 		log_warn("vm %s: refused resource %u (%ux%ux%u, format %u): %" PRIu64
-			 " KiB, with %" PRIu64 " of %" PRIu64 " KiB of GPU memory in use",
+			 " KiB, with %" PRIu64 " of %" PRIu64
+			 " KiB of GPU memory and %u of %u resources in use",
 			t->name, v->id, v->width, v->height, v->depth, v->format, bytes >> 10,
-			g->budget.used >> 10, g->budget.limit >> 10);
+			g->budget.used >> 10, g->budget.limit >> 10, gpu_count_resources(g),
+			MIN(g->resources_max, GPU_RESOURCES_3D_MAX));
 	}
 }
 

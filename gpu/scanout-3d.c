@@ -36,6 +36,7 @@ uint32_t gpu_show_3d(struct gpu *g, uint32_t slot, uint32_t *image_out)
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
 	r->image = image;
+	g->three->n_images++;
 	*image_out = image;
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -51,6 +52,7 @@ void gpu_hide_3d(struct gpu *g, uint32_t slot)
 		gpu_take_away(g, r->image);
 		g->listener->image_gone(g->userdata, r->image);
 		r->image = GPU_NO_SLOT;
+		g->three->n_images--;
 	}
 }
 
@@ -141,6 +143,7 @@ void gpu_flush_3d(struct gpu *g, uint32_t slot, const struct rect *rect)
 	if (g->three->resources[slot].image == GPU_NO_SLOT) {
 		return;
 	}
+	g->flushed |= gpu_scanouts_of(g, g->three->resources[slot].image);
 	if (f->slot != GPU_NO_3D && f->slot != slot) {
 		gpu_settle(g);
 	}

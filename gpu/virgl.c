@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,16 @@ static int give_drm_fd(void *cookie)
 	return o->drm_fd >= 0 ? fcntl(o->drm_fd, F_DUPFD_CLOEXEC, 3) : -1;
 }
 
+uint32_t virgl_cpus(void)
+{
+	cpu_set_t set;
+
+	/* An error: more than the set has room for. */
+	return sched_getaffinity(0, sizeof(set), &set) < 0
+		       ? VIRGL_CPUS_MAX
+		       : (uint32_t)MIN(MAX(CPU_COUNT(&set), 1), VIRGL_CPUS_MAX);
+}
+
 /* A worker has none of these anyhow; a test or a bench may. The shader cache is a file in
  * somebody's home. */
 static void set_environment(const struct virgl_options *o)
@@ -158,6 +169,8 @@ static void set_environment(const struct virgl_options *o)
 	static const char *const foreign[] = {"GALLIUM_", "MESA_", "LIBGL_", "EGL_", "GBM_",
 		"VREND_", "VIRGL_", "LP_", "DRI_", "__EGL_", "__GLX_",
 		"DISPLAY=", "WAYLAND_DISPLAY="};
+	const uint32_t cpus = virgl_cpus();
+	char threads[16];
 	size_t at = 0;
 
 	while (environ[at]) {
@@ -181,6 +194,9 @@ static void set_environment(const struct virgl_options *o)
 	setenv("MESA_SHADER_CACHE_DISABLE", "true", 1);
 	if (o->drm_fd < 0) {
 		setenv("LIBGL_ALWAYS_SOFTWARE", "1", 1);
+		/* One CPU needs no thread beside the one that is there. */
+		snprintf(threads, sizeof(threads), "%u", cpus > 1 ? cpus : 0);
+		setenv("LP_NUM_THREADS", threads, 1);
 	}
 }
 

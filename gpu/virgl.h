@@ -123,6 +123,11 @@ struct virgl_ops {
 
 extern const struct virgl_ops virgl_renderer;
 
+/* How many CPUs it draws with in software: those that this process may use, but not more than
+ * VIRGL_CPUS_MAX. */
+#define VIRGL_CPUS_MAX 8
+uint32_t virgl_cpus(void);
+
 /* Bounds the memory of this process by a budget and what the budget doesn't see: objects and
  * shaders inside command streams, and the driver itself, which has 90 MiB when nothing is drawn
  * yet. Before the sandbox. 0 or -errno. */

@@ -18,6 +18,8 @@ bool gpu_3d_fence(struct gpu *g, const struct virtio_gpu_ctrl_hdr *hdr, bool dre
 	uint32_t written);
 /* 0: it is back; else 1 and the slot of the context that it works for. */
 void gpu_set_drawing(struct gpu *g, uint32_t drawing);
+/* What comes next is for the context in this slot (GPU_NO_3D: for none): who counts hears of it. */
+void gpu_account_command(struct gpu *g, uint32_t slot);
 /* At most so many lines a minute that a guest can cause. */
 bool gpu_may_say(struct gpu_3d *t);
 

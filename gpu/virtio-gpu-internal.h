@@ -68,5 +68,7 @@ uint32_t handle_move_cursor(struct gpu *g, const struct gpu_request *q);
 bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n);
 /* A slot that is empty, or GPU_NO_SLOT. */
 uint32_t gpu_free_slot(const struct gpu *g);
+/* The scanouts (bits) that show what is in this slot, which may be GPU_NO_SLOT. */
+uint32_t gpu_scanouts_of(const struct gpu *g, uint32_t slot);
 /* The slot of a resource is empty from now on. */
 void gpu_take_away(struct gpu *g, uint32_t slot);

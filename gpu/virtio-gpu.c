@@ -66,6 +66,7 @@ int gpu_place(
 	}
 	unlink_slot(g, &g->first_free, slot);
 	link_slot(g, &g->first[id % GPU_RESOURCES_MAX], slot);
+	g->n_placed++;
 	return 0;
 }
 
@@ -76,6 +77,7 @@ void gpu_take_away(struct gpu *g, uint32_t slot)
 	unlink_slot(g, &g->first[r->id % GPU_RESOURCES_MAX], slot);
 	link_slot(g, &g->first_free, slot);
 	resource_finish(r, &g->budget);
+	g->n_placed--;
 }
 
 struct command_type {
@@ -247,7 +249,10 @@ void gpu_set_drawing(struct gpu *g, uint32_t drawing)
 /* Whoever looks from outside sees for whom it works if it does not come back. */
 static void begin_drawing(struct gpu *g, const struct command_type *t, uint32_t context)
 {
-	gpu_set_drawing(g, 1 + gpu_context_find(g->three, context));
+	uint32_t slot = gpu_context_find(g->three, context);
+
+	gpu_set_drawing(g, 1 + slot);
+	gpu_account_command(g, slot);
 	g->three->drew = false;
 	if (!t || t->handle != handle_flush) {
 		gpu_settle(g);
@@ -281,9 +286,37 @@ enum gpu_outcome gpu_control(struct gpu *g, const struct vring_chain *chain, uin
 	late = execute(g, &q, size, is_barred(g, t) ? NULL : t, written_out) == GPU_ANSWER_LATER;
 	waits = !late && fenced && g->three &&
 		gpu_3d_fence(g, &q.command.hdr, g->three->drew, chain->head, *written_out);
+	if (g->three && g->three->drew) {
+		g->three->unfenced = !waits;
+		gpu_account_fences(g);
+	}
 	gpu_set_drawing(g, 0);
 	watch_budget(g);
 	return late ? GPU_WAITS : waits ? GPU_FENCED : GPU_ANSWERED;
+}
+
+uint32_t gpu_peek_frame(const struct gpu *g, const struct vring_chain *chain)
+{
+	struct virtio_gpu_resource_flush c;
+
+	return vring_copy_out(chain, 0, &c, sizeof(c)) == sizeof(c) &&
+			       c.hdr.type == VIRTIO_GPU_CMD_RESOURCE_FLUSH
+		       ? gpu_scanouts_of(g, gpu_find(g, c.resource_id))
+		       : 0;
+}
+
+void gpu_set_limits(struct gpu *g, uint64_t bytes, uint32_t contexts, uint32_t resources)
+{
+	g->budget.limit = bytes;
+	g->contexts_max = contexts;
+	g->resources_max = resources;
+}
+
+uint32_t gpu_count_resources(const struct gpu *g)
+{
+	/* A 3D resource that is shown has an image, which is none of the guest's. */
+	return g->n_placed +
+	       (g->three ? g->three->n_resources - g->three->n_ghosts - g->three->n_images : 0);
 }
 
 void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out)
@@ -307,6 +340,7 @@ static void clear(struct gpu *g)
 		g->next[i] = i + 1 < GPU_RESOURCES_MAX ? (uint16_t)(i + 1) : NO_INDEX;
 	}
 	g->first_free = 0;
+	g->n_placed = 0;
 	for (uint32_t i = 0; i < GPU_SCANOUTS_MAX; i++) {
 		g->scanouts[i] = (struct gpu_scanout){.slot = GPU_NO_SLOT};
 		g->cursors[i] = (struct gpu_cursor){.scanout = i};
@@ -324,7 +358,8 @@ int gpu_create(const struct gpu_options *options, struct gpu **out)
 	g->memory = options->memory;
 	g->listener = options->listener;
 	g->userdata = options->userdata;
-	g->budget.limit = options->bytes_max;
+	g->spend = options->spend;
+	gpu_set_limits(g, options->bytes_max, UINT32_MAX, UINT32_MAX);
 	g->n_scanouts = options->n_scanouts;
 	g->name = options->name;
 	clear(g);

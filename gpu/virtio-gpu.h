@@ -13,6 +13,7 @@
 #include "gpu/resource.h"
 
 struct memory;
+struct spend;
 struct vring_chain;
 
 #define GPU_SCANOUTS_MAX  VIRTIO_GPU_MAX_SCANOUTS
@@ -81,11 +82,15 @@ struct gpu {
 	bool modes_known; /* modes were asked for after the command came that wants them */
 	uint8_t uuid_seed[8];
 	struct budget budget;
-	uint32_t *drawing; // may be NULL: journal::drawing
-	bool warned;       /* that the budget is nearly used up */
-	const char *name;  /* of the VM, for the log */
-	uint64_t copied;   /* bytes from the guest's memory, ever */
-	uint64_t errors;   /* answers, ever */
+	uint32_t *drawing;                    // may be NULL: journal::drawing
+	bool warned;                          /* that the budget is nearly used up */
+	const char *name;                     /* of the VM, for the log */
+	struct spend *spend;                  // may be NULL: nobody counts
+	uint32_t contexts_max, resources_max; /* besides what there is room for */
+	uint32_t n_placed;                    /* slots of resources in use */
+	uint32_t flushed; /* scanouts (bits) that got a frame: to be cleared by who looks */
+	uint64_t copied;  /* bytes from the guest's memory, ever */
+	uint64_t errors;  /* answers, ever */
 	struct resource resources[GPU_RESOURCES_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];
@@ -104,6 +109,7 @@ struct gpu_options {
 	struct memory *memory; /* borrowed, as all of these */
 	const struct gpu_listener *listener;
 	void *userdata;
+	struct spend *spend;           // may be NULL
 	uint64_t bytes_max;            /* of images and backings together */
 	uint32_t n_scanouts;           /* 1 to GPU_SCANOUTS_MAX */
 	const struct virgl_ops *virgl; // may be NULL: 2D only; initialised
@@ -122,6 +128,16 @@ void gpu_destroy(struct gpu *g);
 enum gpu_outcome gpu_control(
 	struct gpu *g, const struct vring_chain *chain, uint32_t *written_out) _must_check_;
 void gpu_cursor(struct gpu *g, const struct vring_chain *chain, uint32_t *written_out);
+
+/* From the next charge on; what is there already stays. */
+void gpu_set_limits(struct gpu *g, uint64_t bytes, uint32_t contexts, uint32_t resources);
+/* Those that are there, of both kinds. */
+uint32_t gpu_count_resources(const struct gpu *g);
+/* The scanouts (bits) that a request of the control queue, not executed yet, would give a frame. */
+uint32_t gpu_peek_frame(const struct gpu *g, const struct vring_chain *chain);
+/* The command that was executed last, or what was reached since, changed what is out: who counts
+ * hears of it. */
+void gpu_account_fences(struct gpu *g);
 
 /* The slot of a resource, or GPU_NO_SLOT. */
 uint32_t gpu_find(const struct gpu *g, uint32_t id);
