@@ -12,13 +12,12 @@
 #include "gpu/virtio-gpu-internal.h"
 #include "gpu/vring.h"
 
-/* On a little-endian machine as virtio is (vring.c checks). */
-static struct rect rect_of(const struct virtio_gpu_rect *r)
+struct rect gpu_rect_of(const struct virtio_gpu_rect *r)
 {
 	return (struct rect){r->x, r->y, r->width, r->height};
 }
 
-static uint32_t answer_of(int err)
+uint32_t gpu_answer_of(int err)
 {
 	return err == 0         ? VIRTIO_GPU_RESP_OK_NODATA
 	       : err == -EINVAL ? VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER
@@ -77,14 +76,15 @@ uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
 	}
 	err = gpu_place(g, slot, c->resource_id, c->format, c->width, c->height);
 	if (err < 0) {
-		return answer_of(err);
+		return gpu_answer_of(err);
 	}
 	g->listener->resource(g->userdata, slot, &g->resources[slot]);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
-static void show(struct gpu *g, uint32_t scanout, uint32_t slot, const struct rect *rect)
+void gpu_show(struct gpu *g, uint32_t scanout, uint32_t slot, const struct rect *rect)
 {
+	gpu_hide_blob(g, scanout);
 	g->scanouts[scanout] = (struct gpu_scanout){.slot = slot, .rect = *rect};
 	g->listener->scanout(g->userdata, scanout);
 }
@@ -105,12 +105,13 @@ uint32_t handle_unref(struct gpu *g, const struct gpu_request *q)
 	}
 	for (uint32_t i = 0; slot != GPU_NO_SLOT && i < g->n_scanouts; i++) {
 		if (g->scanouts[i].slot == slot) {
-			show(g, i, GPU_NO_SLOT, &(struct rect){0});
+			gpu_show(g, i, GPU_NO_SLOT, &(struct rect){0});
 		}
 	}
 	if (slot_3d != GPU_NO_3D) {
 		return gpu_unref_3d(g, slot_3d);
 	}
+	gpu_hide_blob_everywhere(g, slot);
 	gpu_take_away(g, slot);
 	g->listener->resource(g->userdata, slot, &g->resources[slot]);
 	return VIRTIO_GPU_RESP_OK_NODATA;
@@ -143,14 +144,14 @@ static uint32_t slot_to_show(
 uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_set_scanout *c = &q->command.set_scanout;
-	const struct rect rect = rect_of(&c->r);
+	const struct rect rect = gpu_rect_of(&c->r);
 	uint32_t slot, answer;
 
 	if (c->scanout_id >= g->n_scanouts) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_SCANOUT_ID;
 	}
 	if (c->resource_id == 0) {
-		show(g, c->scanout_id, GPU_NO_SLOT, &(struct rect){0});
+		gpu_show(g, c->scanout_id, GPU_NO_SLOT, &(struct rect){0});
 		return VIRTIO_GPU_RESP_OK_NODATA;
 	}
 	answer = slot_to_show(g, c->resource_id, &rect, &slot);
@@ -161,7 +162,7 @@ uint32_t handle_set_scanout(struct gpu *g, const struct gpu_request *q)
 		!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	show(g, c->scanout_id, slot, &rect);
+	gpu_show(g, c->scanout_id, slot, &rect);
 	if (g->three) {
 		g->three->stale[c->scanout_id] = true;
 	}
@@ -189,14 +190,17 @@ uint32_t gpu_scanouts_of(const struct gpu *g, uint32_t slot)
 	uint32_t scanouts = 0;
 
 	for (uint32_t i = 0; slot != GPU_NO_SLOT && i < g->n_scanouts; i++) {
-		scanouts |= (uint32_t)(g->scanouts[i].slot == slot) << i;
+		const struct gpu_scanout *s = &g->scanouts[i];
+
+		scanouts |= (uint32_t)(s->view.format ? s->view.blob == slot : s->slot == slot)
+			    << i;
 	}
 	return scanouts;
 }
 
 uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 {
-	const struct rect rect = rect_of(&q->command.flush.r);
+	const struct rect rect = gpu_rect_of(&q->command.flush.r);
 	uint32_t slot = gpu_find(g, q->command.flush.resource_id);
 
 	if (find_3d(g, q->command.flush.resource_id) != GPU_NO_3D) {
@@ -204,6 +208,9 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 	}
 	if (slot == GPU_NO_SLOT) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
+	}
+	if (g->resources[slot].blob_size) {
+		return gpu_flush_blob(g, slot, &rect);
 	}
 	if (!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
@@ -227,9 +234,10 @@ uint32_t handle_flush(struct gpu *g, const struct gpu_request *q)
 }
 
 /* In slices, and between them others have their turn. */
-void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset)
+void gpu_copy(struct gpu *g, struct resource *to, const struct resource *from,
+	const struct rect *all, uint64_t offset, uint64_t stride)
 {
-	const uint64_t row = (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
+	const uint64_t row = (uint64_t)to->width * RESOURCE_PIXEL_BYTES;
 	const uint32_t rows = (uint32_t)(GPU_SLICE_BYTES / row + 1);
 	struct rect slice = *all;
 
@@ -239,7 +247,7 @@ void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_
 		}
 		slice.y = all->y + done;
 		slice.height = MIN(rows, all->height - done);
-		resource_transfer(r, &slice, offset + done * row);
+		resource_copy(to, from, &slice, offset + done * stride, stride);
 	}
 	g->copied += (uint64_t)all->width * all->height * RESOURCE_PIXEL_BYTES;
 }
@@ -247,7 +255,7 @@ void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_
 uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_transfer_to_host_2d *c = &q->command.transfer;
-	const struct rect rect = rect_of(&c->r);
+	const struct rect rect = gpu_rect_of(&c->r);
 	uint32_t slot = gpu_find(g, c->resource_id);
 	struct resource *r;
 
@@ -255,6 +263,11 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
 	r = &g->resources[slot];
+	if (r->blob_size) {
+		/* Linux sends these for its dumb buffers whatever they are: all is where it should
+		 * be. */
+		return VIRTIO_GPU_RESP_OK_NODATA;
+	}
 	if (!r->backed) {
 		/* Nor has the image of a 3D one any. */
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
@@ -262,18 +275,17 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q)
 	if (!rect_within(&rect, r->width, r->height) || !resource_has(r, &rect, c->offset)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	gpu_copy(g, r, &rect, c->offset);
+	gpu_copy(g, r, r, &rect, c->offset, (uint64_t)r->width * RESOURCE_PIXEL_BYTES);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
-/* Reads n entries from behind the command. */
-bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n)
+bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, size_t size, uint32_t n)
 {
 	static_assert(sizeof(struct virtio_gpu_mem_entry) == sizeof(struct backing_entry),
 		"one is read in the place of the other");
-	size_t size = n * sizeof(struct backing_entry);
+	size_t bytes = n * sizeof(struct backing_entry);
 
-	if (vring_copy_out(q->chain, sizeof(q->command.attach), g->entries, size) < size) {
+	if (n > GPU_ENTRIES_MAX || vring_copy_out(q->chain, size, g->entries, bytes) < bytes) {
 		return false;
 	}
 	for (uint32_t i = 0; i < n; i++) {
@@ -300,18 +312,18 @@ uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
 	if (r->backed) {
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
-	if (c->nr_entries > GPU_ENTRIES_MAX || !gpu_read_entries(g, q, c->nr_entries)) {
+	if (!gpu_read_entries(g, q, sizeof(*c), c->nr_entries)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
 	err = resource_attach(r, &g->budget, g->memory, g->entries, c->nr_entries);
 	if (err < 0) {
-		return answer_of(err);
+		return gpu_answer_of(err);
 	}
 	err = g->listener->backed(g->userdata, slot, g->entries, c->nr_entries);
 	if (err < 0) {
 		resource_detach(r, &g->budget);
 	}
-	return answer_of(err);
+	return gpu_answer_of(err);
 }
 
 uint32_t handle_detach(struct gpu *g, const struct gpu_request *q)

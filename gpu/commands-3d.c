@@ -22,13 +22,6 @@ bool gpu_id_used(const struct gpu *g, uint32_t id)
 	       (g->three && gpu_resource_find(g->three, id) != GPU_NO_3D);
 }
 
-static uint32_t answer_of(int err)
-{
-	return err == 0         ? VIRTIO_GPU_RESP_OK_NODATA
-	       : err == -EINVAL ? VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER
-				: VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-}
-
 uint32_t handle_capset_info(struct gpu *g, const struct gpu_request *q)
 {
 	struct virtio_gpu_resp_capset_info *info = &q->answer->capset_info;
@@ -125,7 +118,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 		t->resources[slot].state = GPU_RESOURCE_LOST; /* the renderer has none */
 		gpu_resource_end(g, slot);
 		budget_give_back(&g->budget, bytes);
-		return answer_of(err);
+		return gpu_answer_of(err);
 	}
 	g->listener->resource_3d(g->userdata, slot, v.id);
 	return VIRTIO_GPU_RESP_OK_NODATA;
@@ -149,10 +142,10 @@ uint32_t gpu_attach_3d(struct gpu *g, uint32_t slot, const struct gpu_request *q
 	if (g->three->resources[slot].backed) {
 		return VIRTIO_GPU_RESP_ERR_UNSPEC;
 	}
-	if (c->nr_entries > GPU_ENTRIES_MAX || !gpu_read_entries(g, q, c->nr_entries)) {
+	if (!gpu_read_entries(g, q, sizeof(*c), c->nr_entries)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	return answer_of(gpu_resource_back(g, slot, g->entries, c->nr_entries));
+	return gpu_answer_of(gpu_resource_back(g, slot, g->entries, c->nr_entries));
 }
 
 uint32_t gpu_detach_3d(struct gpu *g, uint32_t slot)
@@ -217,7 +210,7 @@ uint32_t handle_transfer_to_3d(struct gpu *g, const struct gpu_request *q)
 	uint32_t answer = check_transfer(g, &q->command.transfer_3d, &transfer);
 
 	return answer == VIRTIO_GPU_RESP_OK_NODATA
-		       ? answer_of(g->three->ops->transfer_write(&transfer, NULL, 0))
+		       ? gpu_answer_of(g->three->ops->transfer_write(&transfer, NULL, 0))
 		       : answer;
 }
 
@@ -227,7 +220,7 @@ uint32_t handle_transfer_from_3d(struct gpu *g, const struct gpu_request *q)
 	uint32_t answer = check_transfer(g, &q->command.transfer_3d, &transfer);
 
 	return answer == VIRTIO_GPU_RESP_OK_NODATA
-		       ? answer_of(g->three->ops->transfer_read(&transfer, NULL, 0))
+		       ? gpu_answer_of(g->three->ops->transfer_read(&transfer, NULL, 0))
 		       : answer;
 }
 
@@ -298,7 +291,7 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	submit_apply(&c->streams, &t->objects, t->arena, bytes / 4, &demand, &g->budget);
 	t->n_subs += c->streams.n_subs - subs;
 	t->drew = true;
-	return answer_of(t->ops->submit(c->id, t->arena, bytes / 4));
+	return gpu_answer_of(t->ops->submit(c->id, t->arena, bytes / 4));
 }
 
 static uint32_t check_ghosts(struct gpu *g, uint32_t slot)

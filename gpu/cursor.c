@@ -26,6 +26,11 @@ static uint32_t pixels_of(struct gpu *g, uint32_t id, const uint8_t **pixels_out
 		if (image == GPU_NO_SLOT) {
 			return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 		}
+		if (g->resources[image].blob_size) {
+			*pixels_out = gpu_cursor_blob(g, image);
+			return *pixels_out ? VIRTIO_GPU_RESP_OK_NODATA
+					   : VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
+		}
 		width = g->resources[image].width;
 		height = g->resources[image].height;
 		*pixels_out = g->resources[image].pixels;

@@ -100,6 +100,7 @@ void gpu_3d_destroy(struct gpu *g)
 
 void gpu_negotiated(struct gpu *g, uint64_t features)
 {
+	g->blobs = features & 1ULL << VIRTIO_GPU_F_RESOURCE_BLOB;
 	if (g->three) {
 		g->three->context_init = features & 1ULL << VIRTIO_GPU_F_CONTEXT_INIT;
 	}

@@ -101,8 +101,6 @@ struct gpu_3d {
 	struct gpu_pending_flush flush;
 	bool stale[VIRTIO_GPU_MAX_SCANOUTS]; /* what is shown there was not read back yet */
 
-	uint8_t cursor[64 * 64 * 4];
-
 	/* For the log and for who counts. */
 	struct restarts said;
 	uint64_t refused;  /* over the budget, ever */
@@ -114,8 +112,6 @@ struct gpu_3d {
 bool gpu_lose_context(struct gpu *g, uint32_t slot, uint32_t id) _must_check_;
 bool gpu_lose_resource(struct gpu *g, uint32_t slot, uint32_t id) _must_check_;
 
-/* virtio's features that the driver has taken. */
-void gpu_negotiated(struct gpu *g, uint64_t features);
 /* Whether there was a 3D resource of this id. */
 bool gpu_is_lost(const struct gpu *g, uint32_t id);
 

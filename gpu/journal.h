@@ -33,7 +33,7 @@
 
 #include "base/cleanup.h"
 
-#define JOURNAL_VERSION      2
+#define JOURNAL_VERSION      3
 #define JOURNAL_QUEUES       2 /* control, cursor */
 #define JOURNAL_HEADS        1024
 #define JOURNAL_RESOURCES    1024
@@ -85,8 +85,9 @@ struct journal_resource {
 	uint32_t height;
 	uint32_t first_entry; /* in journal::entries */
 	uint32_t n_entries;
+	uint64_t blob_size; /* bytes; 0: it is no blob */
 };
-static_assert(sizeof(struct journal_resource) == 56, "shared layout");
+static_assert(sizeof(struct journal_resource) == 64, "shared layout");
 
 /* A context or a 3D resource: there if created is done and removed is not. What it was is lost with
  * its renderer; that it was is not, so that a guest gets honest errors. */
@@ -110,10 +111,12 @@ struct journal_scanout {
 		uint64_t order;
 		uint32_t resource_id; /* 0: it is off */
 		uint32_t x, y, width, height;
-		uint32_t pad;
+		/* How a blob is shown; of others, zero. */
+		uint32_t format;
+		uint32_t stride, offset; /* bytes */
 	} versions[2];
 };
-static_assert(sizeof(struct journal_scanout) == 64, "shared layout");
+static_assert(sizeof(struct journal_scanout) == 80, "shared layout");
 
 struct journal_damage {
 	uint32_t scanout;

@@ -103,6 +103,7 @@ static bool back(struct record *r, struct gpu *g, uint32_t slot, const struct jo
 {
 	struct resource *res = &g->resources[slot];
 	const struct rect all = {0, 0, res->width, res->height};
+	const uint64_t row = (uint64_t)res->width * RESOURCE_PIXEL_BYTES;
 
 	if (!claim_extent(r, j, slot)) {
 		return false;
@@ -114,9 +115,9 @@ static bool back(struct record *r, struct gpu *g, uint32_t slot, const struct jo
 		return false;
 	}
 	/* As it was, if the guest's memory is as it was. A backing that is too small for all of the
-	 * image never filled it at once. */
-	if (resource_has(res, &all, 0)) {
-		gpu_copy(g, res, &all, 0);
+	 * image never filled it at once. A blob has no image, but where it is shown. */
+	if (!res->blob_size && resource_has(res, &all, 0)) {
+		gpu_copy(g, res, res, &all, 0, row);
 	}
 	return true;
 }
@@ -131,6 +132,12 @@ static bool is_backed(const struct journal_resource *j)
 	return j->attached != 0 && j->detached == 0;
 }
 
+static bool place(struct gpu *g, uint32_t slot, const struct journal_resource *j)
+{
+	return j->blob_size ? gpu_place_blob(g, slot, j->id, j->blob_size)
+			    : gpu_place(g, slot, j->id, j->format, j->width, j->height) == 0;
+}
+
 /* Whether all of it could be had again. */
 static bool recover_resource(struct record *r, struct gpu *g, uint32_t slot)
 {
@@ -143,8 +150,7 @@ static bool recover_resource(struct record *r, struct gpu *g, uint32_t slot)
 		__atomic_store_n(&r->journal->resources[slot].created, 0, __ATOMIC_RELEASE);
 		return true;
 	}
-	if (j.id == 0 || gpu_find(g, j.id) != GPU_NO_SLOT ||
-		gpu_place(g, slot, j.id, j.format, j.width, j.height) < 0) {
+	if (j.id == 0 || gpu_find(g, j.id) != GPU_NO_SLOT || !place(g, slot, &j)) {
 		__atomic_store_n(&r->journal->resources[slot].created, 0, __ATOMIC_RELEASE);
 		return false;
 	}
@@ -185,6 +191,16 @@ static uint32_t recover_3d(struct record *r, struct gpu *g)
 	return dropped;
 }
 
+static bool recover_view(
+	struct gpu *g, uint32_t scanout, const struct gpu_view *view, const struct rect *rect)
+{
+	if (gpu_view_blob(g, scanout, view, rect) < 0) {
+		return false;
+	}
+	gpu_refresh_blob(g, scanout);
+	return true;
+}
+
 static bool recover_scanout(struct record *r, struct gpu *g, uint32_t scanout)
 {
 	struct journal_scanout s;
@@ -205,6 +221,14 @@ static bool recover_scanout(struct record *r, struct gpu *g, uint32_t scanout)
 	slot = gpu_find(g, s.versions[i].resource_id);
 	rect = (struct rect){
 		s.versions[i].x, s.versions[i].y, s.versions[i].width, s.versions[i].height};
+	if (slot != GPU_NO_SLOT && g->resources[slot].blob_size) {
+		return recover_view(g, scanout,
+			&(struct gpu_view){.blob = slot,
+				.format = s.versions[i].format,
+				.stride = s.versions[i].stride,
+				.offset = s.versions[i].offset},
+			&rect);
+	}
 	if (slot == GPU_NO_SLOT || rect.width == 0 || rect.height == 0 ||
 		!rect_within(&rect, g->resources[slot].width, g->resources[slot].height)) {
 		return false;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "gpu/resource.h"
+#include "gpu/virtio-gpu.h"
 
 static_assert(sizeof(struct backing_entry) == sizeof(struct journal_entry), "copied as they are");
 
@@ -191,6 +191,7 @@ void record_resource(struct record *r, uint32_t slot, const struct resource *res
 	j->format = res->format;
 	j->width = res->width;
 	j->height = res->height;
+	j->blob_size = res->blob_size;
 	j->first_entry = j->n_entries = 0;
 	put64(&j->created, r->order);
 }
@@ -271,8 +272,9 @@ void record_resource_3d(struct record *r, uint32_t slot, uint32_t id)
 }
 
 void record_scanout(
-	struct record *r, uint32_t scanout, uint32_t resource_id, const struct rect *rect)
+	struct record *r, uint32_t scanout, uint32_t resource_id, const struct gpu_scanout *shown)
 {
+	const struct rect rect = gpu_shown(shown);
 	struct journal_scanout *s = &r->journal->scanouts[scanout];
 	/* Over the older one, but within one command over what that command wrote before. */
 	int i = s->versions[0].order == r->order   ? 0
@@ -281,9 +283,12 @@ void record_scanout(
 
 	put64(&s->versions[i].order, 0);
 	s->versions[i].resource_id = resource_id;
-	s->versions[i].x = rect->x;
-	s->versions[i].y = rect->y;
-	s->versions[i].width = rect->width;
-	s->versions[i].height = rect->height;
+	s->versions[i].x = rect.x;
+	s->versions[i].y = rect.y;
+	s->versions[i].width = rect.width;
+	s->versions[i].height = rect.height;
+	s->versions[i].format = shown->view.format;
+	s->versions[i].stride = shown->view.stride;
+	s->versions[i].offset = shown->view.offset;
 	put64(&s->versions[i].order, r->order);
 }

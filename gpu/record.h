@@ -12,7 +12,7 @@
 
 struct backing_entry;
 struct gpu;
-struct rect;
+struct gpu_scanout;
 struct resource;
 
 /* Which part of journal::entries a resource has. */
@@ -73,7 +73,7 @@ void record_context(struct record *r, uint32_t slot, uint32_t id, const char *na
 void record_resource_3d(struct record *r, uint32_t slot, uint32_t id);
 /* resource_id 0: the scanout is off. */
 void record_scanout(
-	struct record *r, uint32_t scanout, uint32_t resource_id, const struct rect *rect);
+	struct record *r, uint32_t scanout, uint32_t resource_id, const struct gpu_scanout *shown);
 
 /* The entries of a resource that is backed. */
 const struct backing_entry *record_entries(const struct record *r, uint32_t slot, uint32_t *n_out);

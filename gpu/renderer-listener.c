@@ -74,13 +74,20 @@ static void on_image_gone(void *userdata, uint32_t slot)
 	forget_image(userdata, slot);
 }
 
-static void on_scanout(void *userdata, uint32_t scanout)
+static void on_view(void *userdata, uint32_t scanout)
 {
 	struct renderer *r = userdata;
 	const struct gpu_scanout *s = &r->gpu->scanouts[scanout];
 	uint32_t id = s->slot == GPU_NO_SLOT ? 0 : r->gpu->resources[s->slot].id;
 
-	record_scanout(&r->record, scanout, id, &s->rect);
+	record_scanout(&r->record, scanout, id, s);
+}
+
+static void on_scanout(void *userdata, uint32_t scanout)
+{
+	struct renderer *r = userdata;
+
+	on_view(r, scanout);
 	r->out.scanouts |= 1U << scanout;
 }
 
@@ -130,6 +137,7 @@ const struct gpu_listener renderer_listener = {
 	.resource_3d = on_resource_3d,
 	.image_gone = on_image_gone,
 	.scanout = on_scanout,
+	.view = on_view,
 	.damage = on_damage,
 	.cursor = on_cursor,
 	.pause = on_pause,

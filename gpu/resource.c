@@ -100,13 +100,21 @@ int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32
 	return 0;
 }
 
+void resource_init_blob(struct resource *r, uint32_t id, uint64_t size)
+{
+	assert(size > 0);
+	*r = (struct resource){.id = id, .blob_size = size, .image_fd = -1};
+}
+
 void resource_finish(struct resource *r, struct budget *budget)
 {
 	if (r->id == 0) {
 		return;
 	}
 	resource_detach(r, budget);
-	munmap(r->pixels, r->size);
+	if (r->pixels) {
+		munmap(r->pixels, r->size);
+	}
 	safe_close(r->image_fd);
 	budget_give_back(budget, r->size);
 	*r = (struct resource){.image_fd = -1};
@@ -178,6 +186,9 @@ int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 		err = add_entry(m, &entries[i], spans, &n_spans, &bytes);
 	}
 	budget_give_back(budget, cost);
+	if (err == 0 && bytes < r->blob_size) {
+		err = -EINVAL;
+	}
 	if (err < 0) {
 		return err;
 	}
@@ -235,7 +246,7 @@ void resource_turn(struct resource *r, const struct rect *box)
 
 /* Where copying is: positions only grow. */
 struct reader {
-	const struct resource *r;
+	const struct resource *r; /* that is backed */
 	const struct layout *layout;
 	uint32_t span;
 };
@@ -301,35 +312,43 @@ static uint64_t row_bytes(const struct resource *r)
 	return (uint64_t)r->width * RESOURCE_PIXEL_BYTES;
 }
 
-bool resource_has(const struct resource *r, const struct rect *box, uint64_t offset)
+bool resource_has_rows(
+	const struct resource *r, uint64_t offset, uint64_t stride, uint32_t width, uint32_t height)
 {
-	uint64_t bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES, end;
+	uint64_t bytes = (uint64_t)width * RESOURCE_PIXEL_BYTES, rows, end;
 
-	assert(rect_within(box, r->width, r->height));
-	if (box->width == 0 || box->height == 0) {
+	if (width == 0 || height == 0) {
 		return true;
 	}
-	return u64_add(offset, (box->height - 1) * row_bytes(r) + bytes, &end) &&
-	       end <= r->backing_bytes;
+	return u64_mul(height - 1, stride, &rows) && u64_add(rows, bytes, &end) &&
+	       u64_add(offset, end, &end) && end <= r->backing_bytes;
 }
 
-void resource_transfer(struct resource *r, const struct rect *box, uint64_t offset)
+bool resource_has(const struct resource *r, const struct rect *box, uint64_t offset)
 {
-	uint64_t row = row_bytes(r), bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES;
-	uint64_t rows = box->height;
-	uint8_t *to = r->pixels + box->y * row + (uint64_t)box->x * RESOURCE_PIXEL_BYTES;
-	struct reader rd = {.r = r, .layout = layout_of(r->format)};
+	assert(rect_within(box, r->width, r->height));
+	return resource_has_rows(r, offset, row_bytes(r), box->width, box->height);
+}
 
-	assert(resource_has(r, box, offset));
+void resource_copy(struct resource *to, const struct resource *from, const struct rect *box,
+	uint64_t offset, uint64_t stride)
+{
+	uint64_t row = row_bytes(to), bytes = (uint64_t)box->width * RESOURCE_PIXEL_BYTES;
+	uint64_t rows = box->height;
+	uint8_t *pixels = to->pixels + box->y * row + (uint64_t)box->x * RESOURCE_PIXEL_BYTES;
+	struct reader rd = {.r = from, .layout = layout_of(to->format)};
+
+	assert(rect_within(box, to->width, to->height) && stride >= bytes);
+	assert(resource_has_rows(from, offset, stride, box->width, box->height));
 	if (bytes == 0 || rows == 0) {
 		return;
 	}
-	if (bytes == row) {
+	if (bytes == row && bytes == stride) {
 		bytes *= rows;
 		rows = 1;
 	}
-	rd.span = find_span(r, offset);
+	rd.span = find_span(from, offset);
 	for (uint64_t i = 0; i < rows; i++) {
-		read_bytes(&rd, to + i * row, offset + i * row, bytes);
+		read_bytes(&rd, pixels + i * row, offset + i * stride, bytes);
 	}
 }

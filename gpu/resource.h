@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * 2D resources: an image of ours in a memfd, and the guest's memory that backs it.
+ * 2D resources: an image of ours in a memfd, and the guest's memory that backs it; or (a blob) that
+ * memory alone.
  */
 #pragma once
 
@@ -47,9 +48,10 @@ struct resource {
 	uint32_t height;
 	/* B8G8R8A8 or B8G8R8X8 whatever the format is: rows of width pixels without gaps. The
 	 * front end of the VMM takes nothing else, and so it is turned while it is copied. */
-	uint8_t *pixels;
-	uint64_t size; /* bytes; the charge */
+	uint8_t *pixels; // may be NULL: a blob
+	uint64_t size;   /* bytes; the charge */
 	int image_fd;
+	uint64_t blob_size; /* bytes; 0: it is no blob, and has an image */
 	bool backed;
 	struct backing_span *spans;
 	uint32_t n_spans;
@@ -64,10 +66,12 @@ void resource_turn(struct resource *r, const struct rect *box);
  * RESOURCE_SIDE_MAX; -ENOMEM when it is over the budget or there is no memory; -errno otherwise. */
 int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32_t format,
 	uint32_t width, uint32_t height) _must_check_;
+/* Makes a blob of size bytes (> 0), which has no format, no sides and no image. */
+void resource_init_blob(struct resource *r, uint32_t id, uint64_t size);
 void resource_finish(struct resource *r, struct budget *budget);
 
-/* Backs r (not backed) with n entries, in order. 0; -EINVAL if one is empty or not in memory, or
- * the sum overflows; -ENOMEM. */
+/* Backs r (not backed) with n entries, in order. 0; -EINVAL if one is empty or not in memory, the
+ * sum overflows, or it is less than a blob has; -ENOMEM. */
 int resource_attach(struct resource *r, struct budget *budget, struct memory *m,
 	const struct backing_entry *entries, uint32_t n) _must_check_;
 void resource_detach(struct resource *r, struct budget *budget);
@@ -75,5 +79,11 @@ void resource_detach(struct resource *r, struct budget *budget);
 /* Whether all bytes of a box that lies within the image are in the backing, where its first row
  * lies offset bytes into it and each next one a row of the image further. */
 bool resource_has(const struct resource *r, const struct rect *box, uint64_t offset) _must_check_;
-/* Copies a box that resource_has from the backing into the image. */
-void resource_transfer(struct resource *r, const struct rect *box, uint64_t offset);
+/* The same of rows of width pixels, the first of them offset bytes into the backing and each next
+ * one stride bytes further. */
+bool resource_has_rows(const struct resource *r, uint64_t offset, uint64_t stride, uint32_t width,
+	uint32_t height) _must_check_;
+/* Copies rows that from (resource_has_rows) has into a box that lies within the image of to, whose
+ * format they have. stride: at least as long as a row of the box. */
+void resource_copy(struct resource *to, const struct resource *from, const struct rect *box,
+	uint64_t offset, uint64_t stride);

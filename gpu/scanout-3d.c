@@ -160,8 +160,8 @@ const uint8_t *gpu_cursor_3d(struct gpu *g, uint32_t slot)
 	struct resource image = {.format = v->format,
 		.width = GPU_CURSOR_SIDE,
 		.height = GPU_CURSOR_SIDE,
-		.pixels = g->three->cursor,
-		.size = sizeof(g->three->cursor)};
+		.pixels = g->cursor_pixels,
+		.size = sizeof(g->cursor_pixels)};
 
 	if (!can_be_shown(v) || read_back(g, v, image.pixels, image.size, &all) < 0) {
 		return NULL;

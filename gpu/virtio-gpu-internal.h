@@ -19,6 +19,8 @@ union gpu_command {
 	struct virtio_gpu_resource_detach_backing detach;
 	struct virtio_gpu_cmd_get_edid get_edid;
 	struct virtio_gpu_resource_assign_uuid assign_uuid;
+	struct virtio_gpu_resource_create_blob create_blob;
+	struct virtio_gpu_set_scanout_blob set_scanout_blob;
 	struct virtio_gpu_update_cursor cursor;
 	struct virtio_gpu_get_capset_info get_capset_info;
 	struct virtio_gpu_get_capset get_capset;
@@ -61,11 +63,29 @@ uint32_t handle_transfer(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_attach(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_detach(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_uuid(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_create_blob(struct gpu *g, const struct gpu_request *q);
+uint32_t handle_set_scanout_blob(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_update_cursor(struct gpu *g, const struct gpu_request *q);
 uint32_t handle_move_cursor(struct gpu *g, const struct gpu_request *q);
 
-/* Reads n (up to GPU_ENTRIES_MAX) entries from behind an ATTACH_BACKING into gpu::entries. */
-bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, uint32_t n);
+/* Reads n entries, which lie behind a command of size bytes, into gpu::entries. False: they are not
+ * there, or more than GPU_ENTRIES_MAX. */
+bool gpu_read_entries(struct gpu *g, const struct gpu_request *q, size_t size, uint32_t n);
+/* The answer to what came to 0 or -errno. */
+uint32_t gpu_answer_of(int err);
+/* On a little-endian machine as virtio is (vring.c checks). */
+struct rect gpu_rect_of(const struct virtio_gpu_rect *r);
+/* A scanout shows what is in slot, or (GPU_NO_SLOT) nothing. */
+void gpu_show(struct gpu *g, uint32_t scanout, uint32_t slot, const struct rect *rect);
+
+/* blob.c: of 2D commands when the resource is one. */
+uint32_t gpu_flush_blob(struct gpu *g, uint32_t slot, const struct rect *rect);
+/* The scanout shows no blob any more: its image is gone. Nothing, if it showed none. */
+void gpu_hide_blob(struct gpu *g, uint32_t scanout);
+/* No scanout shows it any more. */
+void gpu_hide_blob_everywhere(struct gpu *g, uint32_t slot);
+/* Pixels of a cursor in B8G8R8A8, valid until the next call; NULL: it has not so many. */
+const uint8_t *gpu_cursor_blob(struct gpu *g, uint32_t slot);
 /* A slot that is empty, or GPU_NO_SLOT. */
 uint32_t gpu_free_slot(const struct gpu *g);
 /* The scanouts (bits) that show what is in this slot, which may be GPU_NO_SLOT. */

@@ -54,6 +54,13 @@ static void link_slot(struct gpu *g, uint16_t *to, uint32_t slot)
 	*to = (uint16_t)slot;
 }
 
+static void occupy(struct gpu *g, uint32_t slot)
+{
+	unlink_slot(g, &g->first_free, slot);
+	link_slot(g, &g->first[g->resources[slot].id % GPU_RESOURCES_MAX], slot);
+	g->n_placed++;
+}
+
 int gpu_place(
 	struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32_t width, uint32_t height)
 {
@@ -64,10 +71,19 @@ int gpu_place(
 	if (err < 0) {
 		return err;
 	}
-	unlink_slot(g, &g->first_free, slot);
-	link_slot(g, &g->first[id % GPU_RESOURCES_MAX], slot);
-	g->n_placed++;
+	occupy(g, slot);
 	return 0;
+}
+
+bool gpu_place_blob(struct gpu *g, uint32_t slot, uint32_t id, uint64_t size)
+{
+	assert(slot < GPU_RESOURCES_MAX && g->resources[slot].id == 0);
+	if (size == 0) {
+		return false;
+	}
+	resource_init_blob(&g->resources[slot], id, size);
+	occupy(g, slot);
+	return true;
 }
 
 void gpu_take_away(struct gpu *g, uint32_t slot)
@@ -107,6 +123,14 @@ static const struct command_type control_commands[] = {
 	{VIRTIO_GPU_CMD_GET_EDID, sizeof(struct virtio_gpu_cmd_get_edid), handle_edid, "GET_EDID"},
 	{VIRTIO_GPU_CMD_RESOURCE_ASSIGN_UUID, sizeof(struct virtio_gpu_resource_assign_uuid),
 		handle_uuid, "RESOURCE_ASSIGN_UUID"},
+};
+
+/* Where they were negotiated. */
+static const struct command_type commands_blob[] = {
+	{VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB, sizeof(struct virtio_gpu_resource_create_blob),
+		handle_create_blob, "RESOURCE_CREATE_BLOB"},
+	{VIRTIO_GPU_CMD_SET_SCANOUT_BLOB, sizeof(struct virtio_gpu_set_scanout_blob),
+		handle_set_scanout_blob, "SET_SCANOUT_BLOB"},
 };
 
 /* Where there is a renderer for them; what comes most often comes first. */
@@ -156,6 +180,9 @@ const char *gpu_command_name(uint32_t type)
 		type_in(control_commands, ARRAY_SIZE(control_commands), type);
 
 	if (!t) {
+		t = type_in(commands_blob, ARRAY_SIZE(commands_blob), type);
+	}
+	if (!t) {
 		t = type_in(commands_3d, ARRAY_SIZE(commands_3d), type);
 	}
 	if (!t) {
@@ -202,7 +229,13 @@ static const struct command_type *control_type(const struct gpu *g, uint32_t typ
 	if (g->three) {
 		t = type_in(commands_3d, ARRAY_SIZE(commands_3d), type);
 	}
-	return t ? t : type_in(control_commands, ARRAY_SIZE(control_commands), type);
+	if (!t) {
+		t = type_in(control_commands, ARRAY_SIZE(control_commands), type);
+	}
+	if (!t && g->blobs) {
+		t = type_in(commands_blob, ARRAY_SIZE(commands_blob), type);
+	}
+	return t;
 }
 
 /* What is the same for both queues: the type of the answer, which is told and copied back. t may be
@@ -374,7 +407,7 @@ int gpu_create(const struct gpu_options *options, struct gpu **out)
 void gpu_reset(struct gpu *g)
 {
 	gpu_3d_reset(g);
-	for (uint32_t i = 0; i < GPU_RESOURCES_MAX; i++) {
+	for (uint32_t i = 0; i < GPU_SLOTS_MAX; i++) {
 		resource_finish(&g->resources[i], &g->budget);
 	}
 	assert(g->budget.used == 0);

@@ -18,6 +18,8 @@ struct vring_chain;
 
 #define GPU_SCANOUTS_MAX  VIRTIO_GPU_MAX_SCANOUTS
 #define GPU_RESOURCES_MAX 1024
+/* Of images: one for each resource, and behind them one for each scanout that shows a blob. */
+#define GPU_SLOTS_MAX (GPU_RESOURCES_MAX + GPU_SCANOUTS_MAX)
 /* Of one resource: 64 MiB in pages of 4 KiB. */
 #define GPU_ENTRIES_MAX 16384
 #define GPU_CURSOR_SIDE 64
@@ -28,9 +30,20 @@ struct vring_chain;
 #define GPU_SLICE_BYTES (512U << 10)
 #define GPU_NO_SLOT     UINT32_MAX
 
+/* Which pixels of a blob a scanout shows. */
+struct gpu_view {
+	uint32_t blob;   /* its slot */
+	uint32_t format; /* 0: it shows no blob */
+	uint32_t x, y;   /* of the first pixel that is shown; rect has how many */
+	uint32_t stride; /* bytes */
+	uint32_t offset; /* bytes, of pixel 0, 0 in the blob */
+	bool stale;      /* the next flush is one of everything */
+};
+
 struct gpu_scanout {
-	uint32_t slot; /* of the resource it shows; GPU_NO_SLOT: nothing */
+	uint32_t slot; /* of the image it shows; GPU_NO_SLOT: nothing */
 	struct rect rect;
+	struct gpu_view view;
 };
 
 struct gpu_cursor {
@@ -57,10 +70,13 @@ struct gpu_listener {
 	/* A context, or a 3D resource, was made or is gone (id 0). Slots begin at 1. */
 	void (*context)(void *userdata, uint32_t slot, uint32_t id, const char *name);
 	void (*resource_3d)(void *userdata, uint32_t slot, uint32_t id);
-	/* The image in slot, that a 3D resource was shown from, is gone. */
+	/* The image in slot, that a 3D resource or a blob was shown from, is gone. */
 	void (*image_gone)(void *userdata, uint32_t slot);
 	/* A scanout shows something else, or nothing. */
 	void (*scanout)(void *userdata, uint32_t scanout);
+	/* It shows another blob or another part of one, in the same image: the next flush says so.
+	 */
+	void (*view)(void *userdata, uint32_t scanout);
 	/* rect of the scanout (in its own coordinates, not empty) has new pixels. */
 	void (*damage)(void *userdata, uint32_t scanout, const struct rect *rect);
 	/* The cursor has moved or is hidden or shown, or (pixels) has a new image. pixels are
@@ -80,6 +96,7 @@ struct gpu {
 	struct gpu_cursor cursors[GPU_SCANOUTS_MAX];
 	struct gpu_mode modes[GPU_SCANOUTS_MAX];
 	bool modes_known; /* modes were asked for after the command came that wants them */
+	bool blobs;       /* negotiated */
 	uint8_t uuid_seed[8];
 	struct budget budget;
 	uint32_t *drawing;                    // may be NULL: journal::drawing
@@ -91,12 +108,13 @@ struct gpu {
 	uint32_t flushed; /* scanouts (bits) that got a frame: to be cleared by who looks */
 	uint64_t copied;  /* bytes from the guest's memory, ever */
 	uint64_t errors;  /* answers, ever */
-	struct resource resources[GPU_RESOURCES_MAX];
+	struct resource resources[GPU_SLOTS_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];
 	uint16_t next[GPU_RESOURCES_MAX];
 	uint16_t first_free;
 	struct backing_entry entries[GPU_ENTRIES_MAX];
+	uint8_t cursor_pixels[GPU_CURSOR_SIDE * GPU_CURSOR_SIDE * RESOURCE_PIXEL_BYTES];
 };
 
 enum gpu_outcome {
@@ -122,6 +140,8 @@ int gpu_create(const struct gpu_options *options, struct gpu **out) _must_check_
  * listener hears of nothing but images that are gone. */
 void gpu_reset(struct gpu *g);
 void gpu_destroy(struct gpu *g);
+/* virtio's features that the driver has taken. */
+void gpu_negotiated(struct gpu *g, uint64_t features);
 
 /* Executes a request of the control or the cursor queue and writes its answer into the chain, as
  * far as there is room. *written_out is the answer's size then. */
@@ -144,7 +164,21 @@ uint32_t gpu_find(const struct gpu *g, uint32_t id);
 /* For a rebuild: makes resource id in exactly this slot, which is free. Errors as resource_init. */
 int gpu_place(struct gpu *g, uint32_t slot, uint32_t id, uint32_t format, uint32_t width,
 	uint32_t height) _must_check_;
-/* Copies all of a box that lies in the resource and (resource_has) in its backing, with pauses. */
-void gpu_copy(struct gpu *g, struct resource *r, const struct rect *all, uint64_t offset);
+/* The same of a blob of size bytes; false: there can't be one of no bytes. */
+bool gpu_place_blob(struct gpu *g, uint32_t slot, uint32_t id, uint64_t size) _must_check_;
+/* Shows rect (x, y and size, in pixels) of a blob as view (but for x and y) says. Tells the
+ * listener nothing but images that are gone. 0: in the image that there was; 1: in a new one, all
+ * zero; -EINVAL if anything of it can't be or lies outside of the blob; -ENOMEM, and -errno of its
+ * image. */
+int gpu_view_blob(struct gpu *g, uint32_t scanout, const struct gpu_view *view,
+	const struct rect *rect) _must_check_;
+/* Fills the image of a scanout that shows a blob. */
+void gpu_refresh_blob(struct gpu *g, uint32_t scanout);
+/* What of its resource a scanout shows. */
+struct rect gpu_shown(const struct gpu_scanout *s);
+/* Copies rows of one's backing into all of a box of another's image, as resource_copy, with pauses.
+ */
+void gpu_copy(struct gpu *g, struct resource *to, const struct resource *from,
+	const struct rect *all, uint64_t offset, uint64_t stride);
 /* What a command of this type is called, or "unknown". */
 const char *gpu_command_name(uint32_t type);

@@ -105,6 +105,7 @@ struct drawing {
 	struct sim *s;
 	uint32_t id;
 	uint32_t width; /* of the resource */
+	bool blob;      /* in guest memory: nothing is transferred */
 	struct virtio_gpu_rect rect;
 	uint32_t drawn; /* frames whose commands are in the ring or answered */
 	int owed;       /* answers */
@@ -120,12 +121,12 @@ static void draw(struct drawing *d)
 
 	/* Which frame it is. */
 	*(uint32_t *)sim_memory_at(&d->s->vmm.memory, SIM_HIGH + offset) = ++d->drawn;
-	if (sim_offer(d->s, SIM_CONTROL, &transfer, sizeof(transfer), ROOM) < 0 ||
+	if ((!d->blob && sim_offer(d->s, SIM_CONTROL, &transfer, sizeof(transfer), ROOM) < 0) ||
 		sim_offer(d->s, SIM_CONTROL, &flush, sizeof(flush), ROOM) < 0) {
 		bench_fail("the ring is full");
 	}
 	sim_ring_kick(&d->s->rings[SIM_CONTROL]);
-	d->owed = 2;
+	d->owed = d->blob ? 1 : 2;
 }
 
 /* Draws the next frame if this is the time for it. */
@@ -145,20 +146,35 @@ static void go_on(struct drawing *d)
 	}
 }
 
+static void show_blob(struct sim *s, uint32_t id, uint32_t width, uint32_t height)
+{
+	const struct virtio_gpu_mem_entry entry = {SIM_HIGH, width * height * 4, 0};
+
+	must(sim_blob(s, id, entry.length, &entry, 1), VIRTIO_GPU_RESP_OK_NODATA);
+	must(sim_show_blob(s, 0, id, width, height), VIRTIO_GPU_RESP_OK_NODATA);
+}
+
 static void start(struct drawing *d, struct sim *s, const struct bench_size *size, uint32_t id,
-	const struct virtio_gpu_rect *rect)
+	const struct virtio_gpu_rect *rect, bool blob)
 {
 	struct sim_scanout *o = &s->screen.scanouts[0];
 
-	*d = (struct drawing){
-		.s = s, .id = id, .width = size->width, .rect = {0, 0, size->width, size->height}};
+	*d = (struct drawing){.s = s,
+		.id = id,
+		.width = size->width,
+		.rect = {0, 0, size->width, size->height},
+		.blob = blob};
 	if (rect) {
 		d->rect = *rect;
 	}
 	if ((uint64_t)size->width * size->height * 4 > s->vmm.memory.size / 2) {
 		bench_fail("the guest is too small");
 	}
-	must(sim_show(s, id, 0, size->width, size->height, SIM_HIGH), 0);
+	if (blob) {
+		show_blob(s, id, size->width, size->height);
+	} else {
+		must(sim_show(s, id, 0, size->width, size->height, SIM_HIGH), 0);
+	}
 	o->watch_x = d->rect.x;
 	o->watch_y = d->rect.y;
 	o->watched = 0;
@@ -205,19 +221,24 @@ static void measure(struct drawing *d, const char *name, uint64_t for_ns)
 		(double)(sim_backend_cpu_ns(&s->backend) - cpu) / (double)frames / 1e6);
 }
 
-void bench_frames(struct sim *s, uint64_t for_ns)
+void bench_frames(struct sim *s, uint64_t for_ns, bool blobs)
 {
 	const struct virtio_gpu_rect small = {640, 480, 64, 64};
 	struct drawing d;
 	char name[32];
 
 	for (size_t i = 0; i < ARRAY_SIZE(bench_sizes); i++) {
-		start(&d, s, &bench_sizes[i], (uint32_t)i + 1, NULL);
+		start(&d, s, &bench_sizes[i], (uint32_t)i + 1, NULL, false);
 		snprintf(name, sizeof(name), "frames_%ux%u", d.rect.width, d.rect.height);
 		measure(&d, name, for_ns);
 		end(&d);
 	}
-	start(&d, s, &bench_sizes[2], 9, &small);
+	if (blobs) {
+		start(&d, s, &bench_sizes[0], 8, NULL, true);
+		measure(&d, "blobs_640x480", for_ns);
+		end(&d);
+	}
+	start(&d, s, &bench_sizes[2], 9, &small, false);
 	measure(&d, "damage_64x64", for_ns);
 	end(&d);
 }
@@ -300,7 +321,7 @@ void bench_cursor(struct sim *s, uint64_t for_ns)
 		bench_fail("the cursor was not answered");
 	}
 	cursor_cell(s, "cursor_idle", NULL, for_ns);
-	start(&d, s, &bench_sizes[2], 9, NULL);
+	start(&d, s, &bench_sizes[2], 9, NULL, false);
 	cursor_cell(s, "cursor_loaded", &d, 3 * for_ns);
 	end(&d);
 }

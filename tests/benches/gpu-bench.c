@@ -23,7 +23,8 @@ static void bench_backend(const char *const *argv, uint64_t for_ns)
 		.width = 1920,
 		.height = 1080,
 	};
-	uint64_t begin = now_ns(), replied;
+	uint64_t begin = now_ns(), replied, features = 0;
+	bool blobs;
 	struct sim s;
 
 	if (sim_connect(&s, &o) < 0) {
@@ -31,7 +32,9 @@ static void bench_backend(const char *const *argv, uint64_t for_ns)
 	}
 	replied = now_ns();
 	s.screen.drop_pixels = true;
-	if (sim_driver_ok(&s, SIM_FEATURES) < 0 ||
+	blobs = sim_vmm_ask(&s.vmm, VHOST_USER_GET_FEATURES, &features) == 0 &&
+		features & UINT64_C(1) << VIRTIO_GPU_F_RESOURCE_BLOB;
+	if (sim_driver_ok(&s, blobs ? SIM_FEATURES_BLOB : SIM_FEATURES) < 0 ||
 		sim_command(&s, &info, sizeof(info)) != VIRTIO_GPU_RESP_OK_DISPLAY_INFO) {
 		bench_fail("the backend doesn't start");
 	}
@@ -40,7 +43,7 @@ static void bench_backend(const char *const *argv, uint64_t for_ns)
 	printf(", \"rss_idle_mib\": %.2f", (double)sim_backend_rss(&s.backend) / (1 << 20));
 	bench_commands(&s);
 	bench_info(&s);
-	bench_frames(&s, for_ns);
+	bench_frames(&s, for_ns, blobs);
 	bench_cursor(&s, for_ns);
 	printf(", \"rss_after_mib\": %.2f}\n", (double)sim_backend_rss(&s.backend) / (1 << 20));
 	sim_stop(&s);

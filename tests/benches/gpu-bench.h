@@ -35,7 +35,8 @@ void bench_forget(struct bench_samples *s);
 /* gpu-bench-2d.c: one member of a JSON object each, with its comma before it. */
 void bench_commands(struct sim *s);
 void bench_info(struct sim *s);
-void bench_frames(struct sim *s, uint64_t for_ns);
+/* blobs: those in guest memory, too. */
+void bench_frames(struct sim *s, uint64_t for_ns, bool blobs);
 void bench_cursor(struct sim *s, uint64_t for_ns);
 /* gpu-bench-limit.c: what the machine can do, with no backend. */
 void bench_limits(uint64_t for_ns);

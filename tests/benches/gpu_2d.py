@@ -89,6 +89,10 @@ def report(n):
                     n.show("ours", f"{name}_cpu_ms"), show_spread(n.floor_ratios(size))))
     table(("", "stock, /s", "ours, /s", "÷ stock", "socket, /s", "÷ socket", "stock, CPU ms", "ours, CPU ms",
            "÷ send + copy"), out)
+    say(f"  640x480 from blobs in guest memory, no transfers: ours {n.show('ours', 'blobs_640x480_per_s')}/s, CPU "
+        f"{n.show('ours', 'blobs_640x480_cpu_ms')} ms; ÷ transfer and flush: "
+        + show_spread([r["ours"]["blobs_640x480_per_s"] / r["ours"]["frames_640x480_per_s"] for r in n.rounds])
+        + ", CPU " + show_spread([r["ours"]["blobs_640x480_cpu_ms"] / r["ours"]["frames_640x480_cpu_ms"] for r in n.rounds]))
     say("\nDamage of 64x64 in 1920x1080, cursor, start, memory:")
     table(head, rows(("damage, /s", "damage_64x64_per_s"), ("its CPU, ms", "damage_64x64_cpu_ms"),
                      ("cursor answered, idle, p50 µs", "cursor_idle_p50_us"), ("p99", "cursor_idle_p99_us"),

@@ -56,7 +56,7 @@ static void on_scanout(void *userdata, uint32_t scanout)
 	const struct resource *res = s->slot == GPU_NO_SLOT ? NULL : &d->gpu->resources[s->slot];
 
 	assert(!res || (res->id && rect_within(&s->rect, res->width, res->height)));
-	record_scanout(&d->record, scanout, res ? res->id : 0, &s->rect);
+	record_scanout(&d->record, scanout, res ? res->id : 0, s);
 }
 
 static void on_damage(void *userdata, uint32_t scanout, const struct rect *rect)
@@ -99,6 +99,7 @@ static const struct gpu_listener listener = {
 	.resource_3d = on_resource_3d,
 	.image_gone = on_image_gone,
 	.scanout = on_scanout,
+	.view = on_scanout,
 	.damage = on_damage,
 	.cursor = on_cursor,
 	.pause = on_pause,
@@ -162,6 +163,7 @@ struct device *device_begin(bool draws)
 
 void device_start(struct device *d, uint64_t features, uint64_t run)
 {
+	gpu_negotiated(d->gpu, UINT64_C(1) << VIRTIO_GPU_F_RESOURCE_BLOB);
 	for (uint32_t q = 0; q < JOURNAL_QUEUES; q++) {
 		const struct vring_setup setup = {.size = DEVICE_RING,
 			.desc = DEVICE_DESC(q),

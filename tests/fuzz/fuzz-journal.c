@@ -11,6 +11,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #define IDS          3
+#define BLOB         (2 * IDS + 1)
 #define SIDE         64 /* as a cursor has */
 #define ENTRIES_SEEN 64
 #define CHANGES_MAX  64
@@ -36,6 +37,33 @@ static void offer(struct device *d, uint32_t queue, const void *command, size_t 
 	desc[at + 1] = (struct desc){place + 0x100, 64, DESC_WRITE, 0};
 	avail[2 + n % DEVICE_RING] = at;
 	avail[1]++;
+}
+
+/* A blob, shown on a scanout of its own. */
+static void work_blob(struct device *d)
+{
+	const struct {
+		struct virtio_gpu_resource_create_blob c;
+		struct virtio_gpu_mem_entry e;
+	} create = {{{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB}, BLOB, VIRTIO_GPU_BLOB_MEM_GUEST,
+			    0, 1, 0, SIDE * SIDE * 4},
+		{0x8000, SIDE * SIDE * 4, 0}};
+	const struct virtio_gpu_set_scanout_blob show = {
+		.hdr.type = VIRTIO_GPU_CMD_SET_SCANOUT_BLOB,
+		.r = {1, 1, SIDE - 1, SIDE - 1},
+		.scanout_id = IDS + 1,
+		.resource_id = BLOB,
+		.width = SIDE,
+		.height = SIDE,
+		.format = VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
+		.strides = {SIDE * 4}};
+	const struct virtio_gpu_resource_flush flush = {
+		{.type = VIRTIO_GPU_CMD_RESOURCE_FLUSH}, {0, 0, SIDE, SIDE}, BLOB, 0};
+
+	offer(d, 0, &create, sizeof(create));
+	offer(d, 0, &show, sizeof(show));
+	offer(d, 0, &flush, sizeof(flush));
+	device_run(d);
 }
 
 /* Contexts and 3D resources, one of them shown, and a request that waits for a fence. */
@@ -87,6 +115,7 @@ static void work(struct device *d)
 		offer(d, 0, &flush, sizeof(flush));
 		device_run(d);
 	}
+	work_blob(d);
 	if (d->draws) {
 		work_3d(d);
 	}

@@ -71,6 +71,11 @@ int case_setup(void **state)
 	return begin((struct gpu_case **)state, SIM_FEATURES, NULL, NULL);
 }
 
+int case_setup_blob(void **state)
+{
+	return begin((struct gpu_case **)state, SIM_FEATURES_BLOB, NULL, NULL);
+}
+
 int case_setup_3d(void **state)
 {
 	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", NULL);

@@ -41,6 +41,8 @@ int case_setup(void **state);
 int case_setup_connected(void **state);
 int case_teardown(void **state);
 
+/* With a driver that wants blobs. */
+int case_setup_blob(void **state);
 /* The same with 3D, and a driver that wants it. */
 int case_setup_3d(void **state);
 /* And with a backend that waits two seconds for what is drawn. */

@@ -11,8 +11,8 @@
 #include "base/cleanup.h"
 #include "tests/gpu/sim.h"
 
-#define SIM_FEATURES_3D                                     \
-	(SIM_FEATURES | UINT64_C(1) << VIRTIO_GPU_F_VIRGL | \
+#define SIM_FEATURES_3D                                          \
+	(SIM_FEATURES_BLOB | UINT64_C(1) << VIRTIO_GPU_F_VIRGL | \
 		UINT64_C(1) << VIRTIO_GPU_F_CONTEXT_INIT)
 
 /* The types of the answers, as those of sim.h. */

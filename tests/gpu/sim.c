@@ -260,6 +260,37 @@ uint32_t sim_flush(struct sim *s, uint32_t id, const struct virtio_gpu_rect *rec
 	return sim_command(s, &c, sizeof(c));
 }
 
+uint32_t sim_blob(struct sim *s, uint32_t id, uint64_t size,
+	const struct virtio_gpu_mem_entry *entries, uint32_t n)
+{
+	struct {
+		struct virtio_gpu_resource_create_blob c;
+		struct virtio_gpu_mem_entry entries[64];
+	} m = {.c = {{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_BLOB}, id, VIRTIO_GPU_BLOB_MEM_GUEST,
+		       VIRTIO_GPU_BLOB_FLAG_USE_SHAREABLE, n, 0, size}};
+
+	if (n > 64) {
+		return 0;
+	}
+	memcpy(m.entries, entries, n * sizeof(*entries));
+	return sim_command(s, &m, sizeof(m.c) + n * sizeof(*entries));
+}
+
+uint32_t sim_show_blob(
+	struct sim *s, uint32_t scanout, uint32_t id, uint32_t width, uint32_t height)
+{
+	const struct virtio_gpu_set_scanout_blob c = {.hdr.type = VIRTIO_GPU_CMD_SET_SCANOUT_BLOB,
+		.r = {0, 0, width, height},
+		.scanout_id = scanout,
+		.resource_id = id,
+		.width = width,
+		.height = height,
+		.format = VIRTIO_GPU_FORMAT_B8G8R8X8_UNORM,
+		.strides = {width * 4}};
+
+	return sim_command(s, &c, sizeof(c));
+}
+
 uint32_t sim_show(struct sim *s, uint32_t id, uint32_t scanout, uint32_t width, uint32_t height,
 	uint64_t backing)
 {

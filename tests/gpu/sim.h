@@ -39,6 +39,8 @@ struct sim {
 	bool dead; /* the backend closed the connection */
 };
 
+#define SIM_FEATURES_BLOB (SIM_FEATURES | UINT64_C(1) << VIRTIO_GPU_F_RESOURCE_BLOB)
+
 /* What to start. */
 struct sim_options {
 	const char *const *argv; /* of the backend, if it is to be started */
@@ -84,6 +86,12 @@ uint32_t sim_set_scanout(
 uint32_t sim_transfer(
 	struct sim *s, uint32_t id, const struct virtio_gpu_rect *rect, uint64_t offset);
 uint32_t sim_flush(struct sim *s, uint32_t id, const struct virtio_gpu_rect *rect);
+/* A blob in guest memory of size bytes. */
+uint32_t sim_blob(struct sim *s, uint32_t id, uint64_t size,
+	const struct virtio_gpu_mem_entry *entries, uint32_t n);
+/* All of one as a picture without gaps. */
+uint32_t sim_show_blob(
+	struct sim *s, uint32_t scanout, uint32_t id, uint32_t width, uint32_t height);
 /* A resource with backing at a guest address, shown on a scanout: 0, or the first answer that was
  * no success. */
 uint32_t sim_show(struct sim *s, uint32_t id, uint32_t scanout, uint32_t width, uint32_t height,

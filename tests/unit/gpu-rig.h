@@ -47,7 +47,7 @@ struct rig {
 	size_t room;
 	/* What the listener was told last, and how often. */
 	int n_resources, n_backed, n_unbacked, n_scanouts, n_damages, n_cursors, n_pauses;
-	int n_images_gone;
+	int n_images_gone, n_views;
 	int refuse_backing;
 	uint32_t context_slot, slot_3d;
 	uint32_t slot, scanout;
@@ -100,6 +100,11 @@ static void on_scanout(void *userdata, uint32_t scanout)
 	r->scanout = scanout;
 }
 
+static void on_view(void *userdata, uint32_t scanout)
+{
+	((struct rig *)userdata)->n_views++;
+}
+
 static void on_damage(void *userdata, uint32_t scanout, const struct rect *rect)
 {
 	struct rig *r = userdata;
@@ -131,6 +136,7 @@ static const struct gpu_listener listener = {
 	.resource_3d = on_resource_3d,
 	.image_gone = on_image_gone,
 	.scanout = on_scanout,
+	.view = on_view,
 	.damage = on_damage,
 	.cursor = on_cursor,
 	.pause = on_pause,

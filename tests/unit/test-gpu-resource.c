@@ -183,7 +183,7 @@ static void bounds(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		assert_int_equal(resource_has(&res, &cases[i].box, cases[i].offset), cases[i].ok);
 		if (cases[i].ok) {
-			resource_transfer(&res, &cases[i].box, cases[i].offset);
+			resource_copy(&res, &res, &cases[i].box, cases[i].offset, 64);
 		}
 	}
 	resource_finish(&res, &r->budget);
@@ -316,7 +316,7 @@ static void random_transfers(void **state)
 		fits = resource_has(&res, &box, offset);
 		assert_int_equal(fits, need <= b.bytes);
 		if (fits) {
-			resource_transfer(&res, &box, offset);
+			resource_copy(&res, &res, &box, offset, 4ULL * w);
 			check_pixels(r, &res, &b, &box, offset, before);
 			copied++;
 		}
