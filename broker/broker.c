@@ -73,6 +73,7 @@ int broker_init(struct broker *b, struct config *config, struct spawner *spawner
 	b->spawner = spawner;
 	b->usbfs = (struct quota){.name = "usbfs-memory", .limit = usbfs_limit(&b->config.usb)};
 	list_init(&b->vms);
+	list_init(&b->gpu_pools);
 	list_init(&b->devices);
 	list_init(&b->workers);
 	list_init(&b->follows);
@@ -244,6 +245,7 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.gpu_memory = c->gpu_memory,
 			.gpu_group = c->gpu_group,
 			.gpu_virgl = c->gpu_virgl,
+			.gpu_limits = c->gpu_limits,
 			.render_node = c->render_node,
 			.from_config = true,
 		};

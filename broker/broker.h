@@ -43,6 +43,7 @@ struct broker {
 	struct bus_server *bus;  // may be NULL: before start, after stop
 	struct scope_counts scopes;
 	struct list vms;         // vm::link
+	struct list gpu_pools;   // gpu_pool::link
 	struct list devices;     // device::link
 	struct list workers;     // worker::link
 	struct policy *policy;   // may be NULL: before start

@@ -6,6 +6,7 @@
 #include "base/restarts.h"
 #include "broker/config.h"
 #include "broker/gpu-allowance.h"
+#include "broker/gpu-arbiter.h"
 #include "broker/gpu-reserve.h"
 #include "broker/gpu-socket.h"
 #include "broker/gpu.h"
@@ -24,11 +25,13 @@ struct gpu {
 	char detail[160];
 	uint64_t memory_max;
 	enum gpu_virgl virgl;
-	char *render_node;    // may be NULL: the one that is tagged
-	char refused[128];    /* why there is nothing to draw on; "" */
-	bool told;            /* what draws, in the log */
-	struct charge memory; /* while there are processes */
+	char *render_node;             // may be NULL: the one that is tagged
+	char refused[128];             /* why there is nothing to draw on; "" */
+	bool told;                     /* what draws, in the log */
+	struct charge memory;          /* while there are processes */
+	char pool[GPU_POOL_NAME_SIZE]; /* what it is to draw on; "": in software */
 	struct gpu_allowance allowance;
+	struct gpu_part part;     /* of what it draws on */
 	struct process *front;    // may be NULL
 	struct process *renderer; // may be NULL
 	/* The front has lost its renderer: there is another one as soon as that one has ended. Its

@@ -26,11 +26,10 @@ static void limit_renderer(struct gpu *g)
 	process_limit(g->renderer, "gpu", g->vm->name, &limits);
 }
 
-/* What its renderer draws on; *fd_out stays -1 for software. Each renderer has a file of its own.
- */
-static int open_node(struct gpu *g, int *fd_out)
+/* What its renderer draws on; *fd_out stays -1, and path "", for software. Each renderer has a file
+ * of its own. */
+static int open_node(struct gpu *g, int *fd_out, char path[static GPU_POOL_NAME_SIZE])
 {
-	char path[64] = "";
 	int r = render_node_choose(g->render_node, g->virgl == GPU_VIRGL_HARDWARE, fd_out, path,
 		g->refused, sizeof(g->refused));
 
@@ -45,6 +44,10 @@ static int open_node(struct gpu *g, int *fd_out)
 /* It has commands and no time left. */
 static int on_want(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
+	struct gpu *g = userdata;
+
+	gpu_allowance_heard(&g->allowance);
+	gpu_arbiter_wake(g);
 	return 0;
 }
 
@@ -83,6 +86,7 @@ int gpu_renderer_start(struct gpu *g)
 		"--want-fd=6", sandbox, name, memory};
 	struct parent_msg m = {.type = PARENT_RENDERER};
 	_cleanup_close_ int node = -1;
+	char path[GPU_POOL_NAME_SIZE] = "";
 	size_t n = 8;
 	_cleanup_close_ int link = -1;
 	int r;
@@ -92,13 +96,17 @@ int gpu_renderer_start(struct gpu *g)
 	snprintf(memory, sizeof(memory), "--max-memory=%" PRIu64, g->memory_max);
 	if (g->virgl != GPU_VIRGL_NO) {
 		args[n++] = "--virgl";
-		r = open_node(g, &node);
+		r = open_node(g, &node, path);
 		if (r < 0) {
 			return r;
 		}
 	}
 	if (node >= 0) {
 		args[n++] = "--drm-fd=7";
+	}
+	r = gpu_arbiter_join(g, path);
+	if (r < 0) {
+		return r;
 	}
 	r = spawn(g, args, n, node, &link);
 	if (r == 0) {

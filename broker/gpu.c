@@ -94,6 +94,7 @@ static void ended(struct gpu *g)
 		return;
 	}
 	charge_return(&g->memory);
+	gpu_arbiter_leave(g);
 	gpu_allowance_finish(&g->allowance);
 	g->ready = g->wanted = false;
 	g->counters = (struct parent_msg){0};
@@ -130,6 +131,7 @@ void gpu_renderer_ended(void *userdata, int error, int status)
 	struct gpu *g = userdata;
 
 	g->renderer = NULL;
+	gpu_arbiter_renderer_ended(g);
 	if (g->state == GPU_ENDING || !g->front) {
 		ended(g);
 		return;
@@ -290,6 +292,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 	struct parent_msg m = {.type = PARENT_PING, .seq = ++g->seq};
 
 	g->messages = 0;
+	gpu_arbiter_look(g);
 	if (g->unanswered++ >= UNANSWERED_MAX) {
 		end(g, "its front does not answer");
 		return 0;
@@ -341,6 +344,9 @@ static void start(struct gpu *g, int vhost_fd)
 		r = gpu_allowance_create(&g->allowance);
 	}
 	if (r == 0) {
+		gpu_allowance_limit(&g->allowance, &g->vm->gpu_limits, g->memory_max);
+	}
+	if (r == 0) {
 		r = start_front(g, vhost_fd);
 	}
 	if (r == 0) {
@@ -366,7 +372,7 @@ static int on_connection(sd_event_source *source, int fd, uint32_t revents, void
 	return 0;
 }
 
-int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
+int gpu_create(struct vm *vm, const struct vm_options *o, const char *pool, struct gpu **out)
 {
 	struct gpu *g = calloc(1, sizeof(*g));
 	int r;
@@ -382,6 +388,7 @@ int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out)
 	gpu_reservations_init(&g->reserved);
 	gpu_allowance_init(&g->allowance);
 	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
+	snprintf(g->pool, sizeof(g->pool), "%s", pool);
 	r = gpu_socket_listen(
 		vm->broker->run_dir, vm->name, o->gpu_group, g->path, &g->own_socket, &g->listener);
 	if (r >= 0 && o->render_node) {
@@ -407,6 +414,7 @@ void gpu_destroy(struct gpu *g)
 	}
 	g->listen_source = sd_event_source_disable_unref(g->listen_source);
 	end(g, "");
+	gpu_arbiter_leave(g);
 	process_forget(g->front);
 	process_forget(g->renderer);
 	charge_return(&g->memory);
@@ -429,7 +437,24 @@ void gpu_status(const struct gpu *g, struct gpu_status *out)
 		.memory_max = g->memory_max,
 		.counters = g->counters,
 		.heard_usec = g->heard_usec,
+		.page = g->allowance.page,
+		.used_ns = g->part.member.used_ns,
+		.permille = g->part.permille,
+		.rss = g->part.rss,
 	};
+}
+
+void gpu_limits_changed(struct gpu *g)
+{
+	struct vm *vm = g->vm;
+
+	g->memory_max = vm->gpu_memory.limit;
+	if (g->memory.quota) {
+		charge_resize(&g->memory, g->memory_max);
+	}
+	gpu_allowance_limit(&g->allowance, &vm->gpu_limits, g->memory_max);
+	gpu_arbiter_changed(g);
+	bus_gpu_changed(vm->broker, vm);
 }
 
 int gpu_reserve(struct gpu *g, uint64_t bytes, int *fd_out, struct refusal_text *text)

@@ -14,6 +14,7 @@
 #include "protocol/gpu-parent.h"
 #include "protocol/refusal.h"
 
+struct allowance_page;
 struct gpu;
 struct vm;
 struct vm_options;
@@ -55,15 +56,24 @@ struct gpu_status {
 	uint64_t memory_max;
 	uint64_t heard_usec;        /* CLOCK_MONOTONIC when it said so */
 	struct parent_msg counters; /* as the front said last; zero without one */
+	const struct allowance_page
+		*page;     // may be NULL: it has no renderer; any may be in its second half
+	uint64_t used_ns;  /* of what it draws on, since its VMM is connected */
+	uint32_t permille; /* of all of that, in the last half second */
+	uint64_t rss;      /* of its renderer, bytes; 0: unknown */
 };
 
 /* Makes the socket RUN-DIR/vm/NAME/gpu.sock, or takes over the one that systemd holds under the
- * name gpu-NAME. Of o, what is about GPUs; it need not outlive the call. 0 or -errno. */
-int gpu_create(struct vm *vm, const struct vm_options *o, struct gpu **out) _must_check_;
+ * name gpu-NAME. Of o, what is about GPUs; it need not outlive the call. pool is what it is to draw
+ * on (gpu_pool_of). 0 or -errno. */
+int gpu_create(
+	struct vm *vm, const struct vm_options *o, const char *pool, struct gpu **out) _must_check_;
 /* Ends its processes without waiting for them. NULL is fine. */
 void gpu_destroy(struct gpu *g);
 
 void gpu_status(const struct gpu *g, struct gpu_status *out);
+/* vm::gpu_limits or vm::gpu_memory's limit were changed: they hold from now on. */
+void gpu_limits_changed(struct gpu *g);
 /* What the guest is told of scanout (below 16) when it asks the next time; 0 by 0: the VMM's own
  * word. 0; REFUSAL_INVALID, REFUSAL_VM_GONE with text. */
 /* 3D, which was taken away because its guest hung renderers (PARENT_ALLOW). */

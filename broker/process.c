@@ -78,6 +78,13 @@ pid_t process_pid(const struct process *p)
 	return p ? p->pid : 0;
 }
 
+void process_signal(const struct process *p, int signal)
+{
+	if (p && p->pidfd >= 0) {
+		syscall(SYS_pidfd_send_signal, p->pidfd, signal, NULL, 0);
+	}
+}
+
 void process_kill(struct process *p)
 {
 	if (p) {

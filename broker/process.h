@@ -47,6 +47,8 @@ void process_limit(
 	struct process *p, const char *kind, const char *vm, const struct scope_limits *limits);
 /* 0: there is none yet, or p is NULL. */
 pid_t process_pid(const struct process *p);
+/* Nothing happens where there is no process yet, or p is NULL. */
+void process_signal(const struct process *p, int signal);
 /* SIGKILL, now or as soon as it is there; ended follows. NULL is fine. */
 void process_kill(struct process *p);
 /* Kills it; nobody is told of its end. NULL is fine. */

@@ -22,6 +22,13 @@ int charge_take(struct charge *c, struct quota *q, uint64_t amount, const char *
 	return 0;
 }
 
+void charge_resize(struct charge *c, uint64_t amount)
+{
+	assert(c->quota && c->quota->used >= c->amount);
+	c->quota->used += amount - c->amount;
+	c->amount = amount;
+}
+
 void charge_return(struct charge *c)
 {
 	if (!c->quota) {

@@ -24,6 +24,8 @@ struct charge {
  * owner is the one whose quota it is, for the sentence. */
 int charge_take(struct charge *c, struct quota *q, uint64_t amount, const char *owner,
 	struct refusal_text *text) _must_check_;
+/* What is charged, c, becomes amount, even where that is over the limit. */
+void charge_resize(struct charge *c, uint64_t amount);
 /* Gives it back; nothing happens if nothing is charged. */
 void charge_return(struct charge *c);
 

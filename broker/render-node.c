@@ -72,7 +72,7 @@ int render_nodes_list(struct render_node out[static RENDER_NODES_MAX])
 	return found;
 }
 
-static int find_tagged(char out[static 64])
+int render_node_tagged(char out[static 64])
 {
 	struct render_node nodes[RENDER_NODES_MAX];
 	int n = render_nodes_list(nodes);
@@ -96,7 +96,7 @@ int render_node_open(const char *path, int *fd_out, char shown_out[static 64])
 	if (path) {
 		snprintf(shown_out, 64, "%s", path);
 	} else {
-		r = find_tagged(shown_out);
+		r = render_node_tagged(shown_out);
 		path = shown_out;
 	}
 	if (r < 0) {

@@ -22,6 +22,8 @@ struct render_node {
 
 /* Those that there are now, in libdrm's order. Returns how many, or -errno. */
 int render_nodes_list(struct render_node out[static RENDER_NODES_MAX]) _must_check_;
+/* The path of the first that is tagged. 0; -ENOENT; -errno. */
+int render_node_tagged(char out[static 64]) _must_check_;
 /* Opens path, or if that is NULL the first that is tagged, whose path is in *shown_out then. The fd
  * is the caller's. 0; -ENOENT: none is tagged; -ENOTTY: path is no render node; -errno. */
 int render_node_open(const char *path, int *fd_out, char shown_out[static 64]) _must_check_;

@@ -24,8 +24,10 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/bus.h"
+#include "broker/gpu-arbiter.h"
 #include "broker/gpu.h"
 #include "broker/lease.h"
+#include "broker/render-node.h"
 #include "broker/usb-host.h"
 #include "broker/vm-record.h"
 #include "broker/ways.h"
@@ -383,6 +385,30 @@ int vm_check_ways(const struct vm *vm, struct refusal_text *text)
 		ways_count(vm->ways) == 1 ? "" : "s");
 }
 
+/* What its GPU is to draw on, and whether there is as much of it. */
+static int check_gpu(struct broker *b, const struct vm_options *o,
+	char pool_out[static GPU_POOL_NAME_SIZE], struct refusal_text *text)
+{
+	int r = gpu_limits_check(&o->gpu_limits, text);
+
+	pool_out[0] = '\0';
+	if (r != 0) {
+		return r;
+	}
+	if (o->gpu_memory == 0) {
+		return o->gpu_limits.share == GPU_SHARE_BEST_EFFORT
+			       ? 0
+			       : refuse_with(text, REFUSAL_INVALID, "Give its GPU memory, too.",
+					 "vm %s: it has no GPU that could have a share", o->name);
+	}
+	if (o->gpu_virgl != GPU_VIRGL_NO && o->render_node) {
+		snprintf(pool_out, GPU_POOL_NAME_SIZE, "%s", o->render_node);
+	} else if (o->gpu_virgl != GPU_VIRGL_NO && render_node_tagged(pool_out) < 0) {
+		pool_out[0] = '\0';
+	}
+	return gpu_arbiter_check(b, NULL, pool_out, &o->gpu_limits, text);
+}
+
 static int check_options(struct broker *b, const struct vm_options *o, struct refusal_text *text)
 {
 	if (!o->is_export && !config_name_ok(o->name)) {
@@ -448,9 +474,13 @@ static int add_ways(struct vm *vm, const struct vm_options *o, struct refusal_te
 
 int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct refusal_text *text)
 {
+	char pool[GPU_POOL_NAME_SIZE];
 	struct vm *vm;
 	int r = check_options(b, o, text);
 
+	if (r == 0) {
+		r = check_gpu(b, o, pool, text);
+	}
 	if (r != 0) {
 		return r;
 	}
@@ -469,6 +499,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 		.transfers = {.name = "transfers-in-flight",
 			.limit = (uint64_t)o->limits.devices * o->limits.transfers_in_flight},
 		.gpu_memory = {.name = "gpu-memory", .limit = o->gpu_memory},
+		.gpu_limits = o->gpu_limits,
 		.vmm_pidfd = -1,
 	};
 	vm_pace_init(&vm->pace);
@@ -491,7 +522,7 @@ int vm_add(struct broker *b, const struct vm_options *o, struct vm **out, struct
 		vm_destroy(vm);
 		return r;
 	}
-	r = o->gpu_memory > 0 ? gpu_create(vm, o, &vm->gpu) : 0;
+	r = o->gpu_memory > 0 ? gpu_create(vm, o, pool, &vm->gpu) : 0;
 	if (r < 0) {
 		vm_destroy(vm);
 		return refuse_with(text, REFUSAL_NOT_SUPPORTED,

@@ -56,6 +56,7 @@ struct vm {
 	struct quota bytes;
 	struct quota transfers;
 	struct quota gpu_memory;
+	struct gpu_limits gpu_limits;
 	struct vm_pace pace;
 	struct vm_usage ended;
 	struct gpu *gpu;    // may be NULL: it has none
@@ -94,6 +95,7 @@ struct vm_options {
 	const char *gpu_group;       /* may be NULL */
 	enum gpu_virgl gpu_virgl;
 	const char *render_node; /* may be NULL: the one that is tagged */
+	struct gpu_limits gpu_limits;
 	bool from_config;
 	/* devbroker export: ways has one stream, and name may be any. */
 	bool is_export;

@@ -20,6 +20,8 @@
 #include "base/log.h"
 #include "gpu/renderer-internal.h"
 
+#define RINGS_PER_TURN 1024 /* more than a socket holds */
+
 static int private_page(struct renderer *r)
 {
 	r->allowance = calloc(1, sizeof(*r->allowance));
@@ -31,12 +33,29 @@ static int private_page(struct renderer *r)
 	return 0;
 }
 
-/* Edge-triggered, so that it needn't be read. */
+/* What it says stands on the page. The socket of a broker that rings often must not fill up. */
+void renderer_hear_grant(struct renderer *r)
+{
+	uint64_t any;
+
+	for (int i = 0; i < RINGS_PER_TURN; i++) {
+		if (read(r->options->grant_fd, &any, sizeof(any)) <= 0) {
+			break;
+		}
+	}
+}
+
+/* Edge-triggered: one whose broker is gone, or that is read in part, wakes nobody again and again.
+ */
 static int watch_grants(struct renderer *r)
 {
 	struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.u32 = EVENT_GRANT};
 	int fd = r->options->grant_fd;
+	int err = fd_set_nonblock(fd, true);
 
+	if (err < 0) {
+		return err;
+	}
 	return epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 

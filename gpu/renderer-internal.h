@@ -115,6 +115,8 @@ int renderer_open_allowance(struct renderer *r) _must_check_;
 void renderer_close_allowance(struct renderer *r);
 /* What the page says now holds from here on. */
 void renderer_heed_limits(struct renderer *r);
+/* The bell has rung. */
+void renderer_hear_grant(struct renderer *r);
 /* Whether the control queue may take what comes next, if anything does; else what it waits for is
  * in starved or frame_due, and who has to know was told. */
 bool renderer_may_take(struct renderer *r) _must_check_;

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -114,6 +115,10 @@ static int set_up(struct renderer *r)
 		return err;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	/* Who started us may have stopped us when it ends: nobody else would let us go on. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) {
+		return -errno;
+	}
 	return sandbox_lock(kind_of(r->options), r->options->stages);
 }
 
@@ -197,6 +202,8 @@ static int loop(struct renderer *r)
 		for (int i = 0; i < n; i++) {
 			if (events[i].data.u32 == EVENT_LINK) {
 				handle_link(r, events[i].events);
+			} else if (events[i].data.u32 == EVENT_GRANT) {
+				renderer_hear_grant(r);
 			}
 			fences = fences || events[i].data.u32 == EVENT_FENCES;
 		}
