@@ -4,6 +4,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -62,6 +63,15 @@ uint32_t handle_edid(struct gpu *g, const struct gpu_request *q)
 	return VIRTIO_GPU_RESP_OK_EDID;
 }
 
+static uint32_t refuse_image(struct gpu *g, const struct virtio_gpu_resource_create_2d *c)
+{
+	char text[64];
+
+	snprintf(text, sizeof(text), "image %u (%ux%u)", c->resource_id, c->width, c->height);
+	gpu_refuse(g, text, (uint64_t)c->width * c->height * RESOURCE_PIXEL_BYTES);
+	return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+}
+
 uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
 {
 	const struct virtio_gpu_resource_create_2d *c = &q->command.create;
@@ -71,12 +81,11 @@ uint32_t handle_create(struct gpu *g, const struct gpu_request *q)
 	if (c->resource_id == 0 || gpu_id_used(g, c->resource_id)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
-	if (slot == GPU_NO_SLOT || gpu_count_resources(g) >= g->resources_max) {
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
-	}
-	err = gpu_place(g, slot, c->resource_id, c->format, c->width, c->height);
+	err = slot == GPU_NO_SLOT || gpu_count_resources(g) >= g->resources_max
+		      ? -ENOMEM
+		      : gpu_place(g, slot, c->resource_id, c->format, c->width, c->height);
 	if (err < 0) {
-		return gpu_answer_of(err);
+		return err == -EINVAL ? gpu_answer_of(err) : refuse_image(g, c);
 	}
 	g->listener->resource(g->userdata, slot, &g->resources[slot]);
 	return VIRTIO_GPU_RESP_OK_NODATA;
@@ -316,12 +325,14 @@ uint32_t handle_attach(struct gpu *g, const struct gpu_request *q)
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
 	err = resource_attach(r, &g->budget, g->memory, g->entries, c->nr_entries);
-	if (err < 0) {
-		return gpu_answer_of(err);
+	if (err == 0) {
+		err = g->listener->backed(g->userdata, slot, g->entries, c->nr_entries);
+		if (err < 0) {
+			resource_detach(r, &g->budget);
+		}
 	}
-	err = g->listener->backed(g->userdata, slot, g->entries, c->nr_entries);
-	if (err < 0) {
-		resource_detach(r, &g->budget);
+	if (err == -ENOMEM) {
+		gpu_refuse_backing(g, c, sizeof(*r->spans));
 	}
 	return gpu_answer_of(err);
 }

@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +109,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 	slot = gpu_resource_add(t, v.id, GPU_RESOURCE_LIVE);
 	if (slot == GPU_NO_3D) {
 		budget_give_back(&g->budget, bytes);
-		t->refused++;
+		gpu_refuse(g, "a resource more than there may be", bytes);
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
 	t->resources[slot].virgl = v;
@@ -135,6 +136,7 @@ uint32_t gpu_attach_3d(struct gpu *g, uint32_t slot, const struct gpu_request *q
 {
 	const struct virtio_gpu_resource_attach_backing *c = &q->command.attach;
 	uint32_t answer = gpu_resource_usable(g->three, c->resource_id, &slot);
+	int err;
 
 	if (answer != VIRTIO_GPU_RESP_OK_NODATA) {
 		return answer;
@@ -145,7 +147,11 @@ uint32_t gpu_attach_3d(struct gpu *g, uint32_t slot, const struct gpu_request *q
 	if (!gpu_read_entries(g, q, sizeof(*c), c->nr_entries)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
-	return gpu_answer_of(gpu_resource_back(g, slot, g->entries, c->nr_entries));
+	err = gpu_resource_back(g, slot, g->entries, c->nr_entries);
+	if (err == -ENOMEM) {
+		gpu_refuse_backing(g, c, sizeof(struct iovec));
+	}
+	return gpu_answer_of(err);
 }
 
 uint32_t gpu_detach_3d(struct gpu *g, uint32_t slot)
@@ -263,7 +269,7 @@ static bool charge_demand(struct gpu *g, const struct submit_demand *demand)
 
 static uint32_t refuse_submit(struct gpu *g, uint32_t slot, uint32_t answer, const char *what)
 {
-	g->three->refused += answer == VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+	g->refused += answer == VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	gpu_context_poison(g, slot, answer, what);
 	return answer;
 }
@@ -294,15 +300,33 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	return gpu_answer_of(t->ops->submit(c->id, t->arena, bytes / 4));
 }
 
+/* Of all that were refused to a context and are attached to it. */
+static uint64_t ghost_bytes(const struct gpu_3d *t, uint32_t context)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t slot = 1; slot <= t->opened; slot++) {
+		const struct gpu_resource_3d *r = &t->resources[slot];
+
+		if (r->state == GPU_RESOURCE_GHOST && gpu_resource_attached(r, context) &&
+			!u64_add(sum, r->bytes, &sum)) {
+			return UINT64_MAX;
+		}
+	}
+	return sum;
+}
+
 static uint32_t check_ghosts(struct gpu *g, uint32_t slot)
 {
-	char text[80];
+	char text[112];
 
 	if (g->three->contexts[slot].n_ghosts == 0) {
 		return VIRTIO_GPU_RESP_OK_NODATA;
 	}
-	snprintf(text, sizeof(text), "it goes on without %u resources that were refused",
-		g->three->contexts[slot].n_ghosts);
+	/* It comes to this once in a context's life. */
+	snprintf(text, sizeof(text),
+		"it goes on without %u resources of %" PRIu64 " KiB that were refused",
+		g->three->contexts[slot].n_ghosts, ghost_bytes(g->three, slot) >> 10);
 	return refuse_submit(g, slot, VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY, text);
 }
 

@@ -73,11 +73,27 @@ bool gpu_lose_context(struct gpu *g, uint32_t slot, uint32_t id)
 }
 
 /* A debug name is the guest's text. */
-static void keep_name(struct gpu_context *c, const char *name, uint32_t length)
+static void copy_name(char to[GPU_CONTEXT_NAME_SIZE], const struct virtio_gpu_ctx_create *c)
 {
-	for (uint32_t i = 0; i < length && name[i]; i++) {
-		c->name[i] = name[i] >= 0x20 && name[i] < 0x7f ? name[i] : '?';
+	uint32_t n = 0;
+
+	while (n < c->nlen && c->debug_name[n]) {
+		to[n] = c->debug_name[n] >= 0x20 && c->debug_name[n] < 0x7f ? c->debug_name[n]
+									    : '?';
+		n++;
 	}
+	to[n] = '\0';
+}
+
+static uint32_t refuse_context(struct gpu *g, const struct virtio_gpu_ctx_create *c)
+{
+	char name[GPU_CONTEXT_NAME_SIZE], text[GPU_CONTEXT_NAME_SIZE + 80];
+
+	copy_name(name, c);
+	snprintf(text, sizeof(text), "context %u (%s), with %u of up to %u", c->hdr.ctx_id, name,
+		g->three->n_contexts, MIN(g->contexts_max, GPU_CONTEXTS_MAX));
+	gpu_refuse(g, text, SUBMIT_CONTEXT_BYTES);
+	return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 }
 
 static bool known_flags(const struct gpu_3d *t, uint32_t flags)
@@ -103,18 +119,11 @@ uint32_t handle_context_create(struct gpu *g, const struct gpu_request *q)
 	}
 	if (slot == GPU_NO_3D || t->n_contexts >= g->contexts_max ||
 		!budget_charge(&g->budget, SUBMIT_CONTEXT_BYTES)) {
-		t->refused++;
-		if (gpu_may_say(t)) {
-			log_warn("vm %s: refused context %u: %u of %u contexts and %" PRIu64
-				 " of %" PRIu64 " KiB of GPU memory in use",
-				t->name, id, t->n_contexts, MIN(g->contexts_max, GPU_CONTEXTS_MAX),
-				g->budget.used >> 10, g->budget.limit >> 10);
-		}
-		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
+		return refuse_context(g, c);
 	}
 	t->free_context = t->contexts[slot].next;
 	add(t, slot, id, false);
-	keep_name(&t->contexts[slot], c->debug_name, c->nlen);
+	copy_name(t->contexts[slot].name, c);
 	err = t->ops->context_create(id, flags, c->debug_name, c->nlen);
 	if (err < 0) {
 		take_out(&t->first_context[id % GPU_CONTEXTS_MAX], t, slot);
@@ -183,7 +192,7 @@ void gpu_context_poison(struct gpu *g, uint32_t slot, uint32_t answer, const cha
 	}
 	c->poison = answer;
 	t->poisoned++;
-	if (gpu_may_say(t)) {
+	if (gpu_may_say(g)) {
 		log_warn("vm %s: context %u (%s) draws nothing more: %s; its GPU memory: %" PRIu64
 			 " of %" PRIu64 " KiB",
 			t->name, c->id, c->name, what, g->budget.used >> 10, g->budget.limit >> 10);

@@ -17,14 +17,6 @@
 #include "gpu/spend.h"
 #include "gpu/virtio-gpu-3d.h"
 
-#define LINES_MAX  RESTARTS_MAX
-#define LINES_USEC UINT64_C(60000000)
-
-bool gpu_may_say(struct gpu_3d *t)
-{
-	return !restarts_too_often(&t->said, LINES_MAX, LINES_USEC, now_usec());
-}
-
 static void free_contexts(struct gpu_3d *t)
 {
 	t->free_context = GPU_NO_3D;

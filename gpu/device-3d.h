@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/restarts.h"
 #include "gpu/fence.h"
 #include "gpu/object.h"
 #include "gpu/resource.h"
@@ -23,11 +22,12 @@ struct vring_chain;
 #define GPU_CONTEXTS_MAX     256
 #define GPU_RESOURCES_3D_MAX 32768
 /* Ids of resources that were refused and are remembered as such. */
-#define GPU_GHOSTS_MAX  1024
-#define GPU_RINGS_MAX   64 /* timelines of a context, as the protocol has them */
-#define GPU_CAPSETS     2
-#define GPU_CAPSET_SIZE 4096
-#define GPU_NO_3D       0U /* no slot; slots begin at 1 */
+#define GPU_GHOSTS_MAX        1024
+#define GPU_RINGS_MAX         64 /* timelines of a context, as the protocol has them */
+#define GPU_CAPSETS           2
+#define GPU_CAPSET_SIZE       4096
+#define GPU_CONTEXT_NAME_SIZE 65
+#define GPU_NO_3D             0U /* no slot; slots begin at 1 */
 
 struct gpu_timeline {
 	uint64_t made, reached;
@@ -41,7 +41,7 @@ struct gpu_context {
 	uint32_t n_ghosts; /* attached */
 	uint32_t n_attached;
 	struct submit_state streams;
-	char name[65]; /* printable */
+	char name[GPU_CONTEXT_NAME_SIZE]; /* printable */
 	struct gpu_timeline rings[GPU_RINGS_MAX];
 };
 
@@ -101,9 +101,7 @@ struct gpu_3d {
 	struct gpu_pending_flush flush;
 	bool stale[VIRTIO_GPU_MAX_SCANOUTS]; /* what is shown there was not read back yet */
 
-	/* For the log and for who counts. */
-	struct restarts said;
-	uint64_t refused;  /* over the budget, ever */
+	/* For who counts. */
 	uint64_t poisoned; /* contexts, ever */
 };
 

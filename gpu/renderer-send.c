@@ -144,11 +144,11 @@ static bool post_pong(struct renderer *r)
 	if (r->gpu && r->gpu->three) {
 		m.pong.contexts = r->gpu->three->n_contexts;
 		m.pong.fences = gpu_fences_out(r->gpu);
-		m.pong.refused = r->gpu->three->refused;
 		m.pong.poisoned = r->gpu->three->poisoned;
 	}
 	if (r->gpu) {
 		m.pong.errors = r->gpu->errors;
+		m.pong.refused = r->gpu->refused;
 		m.pong.bytes = r->gpu->budget.used;
 		m.pong.resources = gpu_count_resources(r->gpu);
 	}

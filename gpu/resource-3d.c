@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,22 +137,17 @@ void gpu_resource_refuse(struct gpu *g, const struct virgl_resource *v, uint64_t
 {
 	struct gpu_3d *t = g->three;
 	uint32_t slot;
+	char text[96];
 
-	t->refused++;
 	if (t->n_ghosts < GPU_GHOSTS_MAX) {
 		slot = gpu_resource_add(t, v->id, GPU_RESOURCE_GHOST);
 		if (slot != GPU_NO_3D) {
 			t->resources[slot].bytes = bytes;
 		}
 	}
-	if (gpu_may_say(t)) {
-		log_warn("vm %s: refused resource %u (%ux%ux%u, format %u): %" PRIu64
-			 " KiB, with %" PRIu64 " of %" PRIu64
-			 " KiB of GPU memory and %u of %u resources in use",
-			t->name, v->id, v->width, v->height, v->depth, v->format, bytes >> 10,
-			g->budget.used >> 10, g->budget.limit >> 10, gpu_count_resources(g),
-			MIN(g->resources_max, GPU_RESOURCES_3D_MAX));
-	}
+	snprintf(text, sizeof(text), "resource %u (%ux%ux%u, format %u)", v->id, v->width,
+		v->height, v->depth, v->format);
+	gpu_refuse(g, text, bytes);
 }
 
 /* Where the pieces of a backing go; iov NULL: they are only counted. */

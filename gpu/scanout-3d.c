@@ -32,7 +32,8 @@ uint32_t gpu_show_3d(struct gpu *g, uint32_t slot, uint32_t *image_out)
 	}
 	if (image == GPU_NO_SLOT || gpu_place(g, image, r->virgl.id, r->virgl.format,
 					    r->virgl.width, r->virgl.height) < 0) {
-		g->three->refused++;
+		gpu_refuse(g, "the image of what is to be shown",
+			(uint64_t)r->virgl.width * r->virgl.height * RESOURCE_PIXEL_BYTES);
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
 	r->image = image;

@@ -14,7 +14,7 @@
 /* Sub-contexts, in all contexts of one renderer together: each is a context of GL. */
 #define SUB_CONTEXTS_MAX 256
 /* What is charged for one: measured with llvmpipe, rounded up. */
-#define SUBMIT_CONTEXT_BYTES (1U << 20)
+#define SUBMIT_CONTEXT_BYTES (3U << 20)
 #define SUBMIT_OBJECT_BYTES  512U
 #define SUBMIT_SHADER_BYTES  16384U
 

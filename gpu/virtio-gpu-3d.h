@@ -20,8 +20,6 @@ bool gpu_3d_fence(struct gpu *g, const struct virtio_gpu_ctrl_hdr *hdr, bool dre
 void gpu_set_drawing(struct gpu *g, uint32_t drawing);
 /* What comes next is for the context in this slot (GPU_NO_3D: for none): who counts hears of it. */
 void gpu_account_command(struct gpu *g, uint32_t slot);
-/* At most so many lines a minute that a guest can cause. */
-bool gpu_may_say(struct gpu_3d *t);
 
 /* context-3d.c: GPU_NO_3D, or a slot. */
 uint32_t gpu_context_find(const struct gpu_3d *t, uint32_t id);

@@ -90,5 +90,13 @@ const uint8_t *gpu_cursor_blob(struct gpu *g, uint32_t slot);
 uint32_t gpu_free_slot(const struct gpu *g);
 /* The scanouts (bits) that show what is in this slot, which may be GPU_NO_SLOT. */
 uint32_t gpu_scanouts_of(const struct gpu *g, uint32_t slot);
+/* At most so many lines a minute that a guest can cause. */
+bool gpu_may_say(struct gpu *g);
+/* Counts and says that what (its kind, its id and what it is) was refused: it takes so many bytes,
+ * or is one more than there may be. */
+void gpu_refuse(struct gpu *g, const char *what, uint64_t bytes);
+/* The same of a backing, bytes for each entry. */
+void gpu_refuse_backing(
+	struct gpu *g, const struct virtio_gpu_resource_attach_backing *c, size_t bytes);
 /* The slot of a resource is empty from now on. */
 void gpu_take_away(struct gpu *g, uint32_t slot);

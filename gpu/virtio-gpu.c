@@ -13,16 +13,21 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "gpu/virtio-gpu-3d.h"
 #include "gpu/virtio-gpu-internal.h"
 #include "gpu/vring.h"
 
 #define NO_INDEX UINT16_MAX
+/* Of the log, that a guest can cause. */
+#define LINES_MAX  RESTARTS_MAX
+#define LINES_USEC UINT64_C(60000000)
 
 uint32_t gpu_find(const struct gpu *g, uint32_t id)
 {
@@ -209,11 +214,41 @@ static size_t answer_size(uint32_t type, const union gpu_answer *answer)
 	}
 }
 
+bool gpu_may_say(struct gpu *g)
+{
+	return !restarts_too_often(&g->said, LINES_MAX, LINES_USEC, now_usec());
+}
+
+void gpu_refuse(struct gpu *g, const char *what, uint64_t bytes)
+{
+	g->refused++;
+	if (gpu_may_say(g)) {
+		log_warn("vm %s: refused %s: %" PRIu64 " KiB, with %" PRIu64 " of %" PRIu64
+			 " KiB of GPU memory and %u of %u resources in use",
+			g->name, what, (bytes + 1023) >> 10, g->budget.used >> 10,
+			g->budget.limit >> 10, gpu_count_resources(g),
+			MIN(g->resources_max, GPU_RESOURCES_MAX + GPU_RESOURCES_3D_MAX));
+	}
+}
+
+void gpu_refuse_backing(
+	struct gpu *g, const struct virtio_gpu_resource_attach_backing *c, size_t bytes)
+{
+	char text[80];
+
+	snprintf(text, sizeof(text), "backing of %u entries for resource %u", c->nr_entries,
+		c->resource_id);
+	gpu_refuse(g, text, (uint64_t)c->nr_entries * bytes);
+}
+
 /* Once, until much of it has been given back. */
 static void watch_budget(struct gpu *g)
 {
 	if (!g->warned && g->budget.used > g->budget.limit / 5 * 4) {
 		g->warned = true;
+		if (!gpu_may_say(g)) {
+			return;
+		}
 		log_warn("vm %s: %" PRIu64 " of %" PRIu64
 			 " KiB of GPU memory are in use (over 80 %%)",
 			g->name, g->budget.used >> 10, g->budget.limit >> 10);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "base/restarts.h"
 #include "gpu/device-3d.h"
 #include "gpu/resource.h"
 
@@ -101,6 +102,7 @@ struct gpu {
 	struct budget budget;
 	uint32_t *drawing;                    // may be NULL: journal::drawing
 	bool warned;                          /* that the budget is nearly used up */
+	struct restarts said;                 /* lines of the log that the guest brings about */
 	const char *name;                     /* of the VM, for the log */
 	struct spend *spend;                  // may be NULL: nobody counts
 	uint32_t contexts_max, resources_max; /* besides what there is room for */
@@ -108,6 +110,7 @@ struct gpu {
 	uint32_t flushed; /* scanouts (bits) that got a frame: to be cleared by who looks */
 	uint64_t copied;  /* bytes from the guest's memory, ever */
 	uint64_t errors;  /* answers, ever */
+	uint64_t refused; /* over a limit, ever */
 	struct resource resources[GPU_SLOTS_MAX];
 	/* Slots by id modulo GPU_RESOURCES_MAX, and free ones: first, then next. */
 	uint16_t first[GPU_RESOURCES_MAX];

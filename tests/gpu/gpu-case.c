@@ -35,7 +35,7 @@ pid_t case_renderer(struct gpu_case *c, pid_t not )
 	return -1;
 }
 
-static int begin(struct gpu_case **out, uint64_t features, const char *option, const char *another)
+int case_begin(struct gpu_case **out, uint64_t features, const char *option, const char *another)
 {
 	const char *argv[] = {getenv("DEVBROKER_GPU"), option, another, NULL};
 	const struct sim_options o = {.argv = argv,
@@ -63,32 +63,33 @@ static int begin(struct gpu_case **out, uint64_t features, const char *option, c
 
 int case_start(struct gpu_case **out, uint64_t features)
 {
-	return begin(out, features, NULL, NULL);
+	return case_begin(out, features, NULL, NULL);
 }
 
 int case_setup(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES, NULL, NULL);
+	return case_begin((struct gpu_case **)state, SIM_FEATURES, NULL, NULL);
 }
 
 int case_setup_blob(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES_BLOB, NULL, NULL);
+	return case_begin((struct gpu_case **)state, SIM_FEATURES_BLOB, NULL, NULL);
 }
 
 int case_setup_3d(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", NULL);
+	return case_begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", NULL);
 }
 
 int case_setup_hasty(void **state)
 {
-	return begin((struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", "--hang-timeout=2");
+	return case_begin(
+		(struct gpu_case **)state, SIM_FEATURES_3D, "--virgl", "--hang-timeout=2");
 }
 
 int case_setup_connected(void **state)
 {
-	return begin((struct gpu_case **)state, 0, NULL, NULL);
+	return case_begin((struct gpu_case **)state, 0, NULL, NULL);
 }
 
 void case_check_ended(struct gpu_case *c, int exit_code)

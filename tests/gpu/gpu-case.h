@@ -48,6 +48,9 @@ int case_setup_3d(void **state);
 /* And with a backend that waits two seconds for what is drawn. */
 int case_setup_hasty(void **state);
 
+/* Starts it with options (each may be NULL), up to DRIVER_OK if features are not 0. 0 or -errno. */
+int case_begin(struct gpu_case **out, uint64_t features, const char *option,
+	const char *another) _must_check_;
 /* Starts it with a driver of other features. */
 int case_start(struct gpu_case **out, uint64_t features) _must_check_;
 /* The renderer that there is now, within 5 s; another one than not. */
