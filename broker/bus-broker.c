@@ -71,7 +71,7 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	struct owners owners = {0};
 	struct vm_options o = {.limits = b->config.quota, .owners = &owners};
 	struct config_ways ways = {0};
-	const char *group = NULL, *virgl = NULL;
+	const char *group = NULL, *virgl = NULL, *share = NULL;
 	struct refusal_text text = {0};
 	const struct bus_option options[] = {
 		{"qmp", 's', &o.qmp},
@@ -81,6 +81,10 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		{"gpu-memory", 't', &o.gpu_memory},
 		{"gpu-socket-group", 's', &o.gpu_group},
 		{"gpu-virgl", 's', &virgl},
+		{"gpu-share", 's', &share},
+		{"gpu-frame-rate", 'u', &o.gpu_limits.frame_rate},
+		{"gpu-contexts", 'u', &o.gpu_limits.contexts},
+		{"gpu-resources", 'u', &o.gpu_limits.resources},
 		{"devices-max", 'u', &o.limits.devices},
 		{"bytes-in-flight-max", 't', &o.limits.bytes_in_flight},
 		{"transfers-in-flight-max", 'u', &o.limits.transfers_in_flight},
@@ -99,6 +103,11 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0 && virgl && gpu_virgl_parse(virgl, &o.gpu_virgl) < 0) {
 		r = refuse_with(&text, REFUSAL_INVALID, "Use no, yes or hardware.",
 			"gpu-virgl has a value that it can't have");
+	}
+	if (r == 0 && share && gpu_share_parse(share, &o.gpu_limits) < 0) {
+		r = refuse_with(&text, REFUSAL_INVALID,
+			"Use best-effort, fair:N% or fixed:N%, N from 1 to 100.",
+			"gpu-share has a value that it can't have");
 	}
 	if (r == 0) {
 		r = quota_limits_check(&o.limits, &text);

@@ -96,7 +96,8 @@ void bus_usb_changed(struct broker *b, struct device *d)
 
 static int emit_gpu_changed(sd_bus *bus, const char *path)
 {
-	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_GPU, "State", "Detail", NULL);
+	return sd_bus_emit_properties_changed(bus, path, BUS_IFACE_GPU, "State", "Detail",
+		"MemoryMax", "Share", "FrameRateMax", "ContextsMax", "ResourcesMax", NULL);
 }
 
 void bus_gpu_changed(struct broker *b, struct vm *vm)

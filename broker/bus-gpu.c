@@ -10,6 +10,7 @@
 #include "broker/bus-internal.h"
 #include "broker/gpu.h"
 #include "broker/vm.h"
+#include "protocol/allowance.h"
 
 /* What a guest shows is its owner's business, or an administrator's. */
 static int check_caller(sd_bus_message *m, struct vm *vm, sd_bus_error *error)
@@ -80,6 +81,15 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 		{"Quarantined", c->quarantined},
 		{"CpuUsec", c->cpu_ns / 1000},
 		{"HeardUsec", s.heard_usec},
+		{"FramesPerSecond", s.frames_per_sec},
+		{"FrameRateMax", vm->gpu_limits.frame_rate},
+		{"ContextsMax", vm->gpu_limits.contexts},
+		{"ResourcesMax", vm->gpu_limits.resources},
+		{"TimeUsec", s.used_ns / 1000},
+		{"TimePermille", s.permille},
+		{"WaitedUsec", s.page ? atomic_load(&s.page->waited_ns) / 1000 : 0},
+		{"FramesDelayed", s.page ? atomic_load(&s.page->frames_delayed) : 0},
+		{"RendererBytes", s.rss},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -88,6 +98,48 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 		}
 	}
 	return -ENOENT;
+}
+
+static int get_share(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct vm *vm = userdata;
+	char text[32];
+
+	return sd_bus_message_append(
+		reply, "s", gpu_share_print(&vm->gpu_limits, text, sizeof(text)));
+}
+
+/* A renderer's word: any bytes, and different ones each time. */
+static int append_context(sd_bus_message *reply, const struct allowance_context *c)
+{
+	char name[ALLOWANCE_NAME_SIZE], shown[4 * ALLOWANCE_NAME_SIZE + 4];
+	uint32_t id = atomic_load(&c->id);
+
+	if (id == 0) {
+		return 0;
+	}
+	memcpy(name, c->name, sizeof(name));
+	return sd_bus_message_append(reply, "(ust)", id,
+		log_escape(name, strnlen(name, sizeof(name)), shown, sizeof(shown)),
+		atomic_load(&c->gpu_ns) / 1000);
+}
+
+static int get_contexts(sd_bus *bus, const char *path, const char *interface, const char *property,
+	sd_bus_message *reply, void *userdata, sd_bus_error *error)
+{
+	const struct vm *vm = userdata;
+	struct gpu_status s;
+	int r = sd_bus_message_open_container(reply, 'a', "(ust)");
+
+	gpu_status(vm->gpu, &s);
+	/* What programs in the guest call themselves is its owner's business. */
+	if (s.page && bus_sees_vm(vm->broker, bus, vm)) {
+		for (size_t i = 0; r >= 0 && i < ALLOWANCE_CONTEXTS; i++) {
+			r = append_context(reply, &s.page->contexts[i]);
+		}
+	}
+	return r < 0 ? r : sd_bus_message_close_container(reply);
 }
 
 static int on_set_display(sd_bus_message *m, void *userdata, sd_bus_error *error)
@@ -200,7 +252,7 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("State", "s", get_text, 0, CHANGES),
 	SD_BUS_PROPERTY("Detail", "s", get_text, 0, CHANGES),
 	SD_BUS_PROPERTY("Socket", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
-	SD_BUS_PROPERTY("MemoryMax", "t", get_number, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+	SD_BUS_PROPERTY("MemoryMax", "t", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("Memory", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Resources", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Scanouts", "t", get_number, 0, 0),
@@ -220,6 +272,17 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("Quarantined", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("CpuUsec", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("HeardUsec", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("Share", "s", get_share, 0, CHANGES),
+	SD_BUS_PROPERTY("FrameRateMax", "t", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("ContextsMax", "t", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("ResourcesMax", "t", get_number, 0, CHANGES),
+	SD_BUS_PROPERTY("FramesPerSecond", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("FramesDelayed", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("TimeUsec", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("TimePermille", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("WaitedUsec", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("RendererBytes", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("ContextTimes", "a(ust)", get_contexts, 0, 0),
 	SD_BUS_METHOD_WITH_ARGS(
 		"Allow", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_allow, SD_BUS_VTABLE_UNPRIVILEGED),
 	SD_BUS_METHOD_WITH_ARGS("SetDisplay", SD_BUS_ARGS("u", scanout, "u", width, "u", height),

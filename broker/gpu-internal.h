@@ -46,6 +46,7 @@ struct gpu {
 	uint64_t seq;
 	struct parent_msg counters;
 	uint64_t heard_usec;
+	uint32_t frames_per_sec;
 	struct list waiters; // gpu_waiter::link
 	unsigned int n_waiters;
 	struct gpu_reservations reserved;

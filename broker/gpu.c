@@ -98,6 +98,7 @@ static void ended(struct gpu *g)
 	gpu_allowance_finish(&g->allowance);
 	g->ready = g->wanted = false;
 	g->counters = (struct parent_msg){0};
+	g->heard_usec = g->frames_per_sec = 0;
 	memcpy(detail, g->detail, sizeof(detail));
 	set_state(g, GPU_WAITING, detail);
 	if (g->listen_source) {
@@ -228,6 +229,21 @@ static void look_at_renderer(struct gpu *g)
 	}
 }
 
+/* Its numbers may be any: they are only shown. */
+static void count(struct gpu *g, const struct parent_msg *m)
+{
+	uint64_t now = now_usec(), usec = MAX(now - g->heard_usec, UINT64_C(1));
+
+	g->frames_per_sec = 0;
+	if (g->heard_usec > 0 && m->frames >= g->counters.frames) {
+		g->frames_per_sec =
+			(uint32_t)MIN((double)(m->frames - g->counters.frames) * 1e6 / (double)usec,
+				(double)UINT32_MAX);
+	}
+	g->counters = *m;
+	g->heard_usec = now;
+}
+
 static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 {
 	g->unanswered = 0;
@@ -249,8 +265,7 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		on_picture(g, m, fd);
 		break;
 	default:
-		g->counters = *m;
-		g->heard_usec = now_usec();
+		count(g, m);
 		look_at_renderer(g);
 	}
 }
@@ -440,8 +455,14 @@ void gpu_status(const struct gpu *g, struct gpu_status *out)
 		.page = g->allowance.page,
 		.used_ns = g->part.member.used_ns,
 		.permille = g->part.permille,
+		.frames_per_sec = g->frames_per_sec,
 		.rss = g->part.rss,
 	};
+}
+
+int gpu_check_share(const struct gpu *g, const struct gpu_limits *l, struct refusal_text *text)
+{
+	return gpu_arbiter_check(g->vm->broker, g, g->pool, l, text);
 }
 
 void gpu_limits_changed(struct gpu *g)

@@ -16,6 +16,7 @@
 
 struct allowance_page;
 struct gpu;
+struct gpu_limits;
 struct vm;
 struct vm_options;
 
@@ -57,10 +58,11 @@ struct gpu_status {
 	uint64_t heard_usec;        /* CLOCK_MONOTONIC when it said so */
 	struct parent_msg counters; /* as the front said last; zero without one */
 	const struct allowance_page
-		*page;     // may be NULL: it has no renderer; any may be in its second half
-	uint64_t used_ns;  /* of what it draws on, since its VMM is connected */
-	uint32_t permille; /* of all of that, in the last half second */
-	uint64_t rss;      /* of its renderer, bytes; 0: unknown */
+		*page;           // may be NULL: it has no renderer; any may be in its second half
+	uint64_t used_ns;        /* of what it draws on, since its VMM is connected */
+	uint32_t frames_per_sec; /* shown, between its last two words */
+	uint32_t permille;       /* of all of that, in the last half second */
+	uint64_t rss;            /* of its renderer, bytes; 0: unknown */
 };
 
 /* Makes the socket RUN-DIR/vm/NAME/gpu.sock, or takes over the one that systemd holds under the
@@ -72,6 +74,10 @@ int gpu_create(
 void gpu_destroy(struct gpu *g);
 
 void gpu_status(const struct gpu *g, struct gpu_status *out);
+/* Whether it may have this share beside what others are guaranteed of what it draws on. 0 or
+ * REFUSAL_QUOTA with text. */
+int gpu_check_share(
+	const struct gpu *g, const struct gpu_limits *l, struct refusal_text *text) _must_check_;
 /* vm::gpu_limits or vm::gpu_memory's limit were changed: they hold from now on. */
 void gpu_limits_changed(struct gpu *g);
 /* What the guest is told of scanout (below 16) when it asks the next time; 0 by 0: the VMM's own

@@ -24,6 +24,8 @@ struct vm_record {
 	char gpu_group[64];
 	uint32_t gpu_virgl;
 	char render_node[64];
+	char gpu_share[24];
+	uint32_t gpu_frame_rate, gpu_contexts, gpu_resources;
 	char owners[OWNERS_MAX * 11]; /* numbers with blanks between them */
 	uint32_t slots;
 	char slot_group[64];
@@ -58,10 +60,12 @@ static void parse_owners(const char *text, struct owners *out)
 static bool record_ok(const char *name, const void *record)
 {
 	const struct vm_record *r = record;
+	struct gpu_limits any;
 
 	return strcmp(r->name, name) == 0 &&
 	       (config_name_ok(name) || (r->listen[0] && strncmp(name, "export:", 7) == 0)) &&
-	       r->slots <= SLOTS_MAX && r->gpu_virgl <= GPU_VIRGL_HARDWARE;
+	       r->slots <= SLOTS_MAX && r->gpu_virgl <= GPU_VIRGL_HARDWARE &&
+	       gpu_share_parse(r->gpu_share, &any) == 0;
 }
 
 static const struct record_field fields[] = {
@@ -77,6 +81,10 @@ static const struct record_field fields[] = {
 	RECORD_TEXT_FIELD("gpu-group", vm_record, gpu_group),
 	RECORD_U32_FIELD("gpu-virgl", vm_record, gpu_virgl),
 	RECORD_TEXT_FIELD("render-node", vm_record, render_node),
+	RECORD_TEXT_FIELD("gpu-share", vm_record, gpu_share),
+	RECORD_U32_FIELD("gpu-frame-rate", vm_record, gpu_frame_rate),
+	RECORD_U32_FIELD("gpu-contexts", vm_record, gpu_contexts),
+	RECORD_U32_FIELD("gpu-resources", vm_record, gpu_resources),
 	RECORD_TEXT_FIELD("owners", vm_record, owners),
 	RECORD_U32_FIELD("slots", vm_record, slots),
 	RECORD_TEXT_FIELD("slot-group", vm_record, slot_group),
@@ -106,19 +114,30 @@ static void note_ways(const struct vm_options *o, struct vm_record *r)
 	}
 }
 
+static void note_limits(const struct vm *vm, struct vm_record *r)
+{
+	const struct gpu_limits *l = &vm->gpu_limits;
+
+	r->devices = vm->limits.devices;
+	r->bytes = vm->limits.bytes_in_flight;
+	r->transfers = vm->limits.transfers_in_flight;
+	r->bandwidth = vm->limits.bandwidth;
+	r->transfer_rate = vm->limits.transfer_rate;
+	r->gpu_memory = vm->gpu_memory.limit;
+	gpu_share_print(l, r->gpu_share, sizeof(r->gpu_share));
+	r->gpu_frame_rate = l->frame_rate;
+	r->gpu_contexts = l->contexts;
+	r->gpu_resources = l->resources;
+}
+
 void vm_note(const struct vm *vm, const struct vm_options *o)
 {
 	struct vm_record r = {
-		.devices = vm->limits.devices,
-		.bytes = vm->limits.bytes_in_flight,
-		.transfers = vm->limits.transfers_in_flight,
-		.bandwidth = vm->limits.bandwidth,
-		.transfer_rate = vm->limits.transfer_rate,
-		.gpu_memory = vm->gpu_memory.limit,
 		.gpu_virgl = o->gpu_virgl,
 	};
 	int e;
 
+	note_limits(vm, &r);
 	snprintf(r.name, sizeof(r.name), "%s", vm->name);
 	snprintf(r.qmp, sizeof(r.qmp), "%s", vm->qmp ? vm->qmp : "");
 	snprintf(r.bus, sizeof(r.bus), "%s", vm->bus);
@@ -165,11 +184,7 @@ void vm_note_limits(const struct vm *vm)
 		e = -ENOENT;
 	}
 	if (e == 0) {
-		w.record.devices = vm->limits.devices;
-		w.record.bytes = vm->limits.bytes_in_flight;
-		w.record.transfers = vm->limits.transfers_in_flight;
-		w.record.bandwidth = vm->limits.bandwidth;
-		w.record.transfer_rate = vm->limits.transfer_rate;
+		note_limits(vm, &w.record);
 		e = record_write(vm->broker->run_dir, &kind, vm->name, &w.record);
 	}
 	if (e < 0) {
@@ -207,7 +222,7 @@ static void on_record(void *userdata, const char *name, const void *record)
 	struct config_ways ways = {0};
 	int given;
 	bool has_ways = read_ways(r, &ways, &given);
-	const struct vm_options o = {
+	struct vm_options o = {
 		.owners = &owners,
 		.name = r->name,
 		.qmp = has_ways ? NULL : r->qmp,
@@ -221,6 +236,9 @@ static void on_record(void *userdata, const char *name, const void *record)
 		.gpu_group = r->gpu_group[0] ? r->gpu_group : NULL,
 		.gpu_virgl = (enum gpu_virgl)r->gpu_virgl,
 		.render_node = r->render_node[0] ? r->render_node : NULL,
+		.gpu_limits = {.frame_rate = r->gpu_frame_rate,
+			.contexts = r->gpu_contexts,
+			.resources = r->gpu_resources},
 	};
 	struct refusal_text text = {0};
 	struct vm *vm;
@@ -230,6 +248,9 @@ static void on_record(void *userdata, const char *name, const void *record)
 		return;
 	}
 	parse_owners(r->owners, &owners);
+	/* It is one: record_ok. */
+	_unused_ int parsed = gpu_share_parse(r->gpu_share, &o.gpu_limits);
+
 	e = quota_limits_check(&o.limits, &text);
 	if (e == 0) {
 		e = vm_add(b, &o, &vm, &text);

@@ -79,6 +79,9 @@ static const struct {
 	{"bytes-in-flight-max", 't'},
 	{"transfers-in-flight-max", 'u'},
 	{"gpu-memory", 't'},
+	{"gpu-frame-rate", 'u'},
+	{"gpu-contexts", 'u'},
+	{"gpu-resources", 'u'},
 };
 
 /* 0; -errno; -ERANGE with *bad_out if that option is no number, or one that can't be sent. */
@@ -179,6 +182,9 @@ static int append_vm_options(
 	}
 	if (r >= 0) {
 		r = append_text(m, "gpu-virgl", cli_value(c, "gpu-virgl"));
+	}
+	if (r >= 0) {
+		r = append_text(m, "gpu-share", cli_value(c, "gpu-share"));
 	}
 	if (r >= 0) {
 		r = append_owners(c, m, bad_out);

@@ -53,6 +53,39 @@ static int find_gpu(struct cli *c, json_t **out, char **path_out)
 	return r;
 }
 
+/* "none" is 0. */
+static const char *limit(const json_t *g, const char *key, char *out, size_t size)
+{
+	uint64_t n = cli_number(g, key);
+
+	snprintf(out, size, n ? "%" PRIu64 : "none", n);
+	return out;
+}
+
+static void print_time(const json_t *g)
+{
+	const json_t *context;
+	char rate[24], contexts[24], resources[24];
+	size_t i;
+
+	printf("Share          %s: %.1f %% now, %.1f s in all, waited %.1f s\n",
+		cli_text(g, "share"), (double)cli_number(g, "time_permille") / 10,
+		(double)cli_number(g, "time_usec") / 1e6,
+		(double)cli_number(g, "waited_usec") / 1e6);
+	printf("Frame rate     %" PRIu64 " per second, limit %s; %" PRIu64 " made to wait\n",
+		cli_number(g, "frames_per_second"), limit(g, "frame_rate_max", rate, sizeof(rate)),
+		cli_number(g, "frames_delayed"));
+	printf("Limits         contexts %s, images %s\n",
+		limit(g, "contexts_max", contexts, sizeof(contexts)),
+		limit(g, "resources_max", resources, sizeof(resources)));
+	json_array_foreach(json_object_get(g, "context_times"), i, context)
+	{
+		text_line(stdout, TEXT_PLAIN, "Context        %" PRIu64 " (%s): %.0f ms",
+			cli_number(context, "id"), cli_text(context, "name"),
+			(double)cli_number(context, "usec") / 1e3);
+	}
+}
+
 /* What draws, and loudly if that is the CPU. */
 static const char *drawn_by(const json_t *g, char *out, size_t size)
 {
@@ -186,6 +219,11 @@ static void print_gpu(const json_t *g)
 		text_bytes(cli_number(g, "memory_bytes"), used, sizeof(used)),
 		text_bytes(cli_number(g, "memory_max_bytes"), max, sizeof(max)),
 		cli_number(g, "resources"));
+	if (cli_number(g, "renderer_bytes") > 0) {
+		printf("In RAM         %s, the renderer as a whole\n",
+			text_bytes(cli_number(g, "renderer_bytes"), used, sizeof(used)));
+	}
+	print_time(g);
 	printf("Shows          ");
 	for (unsigned int i = 0; i < SCANOUTS_MAX; i++) {
 		if (shown >> i & 1) {

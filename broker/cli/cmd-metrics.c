@@ -60,6 +60,14 @@ static const struct metric vm_metrics[] = {
 static const struct metric gpu_metrics[] = {
 	{"devbroker_gpu_cpu_seconds_total", "counter", "CPU time of a VM's renderer.", "cpu_usec",
 		NULL, 1e-6},
+	{"devbroker_gpu_time_seconds_total", "counter",
+		"Time of what a VM draws on, since its VMM is connected.", "time_usec", NULL, 1e-6},
+	{"devbroker_gpu_time_ratio", "gauge", "Of all of it, in the last half second.",
+		"time_permille", NULL, 1e-3},
+	{"devbroker_gpu_waited_seconds_total", "counter",
+		"With commands and without time left of its share.", "waited_usec", NULL, 1e-6},
+	{"devbroker_gpu_frames_delayed_total", "counter", "Frames that waited for the frame rate.",
+		"frames_delayed", NULL, 1},
 	{"devbroker_gpu_commands_total", "counter", "Commands of the guest.", "commands", NULL, 1},
 	{"devbroker_gpu_errors_total", "counter", "Commands answered with an error.", "errors",
 		NULL, 1},
@@ -74,6 +82,10 @@ static const struct metric gpu_metrics[] = {
 		NULL, 1},
 	{"devbroker_gpu_memory_limit_bytes", "gauge", "What they may take.", "memory_max_bytes",
 		NULL, 1},
+	{"devbroker_gpu_rss_bytes", "gauge",
+		"What the VM's renderer has in RAM, by the kernel: more than the ledger by what "
+		"drivers and programs take.",
+		"renderer_bytes", NULL, 1},
 	{"devbroker_gpu_resources", "gauge", "Resources.", "resources", NULL, 1},
 	{"devbroker_gpu_contexts", "gauge", "Contexts.", "contexts", NULL, 1},
 	{"devbroker_gpu_fences", "gauge", "Requests that wait for fences.", "fences", NULL, 1},
@@ -173,6 +185,26 @@ static void print_latency(FILE *f, const json_t *devices)
 	}
 }
 
+/* A gauge that is always 1: what a label says. */
+static void print_shares(FILE *f, const json_t *gpus)
+{
+	static const char name[] = "devbroker_gpu_share_info";
+	const json_t *g;
+	size_t i;
+
+	if (json_array_size(gpus) > 0) {
+		head(f, name, "gauge", "A VM's share of the time of what it draws on.");
+	}
+	json_array_foreach(gpus, i, g)
+	{
+		fprintf(f, "%s{", name);
+		labels(f, g, "gpu");
+		fputc(',', f);
+		label(f, "share", cli_text(g, "share"));
+		fputs("} 1\n", f);
+	}
+}
+
 static void print_quotas(FILE *f, const json_t *vms)
 {
 	static const char *const names[][3] = {
@@ -228,6 +260,7 @@ static void print_all(FILE *f, const struct cli_all *all)
 	print_metrics(f, all->vms, "vm", "statistics", vm_metrics, ARRAY_SIZE(vm_metrics));
 	print_quotas(f, all->vms);
 	print_metrics(f, all->gpus, "gpu", NULL, gpu_metrics, ARRAY_SIZE(gpu_metrics));
+	print_shares(f, all->gpus);
 	json_decref(devices);
 }
 

@@ -276,7 +276,8 @@ static void print_vm(const struct cli *c, const json_t *vm)
 		uint64_t u = cli_number(quota, "used"), l = cli_number(quota, "limit");
 
 		if (l == 0 && (strcmp(key, "bandwidth") == 0 ||
-				      strcmp(key, "transfers-per-second") == 0)) {
+				      strcmp(key, "transfers-per-second") == 0 ||
+				      strncmp(key, "gpu-", 4) == 0)) {
 			continue; /* no limit */
 		}
 		snprintf(used, sizeof(used), "%" PRIu64, u);

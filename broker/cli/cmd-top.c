@@ -39,16 +39,19 @@ static void cell(struct table *t, const char *fmt, ...)
 
 static void gpu_cells(struct table *t, const json_t *gpu, const json_t *before)
 {
-	double time = rates_gpu(gpu, before, "cpu_usec"), fps = rates_gpu(gpu, before, "frames");
+	double fps = rates_gpu(gpu, before, "frames"), wait;
 
 	if (!gpu) {
-		for (int i = 0; i < 5; i++) {
+		for (int i = 0; i < 7; i++) {
 			table_cell(t, "");
 		}
 		return;
 	}
-	if (time >= 0) {
-		cell(t, "%.0f %%", time / 1e4);
+	cell(t, "%.0f %%", (double)cli_number(gpu, "time_permille") / 10);
+	table_cell(t, cli_text(gpu, "share"));
+	wait = rates_gpu(gpu, before, "waited_usec");
+	if (wait >= 0) {
+		cell(t, "%.0f %%", wait / 1e4);
 	} else {
 		table_cell(t, "");
 	}
@@ -65,7 +68,7 @@ static void gpu_cells(struct table *t, const json_t *gpu, const json_t *before)
 static struct table *vms_table(const struct cli_all *all, const struct cli_all *before)
 {
 	static const char *const columns[] = {"VM", "STATE", "DEVICES", "USB MB/s", "TRANSFERS/s",
-		"GPU TIME", "GPU MEMORY", "FPS", "CONTEXTS", "REFUSED"};
+		"GPU TIME", "SHARE", "WAITED", "GPU MEMORY", "FPS", "CONTEXTS", "REFUSED"};
 	struct table *t = table_create(columns, ARRAY_SIZE(columns));
 	const json_t *vm, *s;
 	size_t i;

@@ -85,6 +85,17 @@ static const struct name names[] = {
 	{CLI_IFACE_GPU, "Quarantined", "quarantined"},
 	{CLI_IFACE_GPU, "CpuUsec", "cpu_usec"},
 	{CLI_IFACE_GPU, "HeardUsec", "heard_usec"},
+	{CLI_IFACE_GPU, "Share", "share"},
+	{CLI_IFACE_GPU, "FrameRateMax", "frame_rate_max"},
+	{CLI_IFACE_GPU, "ContextsMax", "contexts_max"},
+	{CLI_IFACE_GPU, "ResourcesMax", "resources_max"},
+	{CLI_IFACE_GPU, "FramesPerSecond", "frames_per_second"},
+	{CLI_IFACE_GPU, "FramesDelayed", "frames_delayed"},
+	{CLI_IFACE_GPU, "TimeUsec", "time_usec"},
+	{CLI_IFACE_GPU, "TimePermille", "time_permille"},
+	{CLI_IFACE_GPU, "WaitedUsec", "waited_usec"},
+	{CLI_IFACE_GPU, "RendererBytes", "renderer_bytes"},
+	{CLI_IFACE_GPU, "ContextTimes", "context_times"},
 	{CLI_IFACE_VM, "Name", "name"},
 	{CLI_IFACE_VM, "Source", "source"},
 	{CLI_IFACE_VM, "State", "state"},
@@ -183,6 +194,11 @@ static json_t *read_struct(sd_bus_message *m, const char *contents)
 		sd_bus_message_read(m, "(sss)", &address, &state, &device) >= 0) {
 		return json_pack(
 			"{s:s, s:s, s:s}", "address", address, "state", state, "device", device);
+	}
+	if (strcmp(contents, "ust") == 0 &&
+		sd_bus_message_read(m, "(ust)", &index, &state, &used) >= 0) {
+		return json_pack("{s:I, s:s, s:I}", "id", (json_int_t)index, "name", state, "usec",
+			number(used));
 	}
 	return NULL;
 }

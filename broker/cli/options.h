@@ -15,7 +15,7 @@ struct cli;
 #define CLI_EXIT_UNREACHABLE 3
 
 #define CLI_ARGS_MAX    2
-#define CLI_OPTIONS_MAX 11
+#define CLI_OPTIONS_MAX 16
 
 /* --NAME or --NAME VALUE. */
 struct cli_option {
