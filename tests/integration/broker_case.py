@@ -150,6 +150,7 @@ class BrokerCase(unittest.TestCase):
         # Workers and the checks of configuration must be able to reach it.
         self.work.chmod(0o755)
         self.broker = Broker(os.environ["DEVBROKER_BUILD"], self.work, self.files)
+        self.addCleanup(self.broker.end_orphans)
         self.addCleanup(self.broker.kill)
         self.vmms = []
 

@@ -7,6 +7,7 @@ import time
 import unittest
 
 from broker_case import BrokerCase, wait_until
+import leftovers
 
 
 class Lending(BrokerCase):
@@ -224,4 +225,4 @@ class BadVms(BrokerCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -11,6 +11,7 @@ import time
 import unittest
 
 from broker_case import wait_until
+import leftovers
 from test_broker_ways import WaysCase, to_unix
 
 
@@ -258,4 +259,4 @@ class Capture(WaysCase):
 del WaysCase
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -12,6 +12,7 @@ import unittest
 os.environ.pop("MALLOC_PERTURB_", None)
 
 from broker_case import IFACE, ROOT, BrokerCase, RawBus, cpu_seconds, wait_until
+import leftovers
 
 MANAGER = (ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
 RETURN, ERROR = 2, 3
@@ -230,4 +231,4 @@ class Clients(BrokerCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -9,6 +9,7 @@ import time
 import unittest
 
 from broker_case import ROOT, BrokerCase, RawBus, wait_until
+import leftovers
 
 SANITIZED = b"__asan_init" in open(os.path.join(os.environ["DEVBROKER_BUILD"], "broker/devbrokerd"), "rb").read()
 # The broker answers within 100 ms, whatever happens. Under sanitizers, and on busy machines, it is the rest that is tested.
@@ -297,4 +298,4 @@ class Stopping(BrokerCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -12,6 +12,7 @@ import unittest
 from pathlib import Path
 
 from broker_case import BrokerCase, wait_until
+import leftovers
 
 GET_FEATURES = struct.pack("<III", 1, 1, 0)
 
@@ -272,4 +273,4 @@ class DrawingCase(GpuCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

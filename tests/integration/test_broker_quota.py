@@ -10,6 +10,7 @@ import time
 import unittest
 
 from broker_case import wait_until
+import leftovers
 from test_broker_ways import WaysCase, to_unix
 
 MIB = 1 << 20
@@ -183,4 +184,4 @@ class Quota(WaysCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -9,6 +9,7 @@ import unittest
 from pathlib import Path
 
 from broker_case import IFACE, ROOT, BrokerCase, processes_with_parent, wait_until
+import leftovers
 
 
 class Requests(BrokerCase):
@@ -230,4 +231,4 @@ class Start(BrokerCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -11,6 +11,7 @@ import unittest
 from pathlib import Path
 
 from broker_case import BrokerCase, wait_until
+import leftovers
 
 
 def runs(pid):
@@ -511,4 +512,4 @@ class Records(RestartCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

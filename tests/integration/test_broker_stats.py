@@ -14,6 +14,7 @@ import unittest
 
 import prometheus
 from broker_case import wait_until
+import leftovers
 from test_broker_ways import WaysCase, to_unix
 
 
@@ -139,4 +140,4 @@ class Stats(WaysCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -12,6 +12,7 @@ import unittest
 from pathlib import Path
 
 from broker_case import BrokerCase, wait_until
+import leftovers
 
 PROGRAM = Path(os.environ["DEVBROKER_BUILD"]) / "gpu/devbroker-gpu"
 HELLO = struct.pack("<II", 5, 8) + b"test\0" + struct.pack("<II", 0, 10)
@@ -105,4 +106,4 @@ class VtestCase(BrokerCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    leftovers.main()

@@ -10,6 +10,7 @@ import threading
 import unittest
 
 from broker_case import BrokerCase, wait_until
+import leftovers
 import usbredir
 
 
@@ -403,4 +404,4 @@ class Exports(WaysCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -13,6 +13,7 @@ import unittest
 from pathlib import Path
 
 from broker_case import IFACE, ROOT, BrokerCase, cpu_seconds, wait_until
+import leftovers
 
 # dbus-daemon lets in only users that it finds in passwd.
 OWNER, OTHER, THIRD = (pwd.getpwnam(name).pw_uid for name in ("daemon", "bin", "games"))
@@ -343,4 +344,4 @@ class BusItself(SystemBus):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -256,4 +256,4 @@ class Endings(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    leftovers.main()

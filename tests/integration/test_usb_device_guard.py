@@ -129,4 +129,4 @@ class ReadOnly(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    leftovers.main()

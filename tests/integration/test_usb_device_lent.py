@@ -179,4 +179,4 @@ class Blocking(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    leftovers.main()

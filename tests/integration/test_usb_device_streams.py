@@ -317,4 +317,4 @@ class Storms(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    leftovers.main()

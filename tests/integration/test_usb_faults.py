@@ -282,8 +282,9 @@ class Guests(unittest.TestCase):
             self.assertLess(peak, 64 << 10)
 
 
-class Lines(unittest.TestResult):
-    """One line a test, as tests/run counts them."""
+class Said(unittest.TestResult):
+    def addSuccess(self, test):
+        self.say("ok", test)
 
     def startTest(self, test):
         super().startTest(test)
@@ -292,9 +293,6 @@ class Lines(unittest.TestResult):
     def say(self, word, test):
         took = time.monotonic() - self.started
         print(f"{word:<7}{test.shortDescription() or test.id()} ({took:.1f} s)", flush=True)
-
-    def addSuccess(self, test):
-        self.say("ok", test)
 
     def addFailure(self, test, err):
         super().addFailure(test, err)
@@ -307,7 +305,12 @@ class Lines(unittest.TestResult):
         self.say("FAIL", test)
 
 
+class Lines(leftovers.Checked, Said):
+    """One line a test, as tests/run counts them."""
+
+
 if __name__ == "__main__":
+    leftovers.watch_over()
     suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
     result = Lines()
     suite.run(result)

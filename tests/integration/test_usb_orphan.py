@@ -143,4 +143,4 @@ class Orphan(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -360,4 +360,4 @@ class Resets(Storm):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

@@ -286,4 +286,4 @@ class Transfers(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    leftovers.main(verbosity=2)

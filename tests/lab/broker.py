@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import leftovers
 from guest import LabError, die_with_parent
 
 
@@ -27,6 +28,7 @@ class Broker:
         self.run_dir = self.work / "run"
         self.log = self.work / "devbrokerd.log"
         self.process = None
+        self.abandoned = False  # killed, so that its workers wait for the next one
         self.log_level = log_level
         for d in ("vms.d", "disks.d"):
             (self.config / d).mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,11 @@ class Broker:
             if any(used.values()):
                 raise LabError(f"vm {name} is still charged: {used}")
 
+    def end_orphans(self):
+        """Those of workers that nobody will take back."""
+        if self.abandoned:
+            leftovers.end_workers()
+
     def stop(self, timeout=15):
         if not self.process:
             return None
@@ -176,6 +183,7 @@ class Broker:
             raise LabError("devbrokerd did not stop in time; log:\n" + self.log_text()[-800:])
         finally:
             self.process = None
+        self.abandoned = code != 0
         return code
 
     def kill(self):
@@ -183,3 +191,4 @@ class Broker:
             self.process.kill()
             self.process.wait()
             self.process = None
+            self.abandoned = True

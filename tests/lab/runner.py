@@ -10,6 +10,7 @@ from pathlib import Path
 
 import guest
 import images
+import leftovers
 from broker import Broker
 from gpu_guest import GpuGuest
 from gpu_images import GpuImages
@@ -105,6 +106,8 @@ class Lab:
         for vm in [*self.guests, self.machine]:
             if vm:
                 vm.kill()
+        if self.broker and not self.machine:
+            self.broker.end_orphans()
         if keep:
             print(f"       logs: {self.work}", flush=True)
         else:
@@ -129,6 +132,10 @@ def run_once(name, test, title, all_images, failure):
         print("".join(f"       | {line}\n" for line in lab.logs().splitlines()), end="", flush=True)
     finally:
         lab.close(keep=not ok and not os.environ.get("CI"))
+        left = leftovers.check()
+        if left:
+            print("".join(f"       {line}\n" for line in left.splitlines()), end="", flush=True)
+            ok = False
     print(f"{'ok  ' if ok else failure}   {title} ({time.monotonic() - start:.1f} s)", flush=True)
     return ok
 
@@ -160,6 +167,7 @@ def run(modules, only=(), skip=(), once=False):
 
 
 def main(modules):
+    leftovers.watch_over()
     passed, failed, second = run(modules, words_of("--only"), words_of("--skip"), "--once" in sys.argv)
     print(f"e2e: {passed} passed, {failed} failed" + (f", {second} of them at the second try" if second else ""), flush=True)
     sys.exit(1 if failed or not passed else 0)
