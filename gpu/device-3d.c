@@ -208,22 +208,19 @@ void gpu_fence_tail(struct gpu *g)
 	gpu_account_fences(g);
 }
 
-static uint32_t waited_for(const struct gpu *g)
+uint32_t gpu_waited_for(const struct gpu *g)
 {
-	uint32_t slot = GPU_NO_3D;
+	const struct fence_wait *oldest = g->three ? fences_oldest(&g->three->fences) : NULL;
 
-	if (gpu_fences_out(g) > 0) {
-		_unused_ uint64_t since = gpu_oldest_fence(g, &slot);
-	}
-	return slot;
+	return oldest ? gpu_context_find(g->three, oldest->context) : GPU_NO_3D;
 }
 
-/* In software a command's own work is done when it returns, or by the driver's threads while other
- * commands come: whose it is can't be told better. */
+/* In software a command's own work is done when it returns: llvmpipe draws with all of its threads,
+ * and waits for them, where it is flushed, and that is where its fence is made. */
 void gpu_account_command(struct gpu *g, uint32_t slot)
 {
 	if (g->spend && !g->spend->by_work) {
-		spend_on(g->spend, slot == GPU_NO_3D ? waited_for(g) : slot);
+		spend_on(g->spend, slot == GPU_NO_3D ? gpu_waited_for(g) : slot);
 	}
 }
 
@@ -231,15 +228,10 @@ void gpu_account_fences(struct gpu *g)
 {
 	struct gpu_3d *t = g->three;
 
-	if (!g->spend || !t) {
-		return;
-	}
-	if (g->spend->by_work) {
+	if (g->spend && g->spend->by_work && t) {
 		spend_work(g->spend, t->unfenced || t->fences.n > t->fences.n_reached ||
 					     t->line.made != t->line.reached);
-	}
-	if (g->spend->by_work || gpu_fences_out(g) > 0) {
-		spend_on(g->spend, waited_for(g));
+		spend_on(g->spend, gpu_waited_for(g));
 	}
 }
 

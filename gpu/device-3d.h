@@ -121,6 +121,9 @@ uint32_t gpu_fences_out(const struct gpu *g);
 /* Since when (now_ns) the oldest of them waits, and the slot of the context that it is of. Only
  * while some wait. */
 uint64_t gpu_oldest_fence(const struct gpu *g, uint32_t *slot_out);
+/* The slot of the context that the oldest fence is of that is not known to be reached; GPU_NO_3D:
+ * none is out, or of none. */
+uint32_t gpu_waited_for(const struct gpu *g);
 /* The oldest whose fence is reached: it is to be given back. */
 bool gpu_take_fenced(struct gpu *g, uint16_t *head_out, uint32_t *written_out) _must_check_;
 /* A fence of nobody's behind what has none, so that its end is heard of. */

@@ -50,6 +50,19 @@ void fences_reach_all(struct fences *f)
 	}
 }
 
+const struct fence_wait *fences_oldest(const struct fences *f)
+{
+	uint32_t i = 0;
+
+	if (f->n == f->n_reached) {
+		return NULL;
+	}
+	while (f->waits[i].reached) {
+		i++;
+	}
+	return &f->waits[i];
+}
+
 bool fences_take(struct fences *f, uint16_t *head_out, uint32_t *written_out)
 {
 	uint32_t i = 0;

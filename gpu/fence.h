@@ -40,5 +40,7 @@ void fences_reach(struct fences *f, const struct fence_point *point);
 /* All of a context, or of everything. */
 void fences_reach_context(struct fences *f, uint32_t context);
 void fences_reach_all(struct fences *f);
+/* The oldest that is not reached; NULL: there is none. */
+const struct fence_wait *fences_oldest(const struct fences *f);
 /* The oldest that is reached: it waits no longer. false: none is. */
 bool fences_take(struct fences *f, uint16_t *head_out, uint32_t *written_out) _must_check_;

@@ -178,15 +178,13 @@ void renderer_count_frame(struct renderer *r)
 
 void renderer_settle_allowance(struct renderer *r)
 {
-	uint32_t waited_for = 0;
+	uint32_t waited_for;
 
 	if (r->spend.by_work) {
 		gpu_fence_tail(r->gpu);
 	}
-	if (gpu_fences_out(r->gpu) > 0) {
-		_unused_ uint64_t since = gpu_oldest_fence(r->gpu, &waited_for);
-	}
-	spend_rest(&r->spend, gpu_fences_out(r->gpu) > 0 ? waited_for : SPEND_NOBODY);
+	waited_for = gpu_waited_for(r->gpu);
+	spend_rest(&r->spend, waited_for == GPU_NO_3D ? SPEND_NOBODY : waited_for);
 	if (!r->starved) {
 		spend_go_on(&r->spend);
 	}

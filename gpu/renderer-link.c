@@ -336,6 +336,7 @@ static void handle_reset(struct renderer *r, const union link_msg *m, int fds[])
 {
 	hide_cursors(r);
 	gpu_reset(r->gpu);
+	gpu_account_fences(r->gpu);
 	spend_forget_contexts(&r->spend);
 	record_reset(&r->record);
 	memset(r->images, 0, sizeof(r->images));

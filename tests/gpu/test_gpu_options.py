@@ -64,6 +64,23 @@ class Options(unittest.TestCase):
         for end in (*seq, os.fdopen(r), os.fdopen(w)):
             end.close()
 
+    def test_no_allowance(self):
+        """A renderer with a page that is none says so and ends."""
+        link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        page = os.memfd_create("page", os.MFD_ALLOW_SEALING)
+        for size in (0, 4096, 1 << 20):
+            with self.subTest(size):
+                os.ftruncate(page, size)
+                fds = (link[1].fileno(), page, *os.pipe())
+                out = run("--renderer", "--sandbox=off", f"--link-fd={fds[0]}", f"--allowance-fd={page}", f"--grant-fd={fds[2]}",
+                          f"--want-fd={fds[3]}", pass_fds=fds)
+                self.assertEqual(out.returncode, 3, out)
+                self.assertIn("can't use the page of its allowance", out.stderr)
+                os.close(fds[2])
+                os.close(fds[3])
+        for end in (*link, os.fdopen(page)):
+            end.close()
+
     def test_capabilities(self):
         out = run("--print-capabilities")
         nodes = ["render-node"] if glob.glob("/dev/dri/renderD*") else []

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT
  * When fenced commands are answered, and what of a 3D resource is read back for a screen.
  */
+#include <errno.h>
+
+#include "gpu/spend.h"
 #include "tests/unit/gpu-rig-3d.h"
+
+#define MS UINT64_C(1000000)
 
 static enum gpu_outcome draw(struct rig *r, uint32_t context, uint64_t fence)
 {
@@ -171,6 +176,85 @@ static void oldest(void **state)
 	assert_int_equal(slot, r->context_slot);
 }
 
+static uint64_t fake_now;
+
+static uint64_t the_time(void)
+{
+	return fake_now;
+}
+
+static void reach(struct rig *r, uint32_t fence)
+{
+	gpu_fence_reached(r->gpu, fence);
+	given(r);
+	gpu_account_fences(r->gpu);
+}
+
+static uint64_t of_slot(const struct allowance_page *page, uint32_t slot)
+{
+	return atomic_load(&page->contexts[slot - 1].gpu_ns);
+}
+
+/* On a render node what counts is how long there is work, whoever has it: the oldest; and that of
+ * which nobody wants to hear the end counts as well. */
+static void work_on_a_render_node(void **state)
+{
+	struct rig *r = *state;
+	const struct spend_clocks clocks = {the_time, the_time, the_time, MS};
+	static struct allowance_page page;
+	static struct spend s;
+	uint32_t first;
+
+	memset(&page, 0, sizeof(page));
+	fake_now = 1000 * MS;
+	spend_init(&s, &page, &clocks, true, 2);
+	r->gpu->spend = &s;
+	assert_int_equal(context(r, 7), OK);
+	first = r->context_slot;
+	assert_int_equal(context(r, 8), OK);
+	fake_now += 50 * MS;
+	assert_int_equal(draw(r, 7, 1), GPU_FENCED);
+	fake_now += 3 * MS;
+	assert_int_equal(draw(r, 8, 2), GPU_FENCED);
+	gpu_fence_tail(r->gpu);
+	assert_int_equal(fake.n_fences, 2);
+	fake_now += 2 * MS;
+	reach(r, fake.fence - 1);
+	fake_now += 4 * MS;
+	reach(r, fake.fence);
+	fake_now += 100 * MS;
+	spend_sample(&s);
+	assert_int_equal(atomic_load(&page.used_ns), 9 * MS);
+	assert_int_equal(of_slot(&page, first), 5 * MS);
+	assert_int_equal(of_slot(&page, r->context_slot), 4 * MS);
+	/* Without a fence of its own. */
+	assert_int_equal(draw(r, 7, 0), GPU_ANSWERED);
+	fake_now += 5 * MS;
+	gpu_fence_tail(r->gpu);
+	gpu_fence_tail(r->gpu);
+	assert_int_equal(fake.n_fences, 3);
+	fake_now += 2 * MS;
+	reach(r, fake.fence);
+	fake_now += 100 * MS;
+	/* One that can't be made holds nobody up. */
+	assert_int_equal(draw(r, 7, 0), GPU_ANSWERED);
+	fake_now += MS;
+	fake.refuse = -EINVAL;
+	gpu_fence_tail(r->gpu);
+	fake_now += 100 * MS;
+	spend_sample(&s);
+	assert_int_equal(atomic_load(&page.used_ns), 17 * MS);
+	/* The driver's reset. */
+	assert_int_equal(draw(r, 7, 1), GPU_FENCED);
+	fake_now += MS;
+	gpu_reset(r->gpu);
+	gpu_account_fences(r->gpu);
+	fake_now += 100 * MS;
+	spend_sample(&s);
+	assert_int_equal(atomic_load(&page.used_ns), 18 * MS);
+	r->gpu->spend = NULL;
+}
+
 static void as_many_as_a_ring_has(void **state)
 {
 	struct rig *r = *state;
@@ -294,6 +378,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(numbers_wrap, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(several_timelines, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(oldest, setup_3d, teardown_3d),
+		cmocka_unit_test_setup_teardown(work_on_a_render_node, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(as_many_as_a_ring_has, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(scanouts, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(formats, setup_3d, teardown_3d),
