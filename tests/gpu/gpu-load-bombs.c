@@ -96,6 +96,19 @@ void bomb_textures(struct load *l)
 	l->rounds++;
 }
 
+/* Each is another one, and drawn with, until there is no memory for any. */
+void bomb_programs(struct load *l)
+{
+	const struct sim_draw d = {CONTEXT, FIRST, FIRST + 1, 16, 16, LOAD_DRAW};
+	uint32_t type = sim_draw_begin(&l->sim, &d);
+
+	for (uint32_t n = 0; load_made(l, type) && load_goes_on(l); n++) {
+		type = sim_draw_program(&l->sim, &d, n);
+	}
+	sim_draw_end(&l->sim, &d);
+	l->rounds++;
+}
+
 /* It is answered when its renderer was given up, and has to begin again; until it has no 3D. */
 void bomb_shader(struct load *l)
 {

@@ -3,11 +3,9 @@
  *
  *   gpu-load SOCKET MODE [every=MS] [turns=N] [side=PIXELS]
  *
- *   frames    a steady loop: a frame is drawn, its fence waited for, shown; each eighth picture is
- *             looked at. every: milliseconds from one to the next (0: none waits); turns: of each
- * of its pixels in a loop; side: of its picture memory    textures until there is no memory, and
- * then goes on contexts  contexts until there are no more textures  16384 pixels square shader that
- * doesn't end commands  the queue is full of them fences    the same
+ * frames is a steady loop: a frame is drawn, its fence waited for, shown; each eighth picture is
+ * looked at. every: milliseconds from one to the next (0: none waits); turns: of each of its pixels
+ * in a loop; side: of its picture. The other modes are in gpu-load-bombs.c.
  *
  * Says {"ready": true} when it begins, and what it did since the last time for each line of stdin,
  * in JSON. Ends with stdin, or as soon as the backend does.
@@ -177,6 +175,7 @@ static const struct {
 	{"memory", bomb_memory},
 	{"contexts", bomb_contexts},
 	{"textures", bomb_textures},
+	{"programs", bomb_programs},
 	{"shader", bomb_shader},
 	{"commands", bomb_commands},
 	{"fences", bomb_fences},

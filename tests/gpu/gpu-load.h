@@ -42,6 +42,7 @@ bool load_made(struct load *l, uint32_t type);
 void bomb_memory(struct load *l);
 void bomb_contexts(struct load *l);
 void bomb_textures(struct load *l);
+void bomb_programs(struct load *l);
 void bomb_shader(struct load *l);
 void bomb_commands(struct load *l);
 void bomb_fences(struct load *l);

@@ -5,6 +5,7 @@
  */
 #include "tests/gpu/sim-draw.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -175,6 +176,24 @@ uint32_t sim_draw_end(struct sim *s, const struct sim_draw *d)
 		}
 	}
 	return VIRTIO_GPU_RESP_OK_NODATA;
+}
+
+uint32_t sim_draw_program(struct sim *s, const struct sim_draw *d, uint32_t n)
+{
+	struct stream stream = {sim_memory_at(&s->vmm.memory, d->at), 0};
+	char text[512];
+
+	snprintf(text, sizeof(text),
+		"FRAG\n"
+		"DCL IN[0], GENERIC[0], PERSPECTIVE\n"
+		"DCL OUT[0], COLOR\n"
+		"IMM[0] FLT32 {%u.5, %u.5, 0.0, 1.0}\n"
+		"MAD OUT[0], IN[0], IMM[0].xyzw, IMM[0].yxzw\n"
+		"END\n",
+		n, n + 1);
+	put_shader(&stream, 100 + n, FRAGMENT_SHADER, text);
+	PUT(&stream, DRAW, 0, 0, 6, TRIANGLES, 0, 1, 0, 0, 0, 0, 0, 5, 0);
+	return sim_submit(s, d->context, stream.dwords, stream.n, d->at, true);
 }
 
 /* Of a frame: what its quad has; red, green, blue. */

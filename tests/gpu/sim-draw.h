@@ -34,5 +34,8 @@ uint32_t sim_draw_end(struct sim *s, const struct sim_draw *d);
  * so often. fence 0: none. */
 int sim_draw_offer(
 	struct sim *s, const struct sim_draw *d, uint32_t n, float turns, uint64_t fence);
+/* Makes another fragment shader, the one of this number, and draws with it: it is compiled. The
+ * answer's type. */
+uint32_t sim_draw_program(struct sim *s, const struct sim_draw *d, uint32_t n);
 /* Whether this is what frame n looks like, as a display has it. */
 bool sim_draw_is(const struct sim_draw *d, uint32_t n, const uint32_t *pixels);

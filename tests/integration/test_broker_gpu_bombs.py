@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""One VM draws frames, and its neighbour is polite or means harm: what the first one notices of it, what the second one gets
+and takes. Both have the same share; frame times beside a bomb are compared with those beside a neighbour that draws the same
+frames, measured by turns."""
+import json
+import os
+import subprocess
+import time
+import unittest
+from pathlib import Path
+from typing import NamedTuple
+
+from broker_case import ROOT, BrokerCase, RawBus, wait_until
+
+MIB = 1 << 20
+LIMIT = 320 * MIB
+# What a renderer takes beside what it is charged for, as long as nothing is compiled: docs/security.md.
+SLACK = 128 * MIB
+FRAMES = ["frames", "every=8", "turns=2"]
+POLITE = ["frames", "turns=2"]  # the same, busy all the time
+RATIO = 1.2
+WINDOW = 2
+TRIES = 3
+ANSWER = 0.1
+
+
+class Load:
+    """tests/gpu/gpu-load as the VM of that name."""
+
+    def __init__(self, broker, vm, mode, *options):
+        socket = broker.run_dir / "vm" / vm / "gpu.sock"
+        self.process = subprocess.Popen([os.environ["GPU_LOAD"], str(socket), mode, *options], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if not self.process.stdout.readline():
+            raise AssertionError(f"gpu-load {vm} {mode}: {self.process.wait()}")
+
+    def report(self):
+        """What it did since the last one."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        code = self.process.wait(20)
+        self.process.stdout.close()
+        return code
+
+
+class Seen(NamedTuple):
+    mode: str
+    us: list      # the victim's frames, from submit to fence
+    did: dict     # what the neighbour says of itself
+    gpu: dict     # and the broker of it
+    answer: float # the broker's longest, s
+    peak: int     # bytes of its renderer
+
+
+def p99(us):
+    return sorted(us)[len(us) * 99 // 100] / 1000
+
+
+class Bombs(BrokerCase):
+    files = {f"vms.d/{name}.conf": f"[vm]\nqmp=/nonexistent/{name}.qmp\n[gpu]\nmemory={LIMIT}\nvirgl=yes\nshare=fair:50%\n"
+             for name in ("victim", "other")}
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+        self.bus = RawBus(self.broker)
+        self.addCleanup(self.bus.close)
+        self.victim = Load(self.broker, "victim", *FRAMES)
+        self.addCleanup(self.victim.process.kill)
+
+    def gpu(self, vm="other"):
+        return self.broker.cli("gpu", "show", vm)["gpu"]
+
+    def renderer(self, vm="other"):
+        for pid in self.broker.children():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"--renderer" in words and f"--name={vm}".encode() in words:
+                return pid
+        return None
+
+    def peak(self):
+        pid = self.renderer()
+        return self.broker.rss_kib(pid, "VmHWM") << 10 if pid else 0
+
+    def ask(self):
+        """How long the broker takes for an answer."""
+        start = time.monotonic()
+        kind, _ = self.bus.call(ROOT, "org.freedesktop.DBus.Peer", "Ping")
+        self.assertEqual(kind, 2)
+        return time.monotonic() - start
+
+    def beside(self, mode, *options, until=None):
+        """What was seen while this neighbour was there, for a while or until something is so."""
+        other = Load(self.broker, "other", mode, *options)
+        self.addCleanup(other.process.kill)
+        time.sleep(0.3)
+        self.victim.report()
+        start, answer = time.monotonic(), 0
+        while (now := time.monotonic()) < start + WINDOW or (until and not until(self.gpu()) and now < start + 30):
+            answer = max(answer, self.ask())
+            time.sleep(0.1)
+        victim, peak, gpu, other_did = self.victim.report(), self.peak(), self.gpu(), other.report()
+        self.assertEqual(other.end(), 0)
+        wait_until(lambda: self.gpu()["state"] == "waiting", 20)
+        self.assertEqual((victim["wrong"], victim["refused"], victim["lost"], victim["errors"]), (0, 0, 0, 0), mode)
+        self.assertGreater(victim["pictures"], 3, mode)
+        return Seen(mode, victim["us"], other_did, gpu, answer, peak)
+
+    def against(self, mode, before):
+        """The bomb between two polite neighbours, of which the first was there already; the second one."""
+        for n in range(TRIES):
+            bomb = self.beside(mode, until=UNTIL.get(mode))
+            after = self.beside(*POLITE)
+            polite = p99(before.us + after.us)
+            ratio = p99(bomb.us) / polite
+            did = {k: v for k, v in bomb.did.items() if v and k != "us"}
+            print(f"{mode}: p99 {p99(bomb.us):.1f} ms of {len(bomb.us)} frames, beside a polite one {polite:.1f} ms of "
+                  f"{len(before.us + after.us)}: "
+                  f"{ratio:.2f}; the broker's longest answer {bomb.answer * 1000:.0f} ms; its renderer took "
+                  f"{bomb.peak >> 20} MiB of {LIMIT >> 20}; {did}", flush=True)
+            CHECKS[mode](self, bomb)
+            if mode != "programs":
+                self.assertLessEqual(bomb.peak, LIMIT + SLACK)
+            before = after
+            if ratio <= RATIO and bomb.answer <= ANSWER:
+                return after
+        self.fail(f"{mode}: {ratio:.2f} times the frame time beside a polite neighbour, answer {bomb.answer:.2f} s")
+
+    def test_bombs(self):
+        polite = self.beside(*POLITE)
+        for mode in CHECKS:
+            polite = self.against(mode, polite)
+        for line in ("refused resource", "refused context", "draws nothing more", "its renderer ended while it drew for context"):
+            self.assertIn(line, self.broker.log_text())
+        self.assertNotIn("vm victim: refused", self.broker.log_text())
+        self.assertEqual(self.victim.end(), 0)
+        wait_until(lambda: self.gpu("victim")["state"] == "waiting", 20)
+        self.bus.close()
+        self.nothing_left("victim", "other")
+
+
+def is_refused(test, bomb):
+    test.assertGreater(bomb.gpu["refused"], 0)
+    test.assertEqual(bomb.gpu["renderers"], 1)
+
+
+def is_poisoned(test, bomb):
+    is_refused(test, bomb)
+    test.assertGreater(bomb.gpu["poisoned"], 0)
+
+
+def is_served(test, bomb):
+    test.assertGreater(bomb.did["made"], 0)
+    test.assertEqual((bomb.did["errors"], bomb.gpu["renderers"]), (0, 1))
+
+
+def is_ended(test, bomb):
+    test.assertGreater(bomb.gpu["hangs"], 0)
+
+
+# It may take its time until it has come to this.
+UNTIL = {"memory": lambda gpu: gpu["poisoned"] > 0, "contexts": lambda gpu: gpu["refused"] > 0,
+         "textures": lambda gpu: gpu["refused"] > 0, "shader": lambda gpu: gpu["hangs"] > 0}
+CHECKS = {"memory": is_poisoned, "contexts": is_refused, "textures": is_refused, "programs": is_served,
+          "commands": is_served, "fences": is_served, "shader": is_ended}
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
