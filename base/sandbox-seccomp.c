@@ -113,6 +113,8 @@ static const struct call calls[] = {
 	/* libusb: a usbfs node's descriptors; LLVM: whether stderr is a file. */
 	{SCMP_SYS(lseek), ON_DISK | ON_USB | ON_VIRGL},
 	{SCMP_SYS(fstat), ON_ALL}, /* stdio asks it; newfstatat is allow_stat */
+	/* Whether what a renderer sends is a DMABUF. */
+	{SCMP_SYS(fstatfs), ON_FRONT},
 
 	/* Images, which get their size by a write (fd_extend). Neither truncate nor fallocate: the
 	 * VM's memory is a file as well, and the VMM, which has it mapped, dies where it ends.

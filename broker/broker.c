@@ -247,6 +247,7 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.gpu_virgl = c->gpu_virgl,
 			.gpu_limits = c->gpu_limits,
 			.render_node = c->render_node,
+			.gpu_dmabuf = c->gpu_dmabuf,
 			.from_config = true,
 		};
 		struct vm *vm;

@@ -73,6 +73,16 @@ int config_gpu_set_node(void *target, const char *value, const struct config_pla
 	return config_set_path(&vm->render_node, value, "render-node", RENDER_NODE_PATH_MAX, place);
 }
 
+int config_gpu_set_dmabuf(void *target, const char *value, const struct config_place *place)
+{
+	char shown[SHOWN_SIZE];
+
+	if (parse_bool(value, &((struct config_target *)target)->vm->gpu_dmabuf) < 0) {
+		return config_refuse(place, "dmabuf=%s is neither yes nor no", show(value, shown));
+	}
+	return 0;
+}
+
 static const char *const shares[] = {"best-effort", "fair", "fixed"};
 static_assert(ARRAY_SIZE(shares) == GPU_SHARE_COUNT_, "one per kind");
 

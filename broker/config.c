@@ -282,6 +282,7 @@ static int set_bus(void *target, const char *value, const struct config_place *p
 static const struct config_key vm_keys[] = {
 	{"gpu", "virgl", config_gpu_set_virgl, CONFIG_OPTIONAL},
 	{"gpu", "render-node", config_gpu_set_node, CONFIG_OPTIONAL},
+	{"gpu", "dmabuf", config_gpu_set_dmabuf, CONFIG_OPTIONAL},
 	{"gpu", "memory", config_gpu_set_memory, CONFIG_OPTIONAL},
 	{"gpu", "socket-group", config_gpu_set_group, CONFIG_OPTIONAL},
 	{"gpu", "share", config_gpu_set_share, CONFIG_OPTIONAL},

@@ -147,6 +147,7 @@ struct config_vm {
 	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */
 	enum gpu_virgl gpu_virgl;
 	char *render_node; /* absolute path; NULL: the one that is tagged in udev */
+	bool gpu_dmabuf;   /* its VMM shows DMABUFs */
 	struct gpu_limits gpu_limits;
 };
 

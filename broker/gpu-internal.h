@@ -26,6 +26,7 @@ struct gpu {
 	uint64_t memory_max;
 	enum gpu_virgl virgl;
 	char *render_node;             // may be NULL: the one that is tagged
+	bool dmabuf;                   /* its VMM shows DMABUFs */
 	char refused[128];             /* why there is nothing to draw on; "" */
 	bool told;                     /* what draws, in the log */
 	struct charge memory;          /* while there are processes */

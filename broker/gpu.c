@@ -321,9 +321,9 @@ static int start_front(struct gpu *g, int vhost_fd)
 {
 	struct broker *b = g->vm->broker;
 	char sandbox[96], name[96];
-	const char *args[] = {
-		"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name, "--virgl"};
-	const size_t n = ARRAY_SIZE(args) - (g->virgl == GPU_VIRGL_NO);
+	const char *args[] = {"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name, "--virgl",
+		"--dmabuf"}; /* which there is not without the one before */
+	const size_t n = 5 + (g->virgl != GPU_VIRGL_NO) + g->dmabuf;
 	int pair[2], r;
 
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
@@ -398,6 +398,7 @@ int gpu_create(struct vm *vm, const struct vm_options *o, const char *pool, stru
 	g->vm = vm;
 	g->memory_max = o->gpu_memory;
 	g->virgl = o->gpu_virgl;
+	g->dmabuf = o->gpu_dmabuf;
 	g->control = g->listener = -1;
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);

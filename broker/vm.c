@@ -445,6 +445,10 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 		return refuse_with(text, REFUSAL_INVALID, "Give its GPU memory, too.",
 			"vm %s: it has no GPU that could draw in 3D", o->name);
 	}
+	if (o->gpu_dmabuf && o->gpu_virgl == GPU_VIRGL_NO) {
+		return refuse_with(text, REFUSAL_INVALID, "Set virgl=yes or virgl=hardware, too.",
+			"vm %s: dmabuf=yes, and its GPU draws in 2D only", o->name);
+	}
 	if (b->n_vms >= BROKER_VMS_MAX) {
 		return refuse(text, REFUSAL_QUOTA, "there are %u VMs, and more are not allowed",
 			b->n_vms);

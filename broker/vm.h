@@ -95,6 +95,7 @@ struct vm_options {
 	const char *gpu_group;       /* may be NULL */
 	enum gpu_virgl gpu_virgl;
 	const char *render_node; /* may be NULL: the one that is tagged */
+	bool gpu_dmabuf;         /* its VMM shows DMABUFs */
 	struct gpu_limits gpu_limits;
 	bool from_config;
 	/* devbroker export: ways has one stream, and name may be any. */

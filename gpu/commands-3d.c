@@ -296,7 +296,7 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	subs = c->streams.n_subs;
 	submit_apply(&c->streams, &t->objects, t->arena, bytes / 4, &demand, &g->budget);
 	t->n_subs += c->streams.n_subs - subs;
-	t->drew = true;
+	t->drew = t->undone = true;
 	return gpu_answer_of(t->ops->submit(c->id, t->arena, bytes / 4));
 }
 

@@ -65,7 +65,8 @@ void gpu_3d_reset(struct gpu *g)
 			gpu_resource_end(g, slot);
 		}
 	}
-	assert(t->n_contexts == 0 && t->n_resources == 0 && t->n_ghosts == 0 && t->n_subs == 0);
+	assert(t->n_contexts == 0 && t->n_resources == 0 && t->n_ghosts == 0 && t->n_subs == 0 &&
+		t->n_dmabufs == 0);
 	t->free_resource = GPU_NO_3D;
 	t->opened = 0;
 	budget_give_back(&g->budget, t->arena_bytes);
@@ -137,6 +138,7 @@ bool gpu_3d_fence(struct gpu *g, const struct virtio_gpu_ctrl_hdr *hdr, bool dre
 				-err);
 		}
 	}
+	t->undone = t->undone && (!drew || err < 0);
 	if (line->made == line->reached) {
 		return false;
 	}

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gpu/dmabuf.h"
 #include "gpu/fence.h"
 #include "gpu/object.h"
 #include "gpu/resource.h"
@@ -28,6 +29,15 @@ struct vring_chain;
 #define GPU_CAPSET_SIZE       4096
 #define GPU_CONTEXT_NAME_SIZE 65
 #define GPU_NO_3D             0U /* no slot; slots begin at 1 */
+/* Resources that are DMABUFs at once: each is an fd here and in the front. */
+#define GPU_DMABUFS_MAX 32
+
+/* Which DMABUFs the display takes. */
+enum gpu_dmabufs {
+	GPU_DMABUFS_NONE,
+	GPU_DMABUFS_PLAIN, /* those whose modifier need not be told */
+	GPU_DMABUFS_ALL,
+};
 
 struct gpu_timeline {
 	uint64_t made, reached;
@@ -62,6 +72,9 @@ struct gpu_resource_3d {
 	bool backed;
 	uint32_t image; /* the slot of its image in gpu::resources; GPU_NO_SLOT: it was never shown
 			 */
+	struct dmabuf *dmabuf; // may be NULL: it was not exported
+	bool no_dmabuf;        /* it can't be */
+	bool from_dmabuf;      /* it is shown from there: flushes read nothing back */
 	uint64_t attached[GPU_CONTEXTS_MAX / 64]; /* bits: slots of contexts, less 1 */
 };
 
@@ -100,6 +113,10 @@ struct gpu_3d {
 	struct gpu_timeline line; /* of everything but the rings of contexts */
 	struct gpu_pending_flush flush;
 	bool stale[VIRTIO_GPU_MAX_SCANOUTS]; /* what is shown there was not read back yet */
+	enum gpu_dmabufs dmabufs;            /* that the display takes */
+	uint32_t n_dmabufs;
+	bool said_no_dmabuf;
+	bool undone; /* it was drawn since the last fence */
 
 	/* For who counts. */
 	uint64_t poisoned; /* contexts, ever */
@@ -134,6 +151,13 @@ void gpu_fences_forget(struct gpu *g);
 
 /* Reads back what was flushed. To be done before the guest sees its answers. */
 void gpu_settle(struct gpu *g);
+/* What scanouts of 3D resources may be shown from, from now on: those that change are told to the
+ * listener anew, with all of them damaged. */
+void gpu_set_dmabufs(struct gpu *g, enum gpu_dmabufs which);
+/* The DMABUF that the image in a slot is shown from (borrowed), or NULL: from its pixels. */
+const struct dmabuf *gpu_dmabuf_of(const struct gpu *g, uint32_t image);
+/* Reads what a scanout shows from a DMABUF into its image. */
+void gpu_read_scanout(struct gpu *g, uint32_t scanout);
 /* The table of the guest's memory is another: what backs 3D resources is found in it again. Returns
  * how many lost their backing. */
 uint32_t gpu_rebase_3d(struct gpu *g, const struct memory *old, struct memory *now);

@@ -9,6 +9,8 @@
 struct scanout {
 	struct picture *picture;    // NULL: off
 	struct display_rect rect;   /* of the picture */
+	bool is_dmabuf;             /* the picture's DMABUF is shown, not its pixels */
+	bool vmm_has_dmabuf;        /* and such a one is what the VMM was told last */
 	bool announce;              /* SCANOUT is to be sent */
 	struct display_rect damage; /* of the scanout; no width: nothing */
 	bool cursor_changed;        /* its image */
@@ -19,7 +21,8 @@ struct scanout {
 	uint32_t override_width, override_height;
 };
 
-enum asked { ASKED_NOTHING, ASKED_FEATURES, ASKED_MODES };
+/* ASKED_TO_DRAW: a DMABUF_UPDATE, which is answered when the VMM has drawn what it is about. */
+enum asked { ASKED_NOTHING, ASKED_FEATURES, ASKED_MODES, ASKED_TO_DRAW };
 
 /* The message that is on its way. */
 struct outgoing {
@@ -33,6 +36,7 @@ struct outgoing {
 	} head;
 	struct picture *picture;  // NULL: no pixels
 	struct display_rect rect; /* of the picture */
+	struct picture *dmabuf;   // NULL: no fd goes with the first byte
 };
 
 struct display {
@@ -52,6 +56,9 @@ struct display {
 	bool guest_waits; /* ops->modes is owed */
 	bool have_modes;
 	bool features_set; /* SET_PROTOCOL_FEATURES is to be sent */
+	uint64_t features; /* with these */
+	bool allow_dmabufs;
+	enum display_dmabufs dmabufs; /* of those that are allowed, the VMM takes these */
 	struct display_mode modes[DISPLAY_SCANOUTS];
 	size_t received;
 	uint8_t answer[sizeof(struct display_header) + sizeof(struct virtio_gpu_resp_display_info)];
@@ -66,5 +73,7 @@ struct display {
 bool display_next_message(struct display *d);
 /* Sends of it what the socket takes: 1 when it is sent, 0 when the socket is full, -errno. */
 int display_send(struct display *d);
-/* Begins a question. */
-void display_ask(struct display *d, enum asked what, enum display_request request);
+/* The message that is on its way is none any more. */
+void display_drop_message(struct display *d);
+/* Begins a question, whose payload of size bytes is to be filled in. */
+void display_ask(struct display *d, enum asked what, enum display_request request, size_t size);

@@ -24,9 +24,16 @@ static void *begin_message(struct display *d, enum display_request request, size
 	return d->out.head.bytes + sizeof(h);
 }
 
-void display_ask(struct display *d, enum asked what, enum display_request request)
+void display_drop_message(struct display *d)
 {
-	begin_message(d, request, 0);
+	picture_unref(d->out.picture);
+	picture_unref(d->out.dmabuf);
+	d->out = (struct outgoing){0};
+}
+
+void display_ask(struct display *d, enum asked what, enum display_request request, size_t size)
+{
+	begin_message(d, request, size);
 	d->asked = what;
 	d->received = 0;
 }
@@ -50,6 +57,43 @@ static void begin_update(struct display *d, uint32_t index)
 	d->out.size += pixels;
 	d->out.picture = picture_ref(s->picture);
 	d->out.rect = (struct display_rect){s->rect.x + u.x, s->rect.y + u.y, u.width, u.height};
+	s->damage = (struct display_rect){0};
+	d->count.frames++;
+}
+
+/* Off: with no fd, no width and no height. */
+static void begin_dmabuf(struct display *d, uint32_t index, struct picture *picture)
+{
+	struct scanout *s = &d->scanouts[index];
+	struct display_dmabuf2 m = {.dmabuf.scanout = index};
+	bool with_modifier = false;
+
+	if (picture) {
+		m.dmabuf = (struct display_dmabuf){index, s->rect.x, s->rect.y, s->rect.width,
+			s->rect.height, picture->width, picture->height, picture->dmabuf.stride,
+			picture->dmabuf.flags, picture->dmabuf.fourcc};
+		m.modifier = picture->dmabuf.modifier;
+		with_modifier =
+			d->dmabufs == DISPLAY_DMABUFS_ALL && m.modifier != DMABUF_MODIFIER_UNKNOWN;
+	}
+	if (with_modifier) {
+		memcpy(begin_message(d, DISPLAY_DMABUF_SCANOUT2, sizeof(m)), &m, sizeof(m));
+	} else {
+		memcpy(begin_message(d, DISPLAY_DMABUF_SCANOUT, sizeof(m.dmabuf)), &m.dmabuf,
+			sizeof(m.dmabuf));
+	}
+	d->out.dmabuf = picture ? picture_ref(picture) : NULL;
+	s->vmm_has_dmabuf = picture != NULL;
+}
+
+static void begin_dmabuf_update(struct display *d, uint32_t index)
+{
+	struct scanout *s = &d->scanouts[index];
+	const struct display_update u = {
+		index, s->damage.x, s->damage.y, s->damage.width, s->damage.height};
+
+	display_ask(d, ASKED_TO_DRAW, DISPLAY_DMABUF_UPDATE, sizeof(u));
+	memcpy(d->out.head.bytes + sizeof(struct display_header), &u, sizeof(u));
 	s->damage = (struct display_rect){0};
 	d->count.frames++;
 }
@@ -95,16 +139,66 @@ static bool wants_cursor(const struct scanout *s)
 	return s->has_pixels && (s->cursor_moved || (s->cursor_changed && s->cursor.visible));
 }
 
+/* Whether the VMM can be shown a DMABUF now. */
+static bool takes_dmabuf(const struct display *d, const struct dmabuf *dmabuf)
+{
+	return d->asked != ASKED_TO_DRAW &&
+	       (d->dmabufs == DISPLAY_DMABUFS_ALL ||
+		       (d->dmabufs == DISPLAY_DMABUFS_PLAIN && dmabuf_is_plain(dmabuf)));
+}
+
+static bool next_of_dmabuf(struct display *d, uint32_t index)
+{
+	struct scanout *s = &d->scanouts[index];
+
+	if (!takes_dmabuf(d, &s->picture->dmabuf)) {
+		return false;
+	}
+	if (s->announce) {
+		s->announce = false;
+		begin_dmabuf(d, index, s->picture);
+		return true;
+	}
+	/* Something else is asked: its answer comes first. */
+	if (s->damage.width == 0 || d->asked != ASKED_NOTHING) {
+		return false;
+	}
+	d->next = index + 1;
+	begin_dmabuf_update(d, index);
+	return true;
+}
+
+static bool next_of_scanout(struct display *d, uint32_t index)
+{
+	struct scanout *s = &d->scanouts[index];
+
+	if (s->is_dmabuf) {
+		return next_of_dmabuf(d, index);
+	}
+	if (s->announce && s->vmm_has_dmabuf) {
+		begin_dmabuf(d, index, NULL);
+		return true;
+	}
+	if (s->announce) {
+		begin_scanout(d, index);
+		return true;
+	}
+	if (s->picture && s->damage.width > 0) {
+		d->next = index + 1;
+		begin_update(d, index);
+		return true;
+	}
+	return false;
+}
+
 /* Makes the next message out of what the VMM doesn't know yet. Questions and cursors come first:
  * they are small, and somebody waits. */
 bool display_next_message(struct display *d)
 {
 	if (d->features_set) {
-		uint64_t none = 0;
-
 		d->features_set = false;
-		memcpy(begin_message(d, DISPLAY_SET_PROTOCOL_FEATURES, sizeof(none)), &none,
-			sizeof(none));
+		memcpy(begin_message(d, DISPLAY_SET_PROTOCOL_FEATURES, sizeof(d->features)),
+			&d->features, sizeof(d->features));
 		return true;
 	}
 	if (!d->negotiated) {
@@ -112,7 +206,7 @@ bool display_next_message(struct display *d)
 	}
 	if (d->want_modes && d->asked == ASKED_NOTHING) {
 		d->want_modes = false;
-		display_ask(d, ASKED_MODES, DISPLAY_GET_DISPLAY_INFO);
+		display_ask(d, ASKED_MODES, DISPLAY_GET_DISPLAY_INFO, 0);
 		return true;
 	}
 	for (uint32_t i = 0; i < d->n_scanouts; i++) {
@@ -123,15 +217,8 @@ bool display_next_message(struct display *d)
 	}
 	for (uint32_t i = 0; i < d->n_scanouts; i++) {
 		uint32_t index = (d->next + i) % d->n_scanouts;
-		struct scanout *s = &d->scanouts[index];
 
-		if (s->announce) {
-			begin_scanout(d, index);
-			return true;
-		}
-		if (s->picture && s->damage.width > 0) {
-			d->next = index + 1;
-			begin_update(d, index);
+		if (next_of_scanout(d, index)) {
 			return true;
 		}
 	}
@@ -160,9 +247,24 @@ static size_t gather_pixels(const struct outgoing *o, size_t done, struct iovec 
 	return n;
 }
 
+/* The fd of a DMABUF goes with the first byte. */
+static void attach_dmabuf(const struct outgoing *o, struct msghdr *m, struct cmsghdr *control)
+{
+	*control = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+		.cmsg_type = SCM_RIGHTS,
+		.cmsg_len = CMSG_LEN(sizeof(int))};
+	memcpy(CMSG_DATA(control), &o->dmabuf->dmabuf.fd, sizeof(int));
+	m->msg_control = control;
+	m->msg_controllen = CMSG_SPACE(sizeof(int));
+}
+
 /* 1 when the message is sent, 0 when the socket is full, -errno. */
 int display_send(struct display *d)
 {
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} control;
 	struct outgoing *o = &d->out;
 	struct iovec iov[ROWS_MAX + 1];
 	struct msghdr m = {.msg_iov = iov};
@@ -173,6 +275,11 @@ int display_send(struct display *d)
 		size_t offered = 0;
 
 		m.msg_iovlen = 0;
+		m.msg_control = NULL;
+		m.msg_controllen = 0;
+		if (o->dmabuf) {
+			attach_dmabuf(o, &m, &control.header);
+		}
 		if (o->sent < o->head_size) {
 			iov[m.msg_iovlen++] =
 				(struct iovec){o->head.bytes + o->sent, o->head_size - o->sent};
@@ -187,6 +294,7 @@ int display_send(struct display *d)
 		if (n < 0) {
 			return errno == EAGAIN ? 0 : errno == EINTR ? 0 : -errno;
 		}
+		o->dmabuf = picture_unref(o->dmabuf);
 		o->sent += (size_t)n;
 		d->count.bytes += (uint64_t)n;
 		if ((size_t)n < offered) {

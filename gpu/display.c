@@ -7,6 +7,11 @@
  * and a dead one costs nothing. A message that has begun is finished, whatever happens to its
  * scanout: its picture is held until then, so that no message is ever torn.
  *
+ * A picture that is a DMABUF goes to the VMM as an fd, and then only word of what is new in it,
+ * which the VMM answers when it has drawn that. One such word is out at a time, for all scanouts
+ * together (QEMU answers several with one): what comes meanwhile is a difference as above, another
+ * picture too, so that a VMM that never answers gets no more fds. The guest waits for none of this.
+ *
  * The VMM's bytes are hostile: the only ones that are looked at are answers to what was asked, of
  * exactly the size that they have to have; anything else ends the connection, and the guest goes
  * on without a display. A guest that waits for an answer waits for ANSWER_USEC, whatever the VMM
@@ -73,7 +78,8 @@ static void forget_shown(struct display *d)
 	for (uint32_t i = 0; i < d->n_scanouts; i++) {
 		struct scanout *s = &d->scanouts[i];
 
-		s->announce = s->picture != NULL;
+		/* A VMM goes on with its DMABUF: it is told that it is off. */
+		s->announce = s->picture || s->vmm_has_dmabuf;
 		s->damage = s->picture ? (struct display_rect){0, 0, s->rect.width, s->rect.height}
 				       : (struct display_rect){0};
 		s->cursor_changed = s->has_pixels;
@@ -85,10 +91,10 @@ static void close_socket(struct display *d)
 {
 	d->io = sd_event_source_disable_unref(d->io);
 	d->fd = safe_close(d->fd);
-	d->out.picture = picture_unref(d->out.picture);
-	d->out = (struct outgoing){0};
+	display_drop_message(d);
 	d->received = 0;
 	d->asked = ASKED_NOTHING;
+	d->dmabufs = DISPLAY_DMABUFS_NONE;
 	d->want_modes = d->guest_waits;
 	d->negotiated = d->features_set = d->late = false;
 	d->io_events = 0;
@@ -177,8 +183,26 @@ void display_flush(struct display *d)
 /* Bytes of the answer to what was asked, behind its header. */
 static size_t answer_size(const struct display *d)
 {
-	return d->asked == ASKED_FEATURES ? sizeof(uint64_t)
-					  : sizeof(struct virtio_gpu_resp_display_info);
+	return d->asked == ASKED_FEATURES  ? sizeof(uint64_t)
+	       : d->asked == ASKED_TO_DRAW ? 0
+					   : sizeof(struct virtio_gpu_resp_display_info);
+}
+
+/* The EDID is made in the renderer. */
+static void take_features(struct display *d)
+{
+	uint64_t offered;
+
+	memcpy(&offered, d->answer + sizeof(struct display_header), sizeof(offered));
+	d->features = 0;
+	if (d->allow_dmabufs) {
+		d->features = offered & UINT64_C(1) << DISPLAY_F_DMABUF2;
+		d->dmabufs = d->features ? DISPLAY_DMABUFS_ALL : DISPLAY_DMABUFS_PLAIN;
+	}
+	d->negotiated = d->features_set = d->ready = true;
+	if (d->ops->dmabufs) {
+		d->ops->dmabufs(d->userdata, d->dmabufs);
+	}
 }
 
 static void take_modes(struct display *d)
@@ -211,13 +235,11 @@ static void take_answer(struct display *d)
 	d->late = false;
 	sd_event_source_set_enabled(d->timer, SD_EVENT_OFF);
 	if (asked == ASKED_FEATURES) {
-		/* None of what is offered is of use without a GPU that can export; the EDID is made
-		 * in the renderer. */
-		d->negotiated = d->features_set = d->ready = true;
+		take_features(d);
 		if (first) {
 			d->ops->ready(d->userdata);
 		}
-	} else {
+	} else if (asked == ASKED_MODES) {
 		take_modes(d);
 		if (d->guest_waits && !d->want_modes) {
 			answer_modes(d);
@@ -234,6 +256,7 @@ static const char *check_answer(const struct display *d)
 	static const uint32_t requests[] = {
 		[ASKED_FEATURES] = DISPLAY_GET_PROTOCOL_FEATURES,
 		[ASKED_MODES] = DISPLAY_GET_DISPLAY_INFO,
+		[ASKED_TO_DRAW] = DISPLAY_DMABUF_UPDATE,
 	};
 	struct display_header h;
 
@@ -277,6 +300,8 @@ static void receive(struct display *d)
 		why = check_answer(d);
 		if (why) {
 			end(d, why);
+		} else if (answer_size(d) == 0) {
+			take_answer(d);
 		}
 	} else if (d->received == sizeof(struct display_header) + answer_size(d)) {
 		take_answer(d);
@@ -330,7 +355,7 @@ void display_destroy(struct display *d)
 	sd_event_source_disable_unref(d->io);
 	sd_event_source_disable_unref(d->timer);
 	safe_close(d->fd);
-	picture_unref(d->out.picture);
+	display_drop_message(d);
 	for (uint32_t i = 0; i < d->n_scanouts; i++) {
 		picture_unref(d->scanouts[i].picture);
 	}
@@ -355,10 +380,15 @@ int display_set_socket(struct display *d, int fd)
 	}
 	d->fd = fd;
 	d->io_events = EPOLLIN;
-	display_ask(d, ASKED_FEATURES, DISPLAY_GET_PROTOCOL_FEATURES);
+	display_ask(d, ASKED_FEATURES, DISPLAY_GET_PROTOCOL_FEATURES, 0);
 	watch_the_time(d);
 	display_flush(d);
 	return 0;
+}
+
+void display_allow_dmabufs(struct display *d, bool allowed)
+{
+	d->allow_dmabufs = allowed;
 }
 
 bool display_is_ready(const struct display *d)
@@ -390,22 +420,38 @@ void display_override(struct display *d, uint32_t scanout, uint32_t width, uint3
 	d->scanouts[scanout].override_height = height;
 }
 
-void display_show(struct display *d, uint32_t scanout, struct picture *picture,
-	const struct display_rect *rect)
+static void show(struct display *d, uint32_t scanout, struct picture *picture,
+	const struct display_rect *rect, bool is_dmabuf)
 {
 	struct scanout *s = &d->scanouts[scanout];
+	/* Of pixels the VMM has to know no more than that. */
 	bool same_size = s->picture && picture && s->rect.width == rect->width &&
-			 s->rect.height == rect->height;
+			 s->rect.height == rect->height && !is_dmabuf && !s->is_dmabuf;
+	bool same_dmabuf = is_dmabuf && s->is_dmabuf && s->picture == picture &&
+			   memcmp(&s->rect, rect, sizeof(*rect)) == 0;
 
 	if (picture) {
 		picture_ref(picture);
 	}
 	picture_unref(s->picture);
 	s->picture = picture;
+	s->is_dmabuf = is_dmabuf;
 	s->rect = picture ? *rect : (struct display_rect){0};
 	s->damage = picture ? (struct display_rect){0, 0, rect->width, rect->height}
 			    : (struct display_rect){0};
-	s->announce = s->announce || !same_size;
+	s->announce = s->announce || !(same_size || same_dmabuf);
+}
+
+void display_show(struct display *d, uint32_t scanout, struct picture *picture,
+	const struct display_rect *rect)
+{
+	show(d, scanout, picture, rect, false);
+}
+
+void display_show_dmabuf(struct display *d, uint32_t scanout, struct picture *picture,
+	const struct display_rect *rect)
+{
+	show(d, scanout, picture, rect, true);
 }
 
 void display_damage(struct display *d, uint32_t scanout, const struct display_rect *rect)
@@ -442,6 +488,11 @@ struct picture *display_shown(
 {
 	*rect_out = d->scanouts[scanout].rect;
 	return d->scanouts[scanout].picture;
+}
+
+bool display_shows_dmabuf(const struct display *d, uint32_t scanout)
+{
+	return d->scanouts[scanout].is_dmabuf;
 }
 
 void display_count(const struct display *d, struct display_counters *out)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * What the front's files share: front.c (life, the VMM's messages), front-memory.c (its memory
- * table), front-vring.c (its queues), front-renderer.c (the link), front-watch.c (whether there is
- * still somebody at its other end), front-parent.c.
+ * table), front-vring.c (its queues), front-renderer.c (the link), front-picture.c (what is shown,
+ * and copies of it), front-watch.c (whether there is still somebody at the link's other end),
+ * front-parent.c.
  */
 #pragma once
 
@@ -70,6 +71,17 @@ struct front_watch {
 	uint64_t n_offences;
 };
 
+/* Pictures that the parent waits for. */
+#define FRONT_SHOTS_MAX 16
+/* How often a picture is asked for again, because another one has been shown meanwhile. */
+#define FRONT_SHOT_TRIES 8
+
+struct front_shot {
+	struct parent_msg ask;
+	uint64_t seq; /* of its READ_BACK */
+	unsigned int tries;
+};
+
 struct front {
 	const struct front_options *o;
 	sd_event *event;
@@ -99,6 +111,10 @@ struct front {
 
 	struct display *display;
 	struct pictures pictures;
+	enum display_dmabufs dmabufs; /* that the display takes */
+	struct front_shot shots[FRONT_SHOTS_MAX];
+	size_t n_shots;
+	uint64_t shot_seq;
 
 	/* the renderer */
 	int journal_fd;
@@ -200,6 +216,17 @@ void front_watch_allow(struct front *f);
 /* A ring's kick (borrowed), from its start to its end. */
 void front_watch_add(struct front *f, int kick);
 void front_watch_remove(struct front *f, int kick);
+
+/* front-picture.c: what a renderer shows; fds as link_scanout says, -1 where there are none, and
+ * the DMABUF's is -1 when it was taken. NULL, or why the renderer is given up. */
+const char *front_picture_show(struct front *f, const struct link_scanout *s, int fds[static 2]);
+/* Answers it, now or when the renderer has read back what the scanout shows. */
+void front_picture_copy(struct front *f, const struct parent_msg *ask);
+void front_picture_read(struct front *f, const struct link_read_back *done);
+/* Nobody reads back what was asked for. */
+void front_picture_lost(struct front *f);
+/* For display_ops; userdata is the front. */
+void front_picture_dmabufs(void *userdata, enum display_dmabufs which);
 
 /* front-parent.c */
 int front_parent_init(struct front *f) _must_check_;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the parent asks: renderers come from it, modes, pictures of a screen.
+ * What the parent asks: renderers come from it, modes, pictures of a screen (front-picture.c).
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -22,46 +21,6 @@ void front_parent_say(struct front *f, const struct parent_msg *m, int fd)
 	if (r < 0 && r != -EAGAIN) {
 		front_end(f, FRONT_EXIT_FAILED, "its parent is gone");
 	}
-}
-
-/* Copies what a scanout shows, as it is now, into a memfd. */
-static int copy_picture(const struct picture *p, const struct display_rect *rect, int *fd_out)
-{
-	size_t row = (size_t)rect->width * PICTURE_PIXEL_BYTES;
-	size_t stride = (size_t)p->width * PICTURE_PIXEL_BYTES;
-	_cleanup_close_ int fd = memfd_create("devbroker-screenshot", MFD_CLOEXEC);
-	const uint8_t *base = p->pixels + rect->y * stride + (size_t)rect->x * PICTURE_PIXEL_BYTES;
-	uint8_t *map;
-	int r = fd < 0 ? -errno : fd_extend(fd, row * rect->height);
-
-	if (r < 0) {
-		return r;
-	}
-	map = mmap(NULL, row * rect->height, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED) {
-		return -errno;
-	}
-	for (uint32_t y = 0; y < rect->height; y++) {
-		memcpy(map + y * row, base + y * stride, row);
-	}
-	munmap(map, row * rect->height);
-	*fd_out = steal_fd(&fd);
-	return 0;
-}
-
-static void handle_screenshot(struct front *f, const struct parent_msg *ask)
-{
-	struct parent_msg m = {.type = PARENT_PICTURE, .scanout = ask->scanout, .seq = ask->seq};
-	_cleanup_close_ int fd = -1;
-	struct display_rect rect;
-	const struct picture *p = display_shown(f->display, ask->scanout, &rect);
-
-	m.error = p ? copy_picture(p, &rect, &fd) : -ENOENT;
-	if (m.error == 0) {
-		m.width = rect.width;
-		m.height = rect.height;
-	}
-	front_parent_say(f, &m, fd);
 }
 
 static void handle_ping(struct front *f, const struct parent_msg *ask)
@@ -107,7 +66,7 @@ static void handle(struct front *f, const struct parent_msg *m, int *fd)
 		display_override(f->display, m->scanout, m->width, m->height);
 		break;
 	case PARENT_SCREENSHOT:
-		handle_screenshot(f, m);
+		front_picture_copy(f, m);
 		break;
 	case PARENT_ALLOW:
 		front_watch_allow(f);

@@ -37,6 +37,7 @@ void front_renderer_lost(struct front *f, const char *why)
 	}
 	/* Its pictures stay on the screens; the numbers of the next one's are its own. */
 	pictures_finish(&f->pictures);
+	front_picture_lost(f);
 	front_parent_say(f, &m, -1);
 }
 
@@ -114,6 +115,7 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 	m.setup.n_scanouts = LINK_SCANOUTS;
 	m.setup.flags = (f->renderers > 1 ? LINK_SETUP_RECOVER : 0) |
 			(f->watch.quarantined ? LINK_SETUP_NO_3D : 0);
+	m.setup.dmabufs = f->dmabufs;
 	memcpy(f->drawn_by, ready->renderer, sizeof(f->drawn_by));
 	memcpy(m.setup.uuid_seed, f->uuid_seed, sizeof(m.setup.uuid_seed));
 	front_renderer_send(f, &m, fds, 2);
@@ -159,36 +161,8 @@ static void handle_stopped(struct front *f, const struct link_stopped *stopped)
 	front_answer_waiting(f, &state, sizeof(state));
 }
 
-/* fd: of the picture, or -1: the front has it. */
-static const char *show(struct front *f, const struct link_scanout *s, int fd)
-{
-	const struct display_rect rect = {s->x, s->y, s->scanout_width, s->scanout_height};
-	struct picture *picture = s->image ? pictures_find(&f->pictures, s->image) : NULL;
-
-	if (s->image == 0) {
-		display_show(f->display, s->scanout, NULL, NULL);
-		return NULL;
-	}
-	if (!picture) {
-		int r = fd < 0 ? -EBADF
-			       : pictures_add(
-					 &f->pictures, s->image, s->width, s->height, fd, &picture);
-
-		if (r < 0) {
-			return "a picture that can't be shown";
-		}
-	}
-	if (picture->width != s->width || picture->height != s->height || rect.width == 0 ||
-		rect.height == 0 || rect.width > picture->width || rect.height > picture->height ||
-		rect.x > picture->width - rect.width || rect.y > picture->height - rect.height) {
-		return "a scanout outside of its picture";
-	}
-	display_show(f->display, s->scanout, picture, &rect);
-	return NULL;
-}
-
 /* NULL, or why the renderer is given up. */
-static const char *handle_message(struct front *f, const union link_msg *m, int fd)
+static const char *handle_message(struct front *f, const union link_msg *m, int fds[])
 {
 	if (m->header.type != LINK_READY && !f->link_ready) {
 		return "it is not ready and says something else";
@@ -215,9 +189,12 @@ static const char *handle_message(struct front *f, const union link_msg *m, int 
 		display_ask_modes(f->display);
 		break;
 	case LINK_SCANOUT:
-		return show(f, &m->scanout, fd);
+		return front_picture_show(f, &m->scanout, fds);
 	case LINK_IMAGE_GONE:
 		pictures_forget(&f->pictures, m->image_gone.image);
+		break;
+	case LINK_READ_DONE:
+		front_picture_read(f, &m->read_back);
 		break;
 	case LINK_PONG:
 		f->pong = m->pong;
@@ -246,7 +223,7 @@ static int on_link(sd_event_source *source, int sock, uint32_t revents, void *us
 			front_renderer_lost(f, r == 0 ? "it ended" : "it sent a malformed message");
 			break;
 		}
-		why = handle_message(f, &m, fds[0]);
+		why = handle_message(f, &m, fds);
 		for (size_t k = 0; k < LINK_FDS_MAX; k++) {
 			safe_close(fds[k]);
 		}
@@ -342,6 +319,7 @@ void front_renderer_set(struct front *f, int fd)
 		f->link = safe_close(f->link);
 		f->link_ready = false;
 		pictures_finish(&f->pictures);
+		front_picture_lost(f);
 		for (size_t i = 0; i < FRONT_QUEUES; i++) {
 			f->vrings[i].told = false;
 		}

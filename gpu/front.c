@@ -261,6 +261,7 @@ static void on_display_gone(void *userdata, const char *why)
 static const struct display_ops display_ops = {
 	.ready = on_display_ready,
 	.modes = on_modes,
+	.dmabufs = front_picture_dmabufs,
 	.gone = on_display_gone,
 };
 
@@ -286,6 +287,7 @@ static int set_up(struct front *f)
 		r = display_create(f->event, DISPLAY_SCANOUTS, &display_ops, f, &f->display);
 	}
 	if (r >= 0) {
+		display_allow_dmabufs(f->display, f->o->dmabuf);
 		r = front_renderer_init(f);
 	}
 	if (r >= 0) {

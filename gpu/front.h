@@ -16,6 +16,7 @@ struct front_options {
 	uint32_t stages;    /* enum sandbox_stage bits */
 	uint64_t hang_usec; /* of drawing that does not end */
 	bool virgl;         /* its renderers draw in 3D */
+	bool dmabuf;        /* its VMM shows DMABUFs */
 };
 
 /* Closes the sandbox and serves until the VMM goes away. Returns the exit code: 0, or FRONT_EXIT_*.

@@ -19,7 +19,7 @@ struct shape {
 static bool check_setup(const union link_msg *m, size_t n_fds)
 {
 	return m->setup.version == LINK_VERSION && m->setup.n_scanouts > 0 &&
-	       m->setup.n_scanouts <= LINK_SCANOUTS && m->setup.pad == 0 &&
+	       m->setup.n_scanouts <= LINK_SCANOUTS && m->setup.dmabufs <= LINK_DMABUFS_ALL &&
 	       (m->setup.flags & ~(LINK_SETUP_RECOVER | LINK_SETUP_NO_3D)) == 0;
 }
 
@@ -53,6 +53,17 @@ static bool check_allow(const union link_msg *m, size_t n_fds)
 	return m->allow.allowed <= 1 && m->allow.pad == 0;
 }
 
+static bool check_dmabufs(const union link_msg *m, size_t n_fds)
+{
+	return m->dmabufs.which <= LINK_DMABUFS_ALL && m->dmabufs.pad == 0;
+}
+
+static bool check_read_back(const union link_msg *m, size_t n_fds)
+{
+	return m->read_back.scanout < LINK_SCANOUTS &&
+	       (m->header.type == LINK_READ_DONE || m->read_back.image == 0);
+}
+
 static bool check_ready(const union link_msg *m, size_t n_fds)
 {
 	return m->ready.version == LINK_VERSION &&
@@ -76,16 +87,18 @@ static bool check_broken(const union link_msg *m, size_t n_fds)
 	       m->broken.queue < LINK_QUEUES && m->broken.pad == 0;
 }
 
-/* The image's own size is for the front to compare with the file. */
+/* The image's own size, and what is said of a DMABUF, is for the front to compare with the file. */
 static bool check_scanout(const union link_msg *m, size_t n_fds)
 {
 	const struct link_scanout *s = &m->scanout;
 
-	if (s->scanout >= LINK_SCANOUTS || s->damaged > 1 || s->pad != 0) {
+	if (s->scanout >= LINK_SCANOUTS || s->damaged > 1 || s->from_dmabuf > 1 ||
+		(s->fds & ~(LINK_HAS_IMAGE | LINK_HAS_DMABUF)) ||
+		(size_t)__builtin_popcount(s->fds) != n_fds) {
 		return false;
 	}
 	if (s->image == 0) {
-		return n_fds == 0;
+		return n_fds == 0 && s->from_dmabuf == 0;
 	}
 	return s->scanout_width > 0 && s->scanout_height > 0 && s->x < s->width &&
 	       s->scanout_width <= s->width - s->x && s->y < s->height &&
@@ -114,15 +127,18 @@ static const struct shape shapes[] = {
 	{LINK_MODES, LINK_TO_RENDERER, sizeof(struct link_modes), 0, 0, NULL},
 	{LINK_RESET, LINK_TO_RENDERER, sizeof(struct link_plain), 0, 0, NULL},
 	{LINK_ALLOW, LINK_TO_RENDERER, sizeof(struct link_allow), 0, 0, check_allow},
+	{LINK_DMABUFS, LINK_TO_RENDERER, sizeof(struct link_dmabufs_taken), 0, 0, check_dmabufs},
+	{LINK_READ_BACK, LINK_TO_RENDERER, sizeof(struct link_read_back), 0, 0, check_read_back},
 	{LINK_PING, LINK_TO_RENDERER, sizeof(struct link_ping), 0, 0, NULL},
 	{LINK_READY, LINK_TO_FRONT, sizeof(struct link_ready), 0, 0, check_ready},
 	{LINK_DONE, LINK_TO_FRONT, sizeof(struct link_done), 0, 0, check_done},
 	{LINK_STOPPED, LINK_TO_FRONT, sizeof(struct link_stopped), 0, 0, check_stopped},
 	{LINK_BROKEN, LINK_TO_FRONT, sizeof(struct link_broken), 0, 0, check_broken},
 	{LINK_MODES_WANTED, LINK_TO_FRONT, sizeof(struct link_plain), 0, 0, NULL},
-	{LINK_SCANOUT, LINK_TO_FRONT, sizeof(struct link_scanout), 0, 1, check_scanout},
+	{LINK_SCANOUT, LINK_TO_FRONT, sizeof(struct link_scanout), 0, 2, check_scanout},
 	{LINK_IMAGE_GONE, LINK_TO_FRONT, sizeof(struct link_image_gone), 0, 0, check_image_gone},
 	{LINK_PONG, LINK_TO_FRONT, sizeof(struct link_pong), 0, 0, check_pong},
+	{LINK_READ_DONE, LINK_TO_FRONT, sizeof(struct link_read_back), 0, 0, check_read_back},
 };
 
 static const struct shape *shape_of(uint32_t type)

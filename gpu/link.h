@@ -11,6 +11,10 @@
  *   renderer: DONE for SETUP and for each MEMORY, when all of its regions came
  *   renderer: MODES_WANTED                front: MODES, as new as can be had
  *   front: STOP                           renderer: STOPPED, with the ring's position
+ *   front: READ_BACK                      renderer: READ_DONE
+ *
+ * A scanout is shown from an image in shared memory, or, where display and renderer can, from a
+ * DMABUF that holds the same picture: the image is as old as its last READ_BACK then.
  *
  * A new renderer, on a link of its own, is sent the same again, the STOP and the RESET that were
  * not answered too. SETUP says that it goes on where another was killed, and a START with the run
@@ -25,7 +29,7 @@
 
 #include "base/cleanup.h"
 
-#define LINK_VERSION     2
+#define LINK_VERSION     3
 #define LINK_QUEUES      2 /* control, cursor */
 #define LINK_REGIONS_MAX 32
 #define LINK_SCANOUTS    16
@@ -45,16 +49,26 @@ enum link_type {
 	LINK_MODES = 9,
 	LINK_RESET = 10, /* the device is reset: no resource, scanout or cursor is left */
 	LINK_PING = 11,
-	LINK_ALLOW = 12, /* 3D is allowed again, or (0) not any more */
+	LINK_ALLOW = 12,     /* 3D is allowed again, or (0) not any more */
+	LINK_DMABUFS = 13,   /* what scanouts may be shown from, from now on */
+	LINK_READ_BACK = 14, /* the image of a scanout is to be as new as its DMABUF */
 	/* renderer to front */
 	LINK_READY = 32, /* first message: the sandbox is closed */
 	LINK_DONE = 33,
 	LINK_STOPPED = 34,
 	LINK_BROKEN = 35,       /* a ring is broken until its next START; the guest hears by err */
 	LINK_MODES_WANTED = 36, /* the guest asks: everything that was told before is too old */
-	LINK_SCANOUT = 37,      /* fd: the image, if the front has not had it yet */
+	LINK_SCANOUT = 37,      /* fds: those that it says it has, in the order image, DMABUF */
 	LINK_IMAGE_GONE = 38,   /* the front may forget an image */
 	LINK_PONG = 39,
+	LINK_READ_DONE = 40,
+};
+
+/* Which DMABUFs the display takes. */
+enum link_dmabufs {
+	LINK_DMABUFS_NONE,
+	LINK_DMABUFS_PLAIN, /* those whose modifier need not be told */
+	LINK_DMABUFS_ALL,
 };
 
 struct link_header {
@@ -68,10 +82,10 @@ static_assert(sizeof(struct link_header) == 8, "wire size");
 
 struct link_setup {
 	struct link_header header;
-	uint32_t version;    /* LINK_VERSION */
-	uint32_t n_scanouts; /* 1 to LINK_SCANOUTS */
-	uint32_t flags;      /* LINK_SETUP_* */
-	uint32_t pad;
+	uint32_t version;     /* LINK_VERSION */
+	uint32_t n_scanouts;  /* 1 to LINK_SCANOUTS */
+	uint32_t flags;       /* LINK_SETUP_* */
+	uint32_t dmabufs;     /* enum link_dmabufs */
 	uint8_t uuid_seed[8]; /* random, the same for each renderer of this VM */
 };
 static_assert(sizeof(struct link_setup) == 32, "wire size");
@@ -136,6 +150,22 @@ struct link_allow {
 };
 static_assert(sizeof(struct link_allow) == 16, "wire size");
 
+struct link_dmabufs_taken {
+	struct link_header header;
+	uint32_t which; /* enum link_dmabufs */
+	uint32_t pad;
+};
+static_assert(sizeof(struct link_dmabufs_taken) == 16, "wire size");
+
+struct link_read_back {
+	struct link_header header;
+	uint32_t scanout;
+	/* READ_DONE: which one was read, as in SCANOUT; 0: this renderer shows nothing there. */
+	uint32_t image;
+	uint64_t seq; /* READ_DONE: of the last READ_BACK of this scanout */
+};
+static_assert(sizeof(struct link_read_back) == 24, "wire size");
+
 struct link_mode {
 	uint32_t x, y, width, height; /* no width or no height: off */
 };
@@ -189,6 +219,9 @@ struct link_broken {
 };
 static_assert(sizeof(struct link_broken) == 80, "wire size");
 
+#define LINK_HAS_IMAGE  (1U << 0) /* the front has not had it yet; the same of the next one */
+#define LINK_HAS_DMABUF (1U << 1)
+
 struct link_scanout {
 	struct link_header header;
 	uint32_t scanout;
@@ -198,9 +231,14 @@ struct link_scanout {
 	uint32_t width, height; /* of the image: rows of width pixels of 4 bytes, B8G8R8X8 */
 	uint32_t x, y, scanout_width, scanout_height; /* what is shown of it; within it */
 	uint32_t damaged; /* 1: all of it, because damage of it may have been told before this */
-	uint32_t pad;
+	uint32_t fds;     /* LINK_HAS_* */
+	uint32_t from_dmabuf; /* 1: the image has a DMABUF, which is shown */
+	uint32_t fourcc; /* this and the rest: of the DMABUF, where its fd comes; gpu/dmabuf.h */
+	uint32_t stride;
+	uint32_t flags;
+	uint64_t modifier;
 };
-static_assert(sizeof(struct link_scanout) == 48, "wire size");
+static_assert(sizeof(struct link_scanout) == 72, "wire size");
 
 struct link_image_gone {
 	struct link_header header;
@@ -236,6 +274,8 @@ union link_msg {
 	struct link_queue queue; /* CALL, ERR, STOP */
 	struct link_enable enable;
 	struct link_allow allow;
+	struct link_dmabufs_taken dmabufs;
+	struct link_read_back read_back; /* READ_BACK, READ_DONE */
 	struct link_modes modes;
 	struct link_plain plain;
 	struct link_ping ping;

@@ -33,6 +33,7 @@ static const char help[] =
 	"  --virgl               draw in 3D, too: OpenGL for a Linux guest, through virglrenderer\n"
 	"  --hang-timeout N      seconds until drawing that does not end is ended, default 10\n"
 	"  --render-node PATH    on this GPU; without it in software\n"
+	"  --dmabuf              the VMM shows what lies in the GPU's memory: pass it on\n"
 	"  --print-capabilities  as JSON, for libvirt\n"
 	"  --max-memory N        of images and what describes them, 16M to 64G, default 512M\n"
 	"  --sandbox S           full (default), reduced:STAGE,... or off\n"
@@ -55,6 +56,7 @@ enum {
 	OPT_SOCKET_PATH,
 	OPT_RENDER_NODE,
 	OPT_VIRGL,
+	OPT_DMABUF,
 	OPT_VTEST,
 	OPT_VTEST_CLIENT,
 	OPT_CLIENT_FD,
@@ -86,6 +88,7 @@ static const struct option known[] = {
 	{"socket-path", required_argument, NULL, OPT_SOCKET_PATH},
 	{"render-node", required_argument, NULL, OPT_RENDER_NODE},
 	{"virgl", no_argument, NULL, OPT_VIRGL},
+	{"dmabuf", no_argument, NULL, OPT_DMABUF},
 	{"vtest", required_argument, NULL, OPT_VTEST},
 	{"vtest-client", no_argument, NULL, OPT_VTEST_CLIENT},
 	{"client-fd", required_argument, NULL, OPT_CLIENT_FD},
@@ -261,6 +264,9 @@ static int take(int option, const char *value, struct options *o)
 	case OPT_VIRGL:
 		o->renderer.virgl = o->front.virgl = o->standalone.virgl = true;
 		return -1;
+	case OPT_DMABUF:
+		o->front.dmabuf = o->standalone.dmabuf = true;
+		return -1;
 	case OPT_CAPABILITIES:
 		o->print_capabilities = true;
 		return -1;
@@ -311,6 +317,9 @@ static int check(const struct options *o)
 	}
 	if (o->vtest.vm || o->vtest.group) {
 		return misuse("--vm and --socket-group belong to --vtest");
+	}
+	if (o->standalone.dmabuf && !o->standalone.virgl) {
+		return misuse("--dmabuf needs --virgl");
 	}
 	if (o->print_capabilities) {
 		return -1;

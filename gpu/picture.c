@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/checked.h"
+#include "base/fd.h"
 
 /* A file that can be cut off would end us with SIGBUS whenever its renderer pleases. */
 #define SEALS_NEEDED F_SEAL_SHRINK
@@ -15,13 +16,14 @@
 void pictures_init(struct pictures *p)
 {
 	list_init(&p->list);
-	p->n = 0;
+	p->n = p->n_dmabufs = 0;
 }
 
 static void forget(struct pictures *p, struct picture *picture)
 {
 	list_remove(&picture->link);
 	p->n--;
+	p->n_dmabufs -= picture->dmabuf.fd >= 0;
 	picture_unref(picture);
 }
 
@@ -95,11 +97,25 @@ int pictures_add(struct pictures *p, uint32_t number, uint32_t width, uint32_t h
 		.width = width,
 		.height = height,
 		.pixels = map,
-		.size = size};
+		.size = size,
+		.dmabuf.fd = -1};
 	pictures_forget(p, number);
 	list_append(&p->list, &picture->link);
 	p->n++;
 	*out = picture;
+	return 0;
+}
+
+int pictures_add_dmabuf(struct pictures *p, struct picture *picture, const struct dmabuf *d)
+{
+	if (picture->dmabuf.fd >= 0) {
+		return -EEXIST;
+	}
+	if (p->n_dmabufs == PICTURES_DMABUFS_MAX) {
+		return -E2BIG;
+	}
+	picture->dmabuf = *d;
+	p->n_dmabufs++;
 	return 0;
 }
 
@@ -124,6 +140,7 @@ struct picture *picture_unref(struct picture *p)
 {
 	if (p && --p->refs == 0) {
 		munmap((void *)(uintptr_t)p->pixels, p->size);
+		safe_close(p->dmabuf.fd);
 		free(p);
 	}
 	return NULL;

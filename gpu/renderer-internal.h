@@ -36,6 +36,8 @@ struct outbox {
 	uint64_t pong_seq;
 	uint32_t scanouts; /* bits: changed */
 	uint32_t damaged;  /* bits: some damage was told before the change */
+	uint32_t read;     /* bits: of scanouts that were read back */
+	uint64_t read_seq[GPU_SCANOUTS_MAX];
 	uint32_t gone[GPU_SLOTS_MAX];
 	uint32_t n_gone;
 	bool gone_all; /* gone was full: all that are not shown */
@@ -77,6 +79,8 @@ struct renderer {
 	/* Numbers of images, for good; by slot, 0: the front does not have it. */
 	uint32_t last_image;
 	uint32_t images[GPU_SLOTS_MAX];
+	/* By slot: the number of the image whose DMABUF the front has. */
+	uint32_t dmabufs[GPU_SLOTS_MAX];
 	struct counters counters;
 	/* What it may take, and took (protocol/allowance.h). */
 	struct allowance_page *allowance;

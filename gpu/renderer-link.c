@@ -59,6 +59,7 @@ static int setup(struct renderer *r, const struct link_setup *m, int fds[])
 	r->gpu->drawing = &r->journal->drawing;
 	if (r->gpu->three) {
 		r->gpu->three->barred = m->flags & LINK_SETUP_NO_3D;
+		r->gpu->three->dmabufs = (enum gpu_dmabufs)m->dmabufs;
 	}
 	r->recover = m->flags & LINK_SETUP_RECOVER;
 	if (!r->recover) {
@@ -353,6 +354,28 @@ static void handle_allow(struct renderer *r, const union link_msg *m, int fds[])
 	}
 }
 
+static_assert((int)GPU_DMABUFS_NONE == (int)LINK_DMABUFS_NONE &&
+		      (int)GPU_DMABUFS_PLAIN == (int)LINK_DMABUFS_PLAIN &&
+		      (int)GPU_DMABUFS_ALL == (int)LINK_DMABUFS_ALL,
+	"the same here and there");
+
+static void handle_dmabufs(struct renderer *r, const union link_msg *m, int fds[])
+{
+	gpu_set_dmabufs(r->gpu, (enum gpu_dmabufs)m->dmabufs.which);
+}
+
+static void handle_read_back(struct renderer *r, const union link_msg *m, int fds[])
+{
+	uint32_t scanout = m->read_back.scanout;
+
+	if (scanout < r->gpu->n_scanouts) {
+		gpu_settle(r->gpu);
+		gpu_read_scanout(r->gpu, scanout);
+	}
+	r->out.read |= 1U << scanout;
+	r->out.read_seq[scanout] = m->read_back.seq;
+}
+
 static void handle_ping(struct renderer *r, const union link_msg *m, int fds[])
 {
 	r->out.pong = true;
@@ -372,6 +395,8 @@ static void (*const handlers[])(struct renderer *r, const union link_msg *m, int
 	[LINK_RESET] = handle_reset,
 	[LINK_PING] = handle_ping,
 	[LINK_ALLOW] = handle_allow,
+	[LINK_DMABUFS] = handle_dmabufs,
+	[LINK_READ_BACK] = handle_read_back,
 };
 
 void renderer_receive(struct renderer *r)

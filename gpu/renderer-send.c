@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 #include "gpu/renderer-internal.h"
 
@@ -69,7 +70,10 @@ static bool post_scanout(struct renderer *r, uint32_t scanout)
 {
 	const struct gpu_scanout *s = &r->gpu->scanouts[scanout];
 	const struct resource *res;
-	bool known;
+	const struct dmabuf *dmabuf;
+	int fds[2];
+	size_t n = 0;
+	uint32_t image;
 	union link_msg m;
 
 	link_init(&m, LINK_SCANOUT);
@@ -78,8 +82,9 @@ static bool post_scanout(struct renderer *r, uint32_t scanout)
 		return post(r, &m, NULL, 0);
 	}
 	res = &r->gpu->resources[s->slot];
-	known = r->images[s->slot] != 0;
-	m.scanout.image = known ? r->images[s->slot] : r->last_image + 1;
+	dmabuf = gpu_dmabuf_of(r->gpu, s->slot);
+	image = r->images[s->slot] ? r->images[s->slot] : r->last_image + 1;
+	m.scanout.image = image;
 	m.scanout.width = res->width;
 	m.scanout.height = res->height;
 	m.scanout.x = s->rect.x;
@@ -87,13 +92,38 @@ static bool post_scanout(struct renderer *r, uint32_t scanout)
 	m.scanout.scanout_width = s->rect.width;
 	m.scanout.scanout_height = s->rect.height;
 	m.scanout.damaged = (r->out.damaged & 1U << scanout) != 0;
-	if (!post(r, &m, &res->image_fd, known ? 0 : 1)) {
+	if (!r->images[s->slot]) {
+		m.scanout.fds |= LINK_HAS_IMAGE;
+		fds[n++] = res->image_fd;
+	}
+	m.scanout.from_dmabuf = dmabuf != NULL;
+	if (dmabuf && r->dmabufs[s->slot] != image) {
+		m.scanout.fds |= LINK_HAS_DMABUF;
+		m.scanout.fourcc = dmabuf->fourcc;
+		m.scanout.stride = dmabuf->stride;
+		m.scanout.flags = dmabuf->flags;
+		m.scanout.modifier = dmabuf->modifier;
+		fds[n++] = dmabuf->fd;
+	}
+	if (!post(r, &m, fds, n)) {
 		return false;
 	}
-	if (!known) {
-		r->images[s->slot] = ++r->last_image;
-	}
+	r->images[s->slot] = image;
+	r->last_image = MAX(r->last_image, image);
+	r->dmabufs[s->slot] = dmabuf ? image : r->dmabufs[s->slot];
 	return true;
+}
+
+static bool post_read(struct renderer *r, uint32_t scanout)
+{
+	uint32_t slot = scanout < r->gpu->n_scanouts ? r->gpu->scanouts[scanout].slot : GPU_NO_SLOT;
+	union link_msg m;
+
+	link_init(&m, LINK_READ_DONE);
+	m.read_back.scanout = scanout;
+	m.read_back.image = slot == GPU_NO_SLOT ? 0 : r->images[slot];
+	m.read_back.seq = r->out.read_seq[scanout];
+	return post(r, &m, NULL, 0);
 }
 
 static bool post_gone(struct renderer *r, uint32_t image)
@@ -183,6 +213,12 @@ static void send_images(struct renderer *r)
 {
 	struct outbox *o = &r->out;
 
+	/* First those that are gone: the front has no room for many DMABUFs. */
+	while (o->n_gone > 0 && !o->gone_all && !r->link_blocked && !r->link_lost) {
+		if (post_gone(r, o->gone[o->n_gone - 1])) {
+			o->n_gone--;
+		}
+	}
 	while (o->scanouts && !r->link_blocked && !r->link_lost) {
 		uint32_t i = (uint32_t)__builtin_ctz(o->scanouts);
 
@@ -194,9 +230,11 @@ static void send_images(struct renderer *r)
 	if (o->gone_all && !o->scanouts) {
 		_unused_ bool sent = post_gone_all(r);
 	}
-	while (o->n_gone > 0 && !o->gone_all && !r->link_blocked && !r->link_lost) {
-		if (post_gone(r, o->gone[o->n_gone - 1])) {
-			o->n_gone--;
+	while (o->read && !o->scanouts && !r->link_blocked && !r->link_lost) {
+		uint32_t i = (uint32_t)__builtin_ctz(o->read);
+
+		if (post_read(r, i)) {
+			o->read &= ~(1U << i);
 		}
 	}
 }

@@ -4,7 +4,7 @@
  * id, from which the front sends; a flush reads the damage back into it. The first row that is read
  * is the upper one whatever VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP says, because transfers see a resource
  * as its guest does. Flushes that follow each other are read back together, at the latest before
- * the guest sees their answers.
+ * the guest sees their answers. What is shown from a DMABUF is read back only on demand.
  */
 #include <string.h>
 
@@ -24,6 +24,7 @@ uint32_t gpu_show_3d(struct gpu *g, uint32_t slot, uint32_t *image_out)
 	uint32_t image = gpu_free_slot(g);
 
 	if (r->image != GPU_NO_SLOT) {
+		gpu_choose_dmabuf(g, slot);
 		*image_out = r->image;
 		return VIRTIO_GPU_RESP_OK_NODATA;
 	}
@@ -38,6 +39,7 @@ uint32_t gpu_show_3d(struct gpu *g, uint32_t slot, uint32_t *image_out)
 	}
 	r->image = image;
 	g->three->n_images++;
+	gpu_choose_dmabuf(g, slot);
 	*image_out = image;
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -55,6 +57,7 @@ void gpu_hide_3d(struct gpu *g, uint32_t slot)
 		r->image = GPU_NO_SLOT;
 		g->three->n_images--;
 	}
+	gpu_end_dmabuf(g, slot);
 }
 
 /* Into an image of rows of width pixels. */
@@ -106,12 +109,43 @@ static struct rect shown_part(
 	return all;
 }
 
+/* Whoever shows a DMABUF waits for what was given to the GPU before, and not for what lies in the
+ * driver's queue: a fence takes it out of there. Guests mostly have made one. */
+static void push_out(struct gpu *g)
+{
+	struct gpu_3d *t = g->three;
+
+	if (t->undone) {
+		t->undone = false;
+		t->line.made++;
+		if (t->ops->fence((uint32_t)t->line.made, 0) < 0) {
+			t->line.made--;
+		}
+	}
+}
+
+static int bring_up_to_date(struct gpu *g, const struct gpu_resource_3d *r, const struct rect *rect)
+{
+	struct resource *image = &g->resources[r->image];
+	int err;
+
+	if (r->from_dmabuf) {
+		push_out(g);
+		return 0;
+	}
+	err = read_back(g, &r->virgl, image->pixels, image->size, rect);
+	if (err == 0) {
+		resource_turn(image, rect);
+		g->copied += (uint64_t)rect->width * rect->height * RESOURCE_PIXEL_BYTES;
+	}
+	return err;
+}
+
 void gpu_settle(struct gpu *g)
 {
 	struct gpu_3d *t = g->three;
 	struct rect damages[VIRTIO_GPU_MAX_SCANOUTS], all;
 	const struct gpu_resource_3d *r;
-	struct resource *image;
 
 	if (!t || t->flush.slot == GPU_NO_3D) {
 		return;
@@ -122,12 +156,9 @@ void gpu_settle(struct gpu *g)
 	if (all.width == 0) {
 		return;
 	}
-	image = &g->resources[r->image];
-	if (read_back(g, &r->virgl, image->pixels, image->size, &all) < 0) {
+	if (bring_up_to_date(g, r, &all) < 0) {
 		return;
 	}
-	resource_turn(image, &all);
-	g->copied += (uint64_t)all.width * all.height * RESOURCE_PIXEL_BYTES;
 	for (uint32_t i = 0; i < g->n_scanouts; i++) {
 		if (damages[i].width > 0) {
 			damages[i].x -= g->scanouts[i].rect.x;
@@ -151,6 +182,22 @@ void gpu_flush_3d(struct gpu *g, uint32_t slot, const struct rect *rect)
 	if (rect->width > 0 && rect->height > 0) {
 		f->rect = f->slot == slot ? rect_union(&f->rect, rect) : *rect;
 		f->slot = slot;
+	}
+}
+
+void gpu_read_scanout(struct gpu *g, uint32_t scanout)
+{
+	const struct gpu_scanout *s = &g->scanouts[scanout];
+	const struct virgl_resource *v;
+	struct resource *image;
+
+	if (s->slot == GPU_NO_SLOT || !gpu_dmabuf_of(g, s->slot)) {
+		return;
+	}
+	image = &g->resources[s->slot];
+	v = &g->three->resources[gpu_resource_find(g->three, image->id)].virgl;
+	if (read_back(g, v, image->pixels, image->size, &s->rect) == 0) {
+		resource_turn(image, &s->rect);
 	}
 }
 

@@ -139,7 +139,7 @@ static int start_renderer(struct standalone *s)
 static int start_front(struct standalone *s)
 {
 	char sandbox[96], name[96], level[32], hang[HANG_SIZE];
-	const char *argv[10] = {
+	const char *argv[11] = {
 		"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
 	size_t n = 6;
 	int pair[2], r;
@@ -152,6 +152,9 @@ static int start_front(struct standalone *s)
 	}
 	s->control = pair[0];
 	add_common(s, argv, &n, level, hang);
+	if (s->o->dmabuf) {
+		argv[n] = "--dmabuf";
+	}
 	r = start(s, argv, (const int[]){pair[1], s->o->vhost_fd}, 2, &s->front);
 	safe_close(pair[1]);
 	return r;

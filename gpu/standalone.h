@@ -17,6 +17,7 @@ struct standalone_options {
 	const char *name;
 	const char *log_level; /* may be NULL */
 	bool virgl;            /* 3D, too */
+	bool dmabuf;           /* the VMM shows DMABUFs */
 	uint32_t hang_seconds;
 	const char *render_node; /* may be NULL: in software */
 };

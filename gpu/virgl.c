@@ -4,7 +4,7 @@
  * drivers' hundred megabytes of code: a renderer that draws in 2D, and the front, never see it.
  *
  * With EGL and no surface it needs neither an X server nor a render node. THREAD_SYNC is what gives
- * fences an fd. resource_export crashes in 0.10 when there is no render node.
+ * fences an fd.
  */
 #define VIRGL_RENDERER_UNSTABLE_APIS
 #include "gpu/virgl.h"
@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/sandbox-internal.h"
+#include "gpu/virgl-export.h"
 
 #define LOG_PERIOD_NS (UINT64_C(10) * 1000 * 1000 * 1000)
 #define LOG_PIECES    20 /* of its messages that are logged in a period */
@@ -47,8 +48,7 @@ _Static_assert(sizeof(struct virgl_box) == sizeof(struct virgl_area), "the same 
 				f(resource_detach_iov) f(resource_get_info) f(ctx_attach_resource) \
 					f(ctx_detach_resource) f(transfer_read_iov)                \
 						f(transfer_write_iov) f(submit_cmd)                \
-							f(create_fence) f(context_create_fence)    \
-								f(get_fd_for_texture2)
+							f(create_fence) f(context_create_fence)
 
 struct library {
 #define MEMBER(name) __typeof__(virgl_renderer_##name) *name;
@@ -445,21 +445,13 @@ static int virgl_resource_export(uint32_t id, int *fd_out, uint32_t *fourcc_out,
 {
 	struct state *s = state();
 	struct virgl_renderer_resource_info info = {0};
-	int fd = -1, stride = 0, offset = 0;
 
-	if (s->options.drm_fd < 0) {
+	/* Without a render node Mesa crashes. */
+	if (s->options.drm_fd < 0 || s->lib.resource_get_info((int)id, &info) != 0) {
 		return -ENOTSUP;
 	}
-	if (s->lib.resource_get_info((int)id, &info) != 0 ||
-		s->lib.get_fd_for_texture2(info.tex_id, &fd, &stride, &offset) != 0 || fd < 0) {
-		return -ENOTSUP;
-	}
-	*fd_out = fd;
-	*fourcc_out = (uint32_t)info.drm_fourcc;
-	*stride_out = (uint32_t)stride;
-	*offset_out = (uint32_t)offset;
-	*modifier_out = 0; /* DRM_FORMAT_MOD_LINEAR: 0.10 tells none */
-	return 0;
+	return virgl_export_texture(
+		info.tex_id, fd_out, fourcc_out, stride_out, offset_out, modifier_out);
 }
 
 int virgl_bound_memory(uint64_t bytes)

@@ -115,8 +115,8 @@ struct virgl_ops {
 	int (*fence)(uint32_t fence, uint32_t context) _must_check_;
 	int (*context_fence)(uint32_t context, uint32_t ring, uint64_t fence) _must_check_;
 
-	/* A DMABUF of a 2D texture, where there is a render node. *fd_out is the caller's. -ENOTSUP
-	 * without one. */
+	/* A DMABUF of a 2D texture, where there is a render node; modifier and fourcc are DRM's.
+	 * *fd_out is the caller's. -ENOTSUP without one, and where its driver can't. */
 	int (*resource_export)(uint32_t id, int *fd_out, uint32_t *fourcc_out, uint32_t *stride_out,
 		uint32_t *offset_out, uint64_t *modifier_out) _must_check_;
 };

@@ -44,12 +44,16 @@ uint32_t gpu_resource_usable(const struct gpu_3d *t, uint32_t id, uint32_t *slot
 /* Remembers that this was refused, and says so. */
 void gpu_resource_refuse(struct gpu *g, const struct virgl_resource *v, uint64_t bytes);
 
-/* scanout-3d.c */
+/* scanout-3d.c, and dmabuf-3d.c what is about DMABUFs */
 /* The image that a live 3D resource is shown from: made the first time. VIRTIO_GPU_RESP_OK_NODATA
  * with *image_out, a slot of gpu::resources, or the error. */
 uint32_t gpu_show_3d(struct gpu *g, uint32_t slot, uint32_t *image_out);
 /* The image is gone. */
 void gpu_hide_3d(struct gpu *g, uint32_t slot);
+/* Chooses what an image is shown from, of pixels and DMABUF. */
+void gpu_choose_dmabuf(struct gpu *g, uint32_t slot);
+/* It has no DMABUF any more. */
+void gpu_end_dmabuf(struct gpu *g, uint32_t slot);
 /* rect lies within it. */
 void gpu_flush_3d(struct gpu *g, uint32_t slot, const struct rect *rect);
 /* Pixels of a 64 by 64 one in B8G8R8A8, valid until the next call; NULL: it can't be. */

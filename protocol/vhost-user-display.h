@@ -20,10 +20,10 @@ enum display_request {
 	DISPLAY_CURSOR_UPDATE = 6,         /* struct display_cursor_update */
 	DISPLAY_SCANOUT = 7,               /* struct display_scanout */
 	DISPLAY_UPDATE = 8,                /* struct display_update and its pixels */
-	DISPLAY_DMABUF_SCANOUT = 9,
-	DISPLAY_DMABUF_UPDATE = 10,
+	DISPLAY_DMABUF_SCANOUT = 9,        /* fd: the DMABUF; struct display_dmabuf */
+	DISPLAY_DMABUF_UPDATE = 10,        /* struct display_update; answered: nothing */
 	DISPLAY_GET_EDID = 11, /* with the feature EDID; answered: struct virtio_gpu_resp_edid */
-	DISPLAY_DMABUF_SCANOUT2 = 12,
+	DISPLAY_DMABUF_SCANOUT2 = 12, /* with the feature DMABUF2; fd; struct display_dmabuf2 */
 };
 
 #define DISPLAY_REPLY (1u << 2) /* in the flags */
@@ -63,7 +63,28 @@ struct display_scanout {
 };
 static_assert(sizeof(struct display_scanout) == 12, "wire size");
 
-/* Followed by height rows of width pixels of 4 bytes, B8G8R8X8, without gaps. */
+/* What shows what lies in a DMABUF; no fd, width or height: off. */
+struct display_dmabuf {
+	uint32_t scanout;
+	uint32_t x; /* what is shown of it */
+	uint32_t y;
+	uint32_t width;
+	uint32_t height;
+	uint32_t fd_width; /* of all of it */
+	uint32_t fd_height;
+	uint32_t stride; /* bytes */
+	uint32_t flags;  /* VIRTIO_GPU_RESOURCE_FLAG_Y_0_TOP: its first row is the upper one */
+	uint32_t fourcc; /* DRM's */
+};
+static_assert(sizeof(struct display_dmabuf) == 40, "wire size");
+
+struct display_dmabuf2 {
+	struct display_dmabuf dmabuf;
+	uint64_t modifier; /* DRM's */
+};
+static_assert(sizeof(struct display_dmabuf2) == 48, "wire size");
+
+/* UPDATE: followed by height rows of width pixels of 4 bytes, B8G8R8X8, without gaps. */
 struct display_update {
 	uint32_t scanout;
 	uint32_t x;

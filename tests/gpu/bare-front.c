@@ -22,11 +22,11 @@
 
 #define MEMORY (4U << 20)
 
-static void spawn(struct bare_front *b, int control, int vhost)
+static void spawn(struct bare_front *b, int control, int vhost, bool dmabuf)
 {
 	char hang[32];
 	const char *const argv[] = {"devbroker-gpu", "--front", "--control-fd=3", "--vhost-fd=4",
-		"--sandbox=full", "--name=test", hang, NULL};
+		"--sandbox=full", "--name=test", hang, dmabuf ? "--dmabuf" : NULL, NULL};
 	const int fds[] = {control, vhost};
 	_cleanup_close_ int program = open(getenv("DEVBROKER_GPU"), O_PATH | O_CLOEXEC);
 	const struct spawn_spec spec = {
@@ -44,7 +44,7 @@ static void spawn(struct bare_front *b, int control, int vhost)
 	assert_int_equal(spawn_process(&spec, &b->pid, &b->pidfd), 0);
 }
 
-int bare_set_up(void **state)
+static int set_up(void **state, bool dmabuf)
 {
 	struct bare_front *b = calloc(1, sizeof(*b));
 	int control[2], vhost[2];
@@ -54,7 +54,7 @@ int bare_set_up(void **state)
 	sim_screen_init(&b->screen, 640, 480);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, vhost), 0);
-	spawn(b, control[1], vhost[1]);
+	spawn(b, control[1], vhost[1], dmabuf);
 	safe_close(control[1]);
 	safe_close(vhost[1]);
 	b->control = control[0];
@@ -71,6 +71,16 @@ int bare_set_up(void **state)
 	assert_int_equal(sim_vmm_memory(&b->vmm), 0);
 	*state = b;
 	return 0;
+}
+
+int bare_set_up(void **state)
+{
+	return set_up(state, false);
+}
+
+int bare_set_up_dmabuf(void **state)
+{
+	return set_up(state, true);
 }
 
 int bare_tear_down(void **state)
@@ -299,14 +309,21 @@ int bare_image(uint32_t side, uint32_t **map_out)
 	return fd;
 }
 
+void bare_scanout(union link_msg *m, uint32_t image, uint32_t side)
+{
+	link_init(m, LINK_SCANOUT);
+	m->scanout.image = image;
+	m->scanout.width = m->scanout.height = side;
+	m->scanout.scanout_width = m->scanout.scanout_height = side;
+	m->scanout.fds = LINK_HAS_IMAGE;
+}
+
 void bare_show(struct bare_front *b, uint32_t image, uint32_t side, int fd)
 {
 	union link_msg m;
 
-	link_init(&m, LINK_SCANOUT);
-	m.scanout.image = image;
-	m.scanout.width = m.scanout.height = side;
-	m.scanout.scanout_width = m.scanout.scanout_height = side;
+	bare_scanout(&m, image, side);
+	m.scanout.fds = fd >= 0 ? LINK_HAS_IMAGE : 0;
 	bare_send(b, &m, fd);
 }
 

@@ -37,6 +37,7 @@ struct bare_front {
 
 /* For cmocka. */
 int bare_set_up(void **state);
+int bare_set_up_dmabuf(void **state); /* with --dmabuf */
 int bare_tear_down(void **state);
 
 /* Gives it a renderer that says nothing yet. */
@@ -69,6 +70,8 @@ void bare_look(struct bare_front *b, uint32_t scanout, uint64_t updates);
 
 /* An image of side squared in a sealed memfd. *map_out stays writable. */
 int bare_image(uint32_t side, uint32_t **map_out);
+/* SCANOUT of all of an image on scanout 0, whose fd comes with it. */
+void bare_scanout(union link_msg *m, uint32_t image, uint32_t side);
 /* Shows image (fd or -1: it has it) on scanout 0. */
 void bare_show(struct bare_front *b, uint32_t image, uint32_t side, int fd);
 unsigned int bare_fds(const struct bare_front *b);

@@ -17,7 +17,10 @@
 
 void sim_screen_init(struct sim_screen *s, uint32_t width, uint32_t height)
 {
-	*s = (struct sim_screen){.fd = -1};
+	*s = (struct sim_screen){.fd = -1, .fd_received = -1};
+	for (size_t i = 0; i < SIM_SCANOUTS; i++) {
+		s->scanouts[i].dmabuf_fd = -1;
+	}
 	s->info.hdr.type = VIRTIO_GPU_RESP_OK_DISPLAY_INFO;
 	s->info.pmodes[0].enabled = 1;
 	s->info.pmodes[0].r.width = width;
@@ -27,10 +30,12 @@ void sim_screen_init(struct sim_screen *s, uint32_t width, uint32_t height)
 static void forget(struct sim_screen *s)
 {
 	s->fd = safe_close(s->fd);
+	s->fd_received = safe_close(s->fd_received);
 	s->received = 0;
 	for (size_t i = 0; i < SIM_SCANOUTS; i++) {
 		free(s->scanouts[i].pixels);
-		s->scanouts[i] = (struct sim_scanout){0};
+		safe_close(s->scanouts[i].dmabuf_fd);
+		s->scanouts[i] = (struct sim_scanout){.dmabuf_fd = -1};
 	}
 }
 
@@ -94,6 +99,49 @@ static bool take_scanout(struct sim_screen *s)
 	return true;
 }
 
+/* As QEMU does it: without an fd it is off. */
+static bool take_dmabuf(struct sim_screen *s)
+{
+	struct display_dmabuf2 m = {0};
+	struct sim_scanout *o;
+
+	memcpy(&m, s->payload, s->header.size);
+	if (m.dmabuf.scanout >= SIM_SCANOUTS) {
+		return wrong(s, "no such scanout");
+	}
+	o = &s->scanouts[m.dmabuf.scanout];
+	safe_close(o->dmabuf_fd);
+	o->dmabuf_fd = steal_fd(&s->fd_received);
+	o->dmabuf = m;
+	if (o->dmabuf_fd < 0) {
+		return m.dmabuf.width == 0 || wrong(s, "a DMABUF without its fd");
+	}
+	return (m.dmabuf.width > 0 && m.dmabuf.height > 0 &&
+		       m.dmabuf.x + (uint64_t)m.dmabuf.width <= m.dmabuf.fd_width &&
+		       m.dmabuf.y + (uint64_t)m.dmabuf.height <= m.dmabuf.fd_height) ||
+	       wrong(s, "a scanout outside of its DMABUF");
+}
+
+static bool take_drawing(struct sim_screen *s)
+{
+	struct display_update u;
+	struct sim_scanout *o;
+
+	memcpy(&u, s->payload, sizeof(u));
+	if (u.scanout >= SIM_SCANOUTS) {
+		return wrong(s, "no such scanout");
+	}
+	o = &s->scanouts[u.scanout];
+	if (o->dmabuf_fd < 0 || u.width > o->dmabuf.dmabuf.width ||
+		u.x > o->dmabuf.dmabuf.width - u.width || u.height > o->dmabuf.dmabuf.height ||
+		u.y > o->dmabuf.dmabuf.height - u.height) {
+		return wrong(s, "an update outside of its scanout");
+	}
+	o->last = u;
+	o->n_updates++;
+	return s->never_draws || answer(s, NULL, 0);
+}
+
 static bool take_update(struct sim_screen *s)
 {
 	struct display_update u;
@@ -139,6 +187,12 @@ static bool size_fits(const struct display_header *h)
 		return h->size == sizeof(struct display_scanout);
 	case DISPLAY_CURSOR_UPDATE:
 		return h->size == sizeof(struct display_cursor_update);
+	case DISPLAY_DMABUF_SCANOUT:
+		return h->size == sizeof(struct display_dmabuf);
+	case DISPLAY_DMABUF_SCANOUT2:
+		return h->size == sizeof(struct display_dmabuf2);
+	case DISPLAY_DMABUF_UPDATE:
+		return h->size == sizeof(struct display_update);
 	case DISPLAY_UPDATE:
 		return h->size >= sizeof(struct display_update) && h->size < PAYLOAD_MAX;
 	default:
@@ -148,15 +202,14 @@ static bool size_fits(const struct display_header *h)
 
 static bool take(struct sim_screen *s)
 {
-	const uint64_t none = 0;
-
 	s->n_messages[s->header.request]++;
 	switch (s->header.request) {
 	case DISPLAY_GET_PROTOCOL_FEATURES:
-		return answer(s, &none, sizeof(none));
+		return answer(s, &s->offers, sizeof(s->offers));
 	case DISPLAY_SET_PROTOCOL_FEATURES:
 		memcpy(&s->backend_features, s->payload, sizeof(s->backend_features));
-		return s->backend_features == 0 || wrong(s, "features that were not offered");
+		return (s->backend_features & ~s->offers) == 0 ||
+		       wrong(s, "features that were not offered");
 	case DISPLAY_GET_DISPLAY_INFO:
 		return answer(s, &s->info, sizeof(s->info));
 	case DISPLAY_CURSOR_POS:
@@ -171,6 +224,11 @@ static bool take(struct sim_screen *s)
 		return true;
 	case DISPLAY_SCANOUT:
 		return take_scanout(s);
+	case DISPLAY_DMABUF_SCANOUT:
+	case DISPLAY_DMABUF_SCANOUT2:
+		return take_dmabuf(s);
+	case DISPLAY_DMABUF_UPDATE:
+		return take_drawing(s);
 	default:
 		return take_update(s);
 	}
@@ -190,6 +248,27 @@ static bool begin(struct sim_screen *s)
 	return s->payload || s->header.size == 0;
 }
 
+/* As recv; an fd that comes is the message's. */
+static ssize_t receive(struct sim_screen *s, void *to, size_t size)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} control;
+	struct iovec iov = {to, size};
+	struct msghdr m = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(s->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n > 0 && CMSG_FIRSTHDR(&m)) {
+		safe_close(s->fd_received);
+		memcpy(&s->fd_received, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+	}
+	return n;
+}
+
 bool sim_screen_read(struct sim_screen *s)
 {
 	const size_t head = sizeof(s->header);
@@ -200,7 +279,7 @@ bool sim_screen_read(struct sim_screen *s)
 		uint8_t *to = in_head ? (uint8_t *)&s->header + s->received
 				      : s->payload + (s->received - head);
 		size_t left = in_head ? head - s->received : head + s->header.size - s->received;
-		ssize_t n = recv(s->fd, to, left, MSG_DONTWAIT);
+		ssize_t n = receive(s, to, left);
 
 		if (n <= 0) {
 			return n < 0 && (errno == EAGAIN || errno == EINTR);
@@ -212,7 +291,7 @@ bool sim_screen_read(struct sim_screen *s)
 		}
 		if (s->received >= head && s->received == head + s->header.size) {
 			s->received = 0;
-			if (!take(s)) {
+			if (!take(s) || (s->fd_received >= 0 && wrong(s, "an fd too many"))) {
 				return false;
 			}
 		}

@@ -18,7 +18,9 @@ struct sim_scanout {
 	uint32_t *pixels; /* width * height; NULL while off, or with drop_pixels */
 	struct display_update last;
 	uint32_t watch_x, watch_y, watched; /* a pixel that is looked at, and what it is */
-	uint64_t n_updates;
+	uint64_t n_updates;                 /* DMABUF_UPDATEs as well */
+	int dmabuf_fd;                      /* what is shown is in there; -1: in pixels */
+	struct display_dmabuf2 dmabuf;
 };
 
 struct sim_screen {
@@ -26,6 +28,8 @@ struct sim_screen {
 	/* How it behaves. */
 	bool drop_pixels; /* reads them and forgets them */
 	bool mute;        /* doesn't answer */
+	bool never_draws; /* doesn't answer DMABUF_UPDATEs */
+	uint64_t offers;  /* protocol features; none in the beginning */
 	struct virtio_gpu_resp_display_info info;
 	/* What it was told. */
 	uint64_t n_messages[DISPLAY_DMABUF_SCANOUT2 + 1];
@@ -40,6 +44,7 @@ struct sim_screen {
 	struct display_header header;
 	uint8_t *payload;
 	size_t room, received; /* received: with the header */
+	int fd_received;       /* with this message; -1 */
 };
 
 void sim_screen_init(struct sim_screen *s, uint32_t width, uint32_t height);

@@ -247,8 +247,11 @@ static void screenshot(void **state)
 	int fd = bare_image(SIDE, &map), shot;
 
 	bare_renderer(b);
-	link_init(&show, LINK_SCANOUT);
-	show.scanout = (struct link_scanout){show.header, 0, 9, SIDE, SIDE, 10, 20, 40, 30, 0, 0};
+	bare_scanout(&show, 9, SIDE);
+	show.scanout.x = 10;
+	show.scanout.y = 20;
+	show.scanout.scanout_width = 40;
+	show.scanout.scanout_height = 30;
 	bare_send(b, &show, fd);
 	/* No VMM is needed for it. */
 	for (int i = 0; i < 50; i++) {
@@ -324,9 +327,7 @@ static void harmful(void **state)
 		} else {
 			bare_renderer(b);
 		}
-		link_init(&m, LINK_SCANOUT);
-		m.scanout =
-			(struct link_scanout){m.header, 0, 1, SIDE, SIDE, 0, 0, SIDE, SIDE, 0, 0};
+		bare_scanout(&m, 1, SIDE);
 		switch (i) {
 		case 0:
 			break; /* before it is ready */
@@ -352,6 +353,7 @@ static void harmful(void **state)
 			break;
 		case 6:
 			fd = -1; /* an image that the front does not have */
+			m.scanout.fds = 0;
 			break;
 		case 7:
 			fd = b->bell;

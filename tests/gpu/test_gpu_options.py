@@ -44,7 +44,7 @@ def wait_for(condition, seconds=10):
 class Options(unittest.TestCase):
     def test_wrong_usage(self):
         for options in ([], ["--fd=x"], ["--fd=-1"], ["--fd=3", "--socket-path=/tmp/x"], ["--bogus"], ["more"],
-                        ["--fd=3", "--max-memory=1M"],
+                        ["--fd=3", "--max-memory=1M"], ["--fd=3", "--dmabuf"],
                         ["--fd=3", "--sandbox=reduced"], ["--front", "--control-fd=3"], ["--renderer"],
                         ["--renderer", "--link-fd=3", "--allowance-fd=4", "--grant-fd=5"], ["--renderer", "--link-fd=3", "--want-fd=4"]):
             with self.subTest(options):

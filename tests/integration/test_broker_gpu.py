@@ -228,8 +228,8 @@ NOT_A_NODE = "/dev/null"
 
 
 class DrawingCase(GpuCase):
-    """virgl= and render-node= of [gpu]."""
-    files = {"vms.d/one.conf": "[vm]\nqmp=/nonexistent/one.qmp\n[gpu]\nmemory=256M\nvirgl=yes\n",
+    """virgl=, render-node= and dmabuf= of [gpu]."""
+    files = {"vms.d/one.conf": "[vm]\nqmp=/nonexistent/one.qmp\n[gpu]\nmemory=256M\nvirgl=yes\ndmabuf=yes\n",
              "vms.d/two.conf": "[vm]\nqmp=/nonexistent/two.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\n",
              "vms.d/null.conf": f"[vm]\nqmp=/nonexistent/null.qmp\n[gpu]\nmemory=64M\nvirgl=yes\nrender-node={NOT_A_NODE}\n",
              "vms.d/lost.conf": "[vm]\nqmp=/nonexistent/lost.qmp\n[gpu]\nmemory=64M\nvirgl=yes\nrender-node=/dev/dri/renderD191\n"}

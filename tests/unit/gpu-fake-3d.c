@@ -4,8 +4,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define NOBODY UINT32_MAX
+#define XR24   0x34325258
 
 struct fake_3d fake;
 
@@ -232,7 +234,21 @@ static int fake_context_fence(uint32_t context, uint32_t ring, uint64_t fence)
 static int fake_resource_export(uint32_t id, int *fd_out, uint32_t *fourcc_out,
 	uint32_t *stride_out, uint32_t *offset_out, uint64_t *modifier_out)
 {
-	return -ENOTSUP;
+	uint32_t i = find_resource(id);
+
+	assert(i != NOBODY);
+	fake.n_exports++;
+	if (!fake.exports) {
+		return -ENOTSUP;
+	}
+	fake.exported = memfd_create("dmabuf", MFD_CLOEXEC);
+	assert(fake.exported >= 0);
+	*fd_out = fake.exported;
+	*fourcc_out = XR24;
+	*stride_out = fake.stride ? fake.stride : fake.resources[i].width * 4;
+	*offset_out = fake.offset;
+	*modifier_out = fake.modifier;
+	return 0;
 }
 
 const struct virgl_ops fake_3d_ops = {

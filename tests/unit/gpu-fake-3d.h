@@ -30,6 +30,12 @@ struct fake_3d {
 	/* What the next call returns. */
 	int refuse;
 	uint32_t pixel; /* what is read of a resource */
+	/* Whether resources can be exported, and as what; stride 0: as their width has it. */
+	bool exports;
+	uint32_t stride, offset;
+	uint64_t modifier;
+	uint32_t n_exports;
+	int exported; /* the last fd, which is somebody else's */
 };
 
 /* All zero; the same one for all: as the renderer is. */

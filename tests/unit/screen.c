@@ -34,7 +34,16 @@ static void on_gone(void *userdata, const char *why)
 	x->why = why;
 }
 
-static const struct display_ops ops = {.ready = on_ready, .modes = on_modes, .gone = on_gone};
+static void on_dmabufs(void *userdata, enum display_dmabufs which)
+{
+	struct screen *x = userdata;
+
+	x->dmabufs++;
+	x->last_dmabufs = which;
+}
+
+static const struct display_ops ops = {
+	.ready = on_ready, .modes = on_modes, .dmabufs = on_dmabufs, .gone = on_gone};
 
 int screen_set_up(void **state)
 {
@@ -43,7 +52,8 @@ int screen_set_up(void **state)
 	assert_int_equal(sd_event_new(&x->event), 0);
 	assert_int_equal(display_create(x->event, DISPLAY_SCANOUTS, &ops, x, &x->d), 0);
 	pictures_init(&x->pictures);
-	x->vmm = -1;
+	x->vmm = x->fd = -1;
+	x->offers = 3;
 	*state = x;
 	return 0;
 }
@@ -55,6 +65,7 @@ int screen_tear_down(void **state)
 	display_destroy(x->d);
 	pictures_finish(&x->pictures);
 	safe_close(x->vmm);
+	safe_close(x->fd);
 	sd_event_unref(x->event);
 	free(x);
 	return 0;
@@ -87,13 +98,34 @@ void screen_plug(struct screen *x)
 	assert_int_equal(display_set_socket(x->d, pair[1]), 0);
 }
 
+/* As recv; an fd that comes is the message's. */
+static ssize_t receive(struct screen *x, void *to, size_t size)
+{
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} control;
+	struct iovec iov = {to, size};
+	struct msghdr m = {.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(x->vmm, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n > 0 && CMSG_FIRSTHDR(&m)) {
+		assert_int_equal(x->fd, -1);
+		memcpy(&x->fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(x->fd));
+	}
+	return n;
+}
+
 /* Reads exactly size bytes, with the display working meanwhile. False if they don't come. */
 static bool take(struct screen *x, void *to, size_t size)
 {
 	size_t have = 0;
 
 	for (int idle = 0; have < size && idle < 50;) {
-		ssize_t n = recv(x->vmm, (uint8_t *)to + have, size - have, MSG_DONTWAIT);
+		ssize_t n = receive(x, (uint8_t *)to + have, size - have);
 
 		if (n == 0) {
 			return false;
@@ -107,6 +139,7 @@ static bool take(struct screen *x, void *to, size_t size)
 
 bool screen_next(struct screen *x, struct screen_message *m)
 {
+	x->fd = safe_close(x->fd);
 	if (!take(x, &m->h, sizeof(m->h))) {
 		return false;
 	}
@@ -147,9 +180,7 @@ void screen_answer(struct screen *x, uint32_t request, const void *payload, uint
 
 void screen_answer_features(struct screen *x)
 {
-	const uint64_t features = 3;
-
-	screen_answer(x, DISPLAY_GET_PROTOCOL_FEATURES, &features, sizeof(features));
+	screen_answer(x, DISPLAY_GET_PROTOCOL_FEATURES, &x->offers, sizeof(x->offers));
 }
 
 void screen_answer_modes(struct screen *x, uint32_t width, uint32_t height)
@@ -172,7 +203,7 @@ void screen_negotiate(struct screen *x)
 	screen_answer_features(x);
 	payload = screen_expect(x, DISPLAY_SET_PROTOCOL_FEATURES, sizeof(features));
 	memcpy(&features, payload, sizeof(features));
-	assert_int_equal(features, 0);
+	assert_int_equal(features, x->takes);
 	free(payload);
 }
 

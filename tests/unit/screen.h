@@ -18,7 +18,11 @@ struct screen {
 	struct display *d;
 	struct pictures pictures;
 	int vmm; /* our end; -1: none */
-	unsigned int ready, modes, gone;
+	unsigned int ready, modes, gone, dmabufs;
+	enum display_dmabufs last_dmabufs;
+	uint64_t offers; /* protocol features; 3 in the beginning */
+	uint64_t takes;  /* those of them that the display has to take */
+	int fd;          /* that came with the last message; -1: none */
 	struct display_mode last_modes[DISPLAY_SCANOUTS];
 	const char *why;
 };

@@ -133,7 +133,8 @@ static void good_files_give_their_values(void **state)
 		"worker-uids=100000:64\nlog-level=debug\n# caf\xc3\xa9\n[quota]\n"
 		"bytes-in-flight=2M\ndevices=3");
 	put_text(p, "vms.d/b.conf", "[vm]\nqmp=/run/b.qmp\n\tbus=ehci.0\n[quota]\ndevices=1\n");
-	put_text(p, "vms.d/a.conf", "[vm]\nqmp=/run/a.qmp\n");
+	put_text(p, "vms.d/a.conf",
+		"[vm]\nqmp=/run/a.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\ndmabuf=yes\n");
 	put_text(p, "vms.d/.a.conf.swp", "garbage");
 	put_text(p, "vms.d/.hidden.conf", "garbage");
 	put_text(p, "vms.d/old.conf~", "garbage");
@@ -156,10 +157,13 @@ static void good_files_give_their_values(void **state)
 	assert_string_equal(vm->bus, "xhci.0");
 	assert_int_equal(vm->quota.devices, 3);
 	assert_int_equal(vm->quota.bytes_in_flight, 2 << 20);
+	assert_int_equal(vm->gpu_virgl, GPU_VIRGL_HARDWARE);
+	assert_true(vm->gpu_dmabuf);
 	vm = list_entry(vm->link.next, struct config_vm, link);
 	assert_string_equal(vm->name, "b");
 	assert_string_equal(vm->bus, "ehci.0");
 	assert_int_equal(vm->quota.devices, 1);
+	assert_false(vm->gpu_dmabuf);
 	assert_ptr_equal(vm->link.next, &c.vms);
 
 	d = list_first(&c.disks, struct config_disk, link);
@@ -251,6 +255,7 @@ static const struct {
 		VM ":4: bytes-in-flight=1023K is not a size from 1M to 32M"},
 	{VM, VM_START "[quota]\nbytes-in-flight=99999999999999999999T\n",
 		VM ":4: bytes-in-flight=99999999999999999999T is not a size from 1M to 32M"},
+	{VM, VM_START "[gpu]\ndmabuf=auto\n", VM ":4: dmabuf=auto is neither yes nor no"},
 	{"vms.d/-x.conf", VM_START,
 		"vms.d/-x.conf: the file's name is no name: use letters, digits, '.', '_' and '-', "
 		"a letter or digit first"},

@@ -37,6 +37,9 @@ static const struct {
 	{LINK_SCANOUT, LINK_TO_FRONT, 0, 0},
 	{LINK_IMAGE_GONE, LINK_TO_FRONT, 0, 0},
 	{LINK_PONG, LINK_TO_FRONT, 0, 0},
+	{LINK_DMABUFS, LINK_TO_RENDERER, 0, 0},
+	{LINK_READ_BACK, LINK_TO_RENDERER, 0, 0},
+	{LINK_READ_DONE, LINK_TO_FRONT, 0, 0},
 };
 
 static size_t good(union link_msg *m, enum link_type type)
@@ -68,7 +71,7 @@ static void shapes(void **state)
 		for (size_t n = 0; n <= LINK_FDS_MAX; n++) {
 			int want = n >= types[i].fds_min && n <= types[i].fds_max ? 0 : -EBADMSG;
 
-			/* START and SCANOUT off say themselves how many: none. */
+			/* START and SCANOUT say themselves how many: none. */
 			assert_int_equal(link_decode(types[i].direction, &m, size, n, &out), want);
 		}
 		for (size_t s = 0; s < sizeof(m) + 8; s++) {
@@ -141,6 +144,16 @@ static void fields(void **state)
 	FIELD(LINK_SCANOUT, 0, scanout.scanout, LINK_SCANOUTS, false);
 	FIELD(LINK_SCANOUT, 0, scanout.damaged, 2, false);
 	FIELD(LINK_SCANOUT, 0, scanout.image, 1, false);
+	FIELD(LINK_SCANOUT, 0, scanout.from_dmabuf, 1, false);
+	FIELD(LINK_SCANOUT, 1, scanout.fds, LINK_HAS_IMAGE, false);
+	FIELD(LINK_SETUP, 2, setup.dmabufs, LINK_DMABUFS_ALL, true);
+	FIELD(LINK_SETUP, 2, setup.dmabufs, LINK_DMABUFS_ALL + 1, false);
+	FIELD(LINK_DMABUFS, 0, dmabufs.which, LINK_DMABUFS_PLAIN, true);
+	FIELD(LINK_DMABUFS, 0, dmabufs.which, LINK_DMABUFS_ALL + 1, false);
+	FIELD(LINK_READ_BACK, 0, read_back.scanout, LINK_SCANOUTS, false);
+	FIELD(LINK_READ_BACK, 0, read_back.image, 1, false);
+	FIELD(LINK_READ_DONE, 0, read_back.image, 1, true);
+	FIELD(LINK_READ_DONE, 0, read_back.scanout, LINK_SCANOUTS, false);
 }
 
 static void scanouts(void **state)
@@ -164,9 +177,26 @@ static void scanouts(void **state)
 		m.scanout.y = cases[i].y;
 		m.scanout.scanout_width = cases[i].sw;
 		m.scanout.scanout_height = cases[i].sh;
+		m.scanout.fds = LINK_HAS_IMAGE;
 		assert_int_equal(
 			link_decode(LINK_TO_FRONT, &m, size, 1, &out), cases[i].ok ? 0 : -EBADMSG);
 	}
+	/* As many fds as it says it has, and none that there is no name for. */
+	m.scanout.width = m.scanout.height = m.scanout.scanout_width = m.scanout.scanout_height = 9;
+	m.scanout.x = m.scanout.y = 0;
+	for (uint32_t has = 0; has < 8; has++) {
+		for (uint32_t n = 0; n <= LINK_FDS_MAX; n++) {
+			bool ok = has < 4 && n == (uint32_t)__builtin_popcount(has);
+
+			m.scanout.fds = has;
+			m.scanout.from_dmabuf = has & 1;
+			assert_int_equal(
+				link_decode(LINK_TO_FRONT, &m, size, n, &out), ok ? 0 : -EBADMSG);
+		}
+	}
+	m.scanout.fds = 0;
+	m.scanout.from_dmabuf = 2;
+	assert_int_equal(link_decode(LINK_TO_FRONT, &m, size, 0, &out), -EBADMSG);
 }
 
 static int open_fds(void)
