@@ -173,10 +173,12 @@ static int on_add_disk(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0) {
 		o.read_only = read_only;
 		o.cdrom = cdrom;
-		if (o.export) {
-			device_nbd_forget_used(broker_of(c), o.name);
+		r = o.export ? device_nbd_renew(broker_of(c), &o, &d, &text) : REFUSAL_NOT_FOUND;
+		if (r == REFUSAL_NOT_FOUND) {
+			r = device_add_disk(broker_of(c), &o, &d, &text);
+		} else if (r != 0) {
+			safe_close(o.image_fd);
 		}
-		r = device_add_disk(broker_of(c), &o, &d, &text);
 	}
 	if (r != 0) {
 		return bus_fail_call(c, o.name, "", error, r, &text);

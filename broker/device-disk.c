@@ -223,6 +223,7 @@ void device_disk_destroy(struct device *d)
 	struct device_disk *k = list_entry(d, struct device_disk, device);
 
 	safe_close(k->image_fd);
+	safe_close(k->next_fd);
 	free(k->path);
 	free(k->speed);
 	free(k->export);
@@ -314,6 +315,7 @@ static int init(struct device_disk *k, struct broker *b, const struct device_dis
 	char name[NAME_MAX_LENGTH + 8];
 
 	k->image_fd = o->image_fd;
+	k->next_fd = -1;
 	k->cdrom = o->cdrom;
 	k->read_only = o->read_only || o->cdrom;
 	d->ops = o->export ? &device_nbd_ops : &disk_ops;

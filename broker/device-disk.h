@@ -22,6 +22,7 @@ struct device_disk {
 	bool cdrom;
 	char *export; /* of the server that image_fd is connected to; NULL: it is an image */
 	bool handed;  /* a worker has that connection */
+	int next_fd;  /* the connection after it; -1: there is none */
 };
 
 struct device_disk_options {

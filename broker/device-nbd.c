@@ -2,6 +2,7 @@
 #include "broker/device-nbd.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -9,6 +10,7 @@
 #include "base/fd.h"
 #include "broker/broker.h"
 #include "broker/lease-record.h"
+#include "broker/vm.h"
 
 #define EXPORT_MAX 255 /* bytes */
 
@@ -56,17 +58,77 @@ int device_nbd_check(struct device_disk *k, bool held, struct refusal_text *text
 	return 0;
 }
 
-void device_nbd_forget_used(struct broker *b, const char *name)
+/* The server has closed it, or the worker has given the server up. */
+static bool is_over(int fd)
 {
-	struct refusal_text text = {0};
-	char full[NAME_MAX_LENGTH + 8];
-	struct device *d;
+	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
 
-	snprintf(full, sizeof(full), "disk:%s", name);
-	d = broker_device_named(b, full);
-	if (d && d->ops == &device_nbd_ops && !d->lease && nbd_of(d)->handed) {
-		_unused_ int r = device_remove(d, &text);
+	return fd >= 0 && poll(&p, 1, 0) == 1 && p.revents;
+}
+
+/* The connection after the one that is used up. */
+static void use_next(struct device_disk *k)
+{
+	if (k->next_fd >= 0) {
+		safe_close(k->image_fd);
+		k->image_fd = steal_fd(&k->next_fd);
+		k->handed = false;
 	}
+}
+
+/* Whether the export that a guest has may come from another server. */
+static int check_same(
+	const struct device_disk *k, const struct device_disk_options *o, struct refusal_text *text)
+{
+	if (!is_connection(o->image_fd)) {
+		return refuse_with(text, REFUSAL_IMAGE_INVALID,
+			"Use devbroker(1), which connects to the server.",
+			"%s: that is no connection to an NBD server", k->device.name);
+	}
+	if (strcmp(k->export, o->export) != 0 || k->cdrom != o->cdrom ||
+		k->read_only != (o->read_only || o->cdrom)) {
+		return refuse_with(text, REFUSAL_EXISTS,
+			"Detach it first, or add the same export with the same options.",
+			"vm %s has another %s", k->device.lease->vm->name, k->device.name);
+	}
+	return 0;
+}
+
+int device_nbd_renew(struct broker *b, const struct device_disk_options *o, struct device **out,
+	struct refusal_text *text)
+{
+	char full[NAME_MAX_LENGTH + 8];
+	struct device_disk *k;
+	struct device *d;
+	int r;
+
+	snprintf(full, sizeof(full), "disk:%s", o->name);
+	d = broker_device_named(b, full);
+	if (!d || d->ops != &device_nbd_ops) {
+		return REFUSAL_NOT_FOUND;
+	}
+	k = nbd_of(d);
+	if (!d->lease) {
+		if (k->handed || is_over(k->image_fd)) {
+			_unused_ int gone = device_remove(d, text);
+		}
+		return REFUSAL_NOT_FOUND;
+	}
+	if (d->lease->taken && !is_over(k->image_fd)) {
+		return REFUSAL_NOT_FOUND; /* it works, as far as anybody knows */
+	}
+	r = check_same(k, o, text);
+	if (r != 0) {
+		return r;
+	}
+	safe_close(k->next_fd);
+	k->next_fd = o->image_fd;
+	*out = d;
+	if (!d->lease->taken) {
+		use_next(k);
+	}
+	lease_renew(d->lease);
+	return 0;
 }
 
 static int check_usable(const struct device *d, struct refusal_text *text)
@@ -111,6 +173,7 @@ static void nbd_give_back(struct device *d, struct lease *l)
 	if (k->handed) {
 		k->image_fd = safe_close(k->image_fd);
 	}
+	use_next(k);
 	lease_given_back(l);
 }
 

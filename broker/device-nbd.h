@@ -4,6 +4,9 @@
  *
  * Such a connection serves one worker, once: nothing of a session can be taken over. So the disk is
  * lent once; to lend it again its owner adds it again, with a new connection, under the same name.
+ * While a VM has it and its server is gone that is the way to bring it back: the guest sees a stick
+ * that is unplugged and plugged in again, because what a new server has of writes that were not
+ * flushed is unknown.
  */
 #pragma once
 
@@ -18,6 +21,9 @@ extern const struct device_ops device_nbd_ops;
  * 0 or a refusal. */
 int device_nbd_check(struct device_disk *k, bool held, struct refusal_text *text) _must_check_;
 
-/* Forgets a disk of that name (without "disk:") whose connection is used up, so that it can be
- * added again. */
-void device_nbd_forget_used(struct broker *b, const char *name);
+/* The disk of options' name is added again, or one whose name is free. 0 with the disk: a VM has it
+ * and its connection is over, and it is lent anew with the next one, which is taken then;
+ * REFUSAL_NOT_FOUND: there is none that this could be for (one that no VM has and whose connection
+ * is used up or over is forgotten): add it; other refusals with text. */
+int device_nbd_renew(struct broker *b, const struct device_disk_options *options,
+	struct device **out, struct refusal_text *text) _must_check_;

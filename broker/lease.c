@@ -540,6 +540,18 @@ void lease_retake(struct lease *l)
 		true);
 }
 
+void lease_renew(struct lease *l)
+{
+	l->tries = 0;
+	if (l->state == LEASE_DECIDED) {
+		stop_timer(l);
+		lease_reconcile(l);
+		return;
+	}
+	lease_begin_release(
+		l, LEASE_REASON_IO_ERROR, "Its image is there again; it is lent anew.", true);
+}
+
 void lease_vm_gone(struct lease *l)
 {
 	l->plugged = false;

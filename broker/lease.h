@@ -117,6 +117,9 @@ void lease_taken(struct lease *l, int r, const struct refusal_text *text);
 void lease_given_back(struct lease *l);
 /* Its device was taken from it: it is released and lent anew. l may be gone when it returns. */
 void lease_retake(struct lease *l);
+/* Its device, which failed, can work again: it is released and lent anew at once. l may be gone
+ * when it returns. */
+void lease_renew(struct lease *l);
 /* The VMM's process is gone. l stays decided for its return. */
 void lease_vm_gone(struct lease *l);
 

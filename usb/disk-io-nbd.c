@@ -15,8 +15,8 @@
  *
  * A server that is gone, or silent for too long while something is in flight, stays gone: an NBD
  * connection can't be taken up again, and what a new one's server has written is unknown. Every
- * request fails from then on; the guest reads of a medium error, and attaching anew, with a new
- * connection, is what helps.
+ * request fails from then on; the guest reads of a medium error, and adding it again, with a new
+ * connection for a new worker, is what helps.
  */
 #include "usb/disk-io.h"
 
@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -208,12 +209,13 @@ static void die(struct disk_io *io, int error, const char *why)
 	if (io->dead) {
 		return;
 	}
-	log_error(
-		"the NBD server is gone: %s. Every access fails from now on; attach it anew", why);
+	log_error("the NBD server is gone: %s. Every access fails from now on; add it again", why);
 	io->dead = error;
 	io->source = sd_event_source_disable_unref(io->source);
 	nbd_close(io->nbd);
 	io->nbd = NULL;
+	/* For who else has it: there is nothing more to be had from it. */
+	shutdown(io->watched, SHUT_RDWR);
 	io->watched = safe_close(io->watched);
 	for (uint64_t i = io->reaped; i != io->begun; i++) {
 		struct entry *e = entry_at(io, i);

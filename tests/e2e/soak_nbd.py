@@ -23,6 +23,16 @@ def test_nbd_server_stopped(lab):
     lab.note(f"the guest's read failed after {took:.1f} s")
     now = b.device("disk:net")
     assert now["state"] == "configured" and now["worker_pid"] == worker, now
+    # The worker has given it up, though it never hung up: another one can take its place.
+    other = lab.image("other.img", mib=4)
+    second, uri = serve_nbd(lab, other, "--format=raw")
+    b.cli("disk", "add", uri, "--name", "net")
+    start = time.monotonic()
+    while (now := b.device("disk:net"))["state"] != "configured" or now["worker_pid"] == worker:
+        assert time.monotonic() - start < 15, now
+        time.sleep(0.05)
+    assert int(g.run(f"cat /sys/block/{g.wait_disk(now['serial'])}/size")) == 4 << 11
     b.cli("detach", "net")
     server.send_signal(signal.SIGCONT)
     end(server)
+    end(second)

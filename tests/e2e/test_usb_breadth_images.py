@@ -132,7 +132,7 @@ def test_nbd_read_only(lab):
 
 
 def test_nbd_server_killed(lab):
-    """the NBD server killed in mid-read: the guest reads of an I/O error at once, nothing hangs, a new connection helps"""
+    """the NBD server killed in mid-read: the guest reads of an I/O error at once, nothing hangs; with a new connection it is there again"""
     image = lab.image(mib=32)
     server, uri = serve_nbd(lab, image, "--format=raw")
     b = lab.start_broker()
@@ -153,6 +153,32 @@ def test_nbd_server_killed(lab):
     assert code != 0
     now = b.device("disk:net")
     assert now["state"] == "configured" and now["worker_pid"] == worker, now
+    # While there is no server, nothing changes.
+    try:
+        b.cli("disk", "add", uri, "--name", "net")
+    except CliError as e:
+        assert "can't connect" in e.error["message"], e
+    else:
+        raise LabError("added without a server")
+    assert b.device("disk:net")["state"] == "configured"
+    # It is back: the same command brings the disk back to its guest.
+    server, uri = serve_nbd(lab, image, "--format=raw")
+    start = time.monotonic()
+    b.cli("disk", "add", uri, "--name", "net")
+    while (now := b.device("disk:net"))["state"] != "configured" or now["worker_pid"] == worker:
+        assert time.monotonic() - start < 15, now
+        time.sleep(0.02)
+    disk = g.wait_disk(now["serial"])
+    lab.note(f"there again {time.monotonic() - start:.2f} s after it was added with a new connection")
+    assert g.run(f"sha256sum /dev/{disk}", timeout=60).split()[0] == hashlib.sha256(image.read_bytes()).hexdigest()
+    # It is no way to take a disk that works out of its guest.
+    try:
+        b.cli("disk", "add", uri, "--name", "net")
+    except CliError as e:
+        assert "already" in e.error["message"], e
+    else:
+        raise LabError("a disk that works was lent anew")
+    assert b.device("disk:net")["worker_pid"] == now["worker_pid"]
     b.cli("detach", "net")
     try:
         b.cli("attach", "net", "guest")
@@ -160,10 +186,6 @@ def test_nbd_server_killed(lab):
         assert "used up" in e.error["message"], e
     else:
         raise LabError("a used connection was lent again")
-    server, uri = serve_nbd(lab, image, "--format=raw")
-    _, disk = attach(lab, uri)
-    assert g.run(f"sha256sum /dev/{disk}", timeout=60).split()[0] == hashlib.sha256(image.read_bytes()).hexdigest()
-    b.cli("detach", "net")
     end(server)
     b.check_idle(idle, ["guest"])
 
