@@ -12,9 +12,9 @@
  * If the machine has less to give than the pool's nominal capacity, because others work on it, all
  * have credit and the kernel's scheduler shares as it likes. So time stands still (nearly: it goes
  * on at a sixteenth, for a member that is slow for a reason of its own must not stop the others)
- * while a member lags: it is behind by what it would get in 30 ms, and for at least a tenth of the
- * last tick it was ready to run and did not. Nobody gets ahead of the slowest that wants by more
- * than that.
+ * while a member lags: it is behind by what it would get in 30 ms, it was ready to run nearly all
+ * the time, and for at least a tenth of it did not run. Nobody gets ahead of the slowest that wants
+ * by more than that.
  *
  * A command may cost more than is left, so credits may be negative; that is paid off first. Who
  * draws on although it has overdrawn by 15 ms is to be stopped until it has paid; no longer than
@@ -31,6 +31,9 @@
 #define FULL_MS      30 /* of the pool: what flows over to one */
 #define LAG_MS       30
 #define FORGET_TICKS 128
+#define FADE_TICKS   8
+#define IDLE_TICKS   20
+#define WINDOW_MIN   (25 * NS_PER_MS)
 #define STANDING_MIN (2 * NS_PER_MS)
 #define DEBT_MAX     (2000 * NS_PER_MS) /* per CPU; the rest is forgiven */
 #define OVERDRAWN    (15 * NS_PER_MS)
@@ -120,38 +123,66 @@ void arbiter_remove(struct arbiter *a, struct arbiter_member *m)
 static int64_t spend(const struct arbiter *a, struct arbiter_member *m)
 {
 	uint64_t used = m->used_ns - m->seen_used;
-	int64_t debt_max = DEBT_MAX * a->capacity;
+	int64_t debt_max = DEBT_MAX * a->capacity, given;
 
 	/* Clocks of renderers that were replaced: never backwards, and no leaps. */
 	used = used > (uint64_t)debt_max ? (used > INT64_MAX ? 0 : (uint64_t)debt_max) : used;
 	m->seen_used = m->used_ns;
-	m->credit = MAX(m->credit - (int64_t)used, -debt_max);
+	given = MIN((int64_t)used, m->free_ns);
+	m->free_ns -= given;
+	m->credit = MAX(m->credit + given - (int64_t)used, -debt_max);
 	return (int64_t)used;
 }
 
-/* Whether the machine keeps it from what is its own. */
+static int64_t fade(int64_t sum, int64_t more)
+{
+	return sum - sum / FADE_TICKS + more;
+}
+
+/* Whether the machine keeps it from what is its own. The kernel counts a wait when it is over, so
+ * it is looked at for a while: all the time it ran or was ready to, and at least a tenth it was not
+ * let. One that wants little is ready for a part of the time only. */
 static bool lags(const struct tick *t, struct arbiter_member *m)
 {
 	uint64_t delayed = m->asked && m->ask ? m->delayed_ns - m->seen_delayed : 0;
 
+	delayed = delayed < (uint64_t)TICK_MAX ? delayed : 0;
+	if (m->asked && m->ask) {
+		m->late = fade(m->late, (int64_t)delayed);
+		m->ready = fade(m->ready, (int64_t)delayed + m->spent);
+		m->window = fade(m->window, t->real);
+	} else {
+		m->late = m->ready = m->window = 0;
+	}
 	m->asked = m->ask;
 	m->seen_delayed = m->delayed_ns;
-	m->delayed = delayed < INT64_MAX && (int64_t)delayed * 10 >= t->real && delayed > 0;
+	m->delayed = m->window >= WINDOW_MIN && m->late * 10 >= m->window &&
+		     m->ready * 10 >= m->window * 7;
 	return m->delayed && m->behind > m->lag_max;
 }
 
-/* An idle one has what it needs to begin. */
-static bool takes_more(const struct tick *t, const struct arbiter_member *m, int64_t full)
+/* What it may still be given of what flows over; an idle one has what it needs to begin. */
+static int64_t room_for_more(
+	const struct arbiter *a, const struct tick *t, const struct arbiter_member *m)
 {
-	return m->share != GPU_SHARE_FIXED && m->credit < full &&
-	       (m->credit <= 0 || m->spent * 100 > t->real);
+	int64_t full = standing(a, t, m) + FULL_MS * NS_PER_MS * a->capacity;
+
+	if (m->share == GPU_SHARE_FIXED || (m->credit > 0 && m->spent * 100 <= t->real)) {
+		return 0;
+	}
+	return MAX(full - m->credit, 0);
+}
+
+static bool takes_part(
+	const struct arbiter *a, const struct tick *t, const struct arbiter_member *m)
+{
+	return room_for_more(a, t, m) > 0 || (m->delayed && m->share != GPU_SHARE_FIXED);
 }
 
 /* Gives what flows over to those that may have it; in rounds, for some are full before others. Of
  * all of it, fresh is what was not given to anybody before. */
 static void give_rest(const struct arbiter *a, const struct tick *t, int64_t rest, int64_t fresh)
 {
-	const int64_t full = FULL_MS * NS_PER_MS * a->capacity;
 	const double is_fresh = rest > 0 ? (double)fresh / (double)rest : 0;
 	struct arbiter_member *m;
 
@@ -159,18 +190,24 @@ static void give_rest(const struct arbiter *a, const struct tick *t, int64_t res
 		int64_t parts = 0, given = 0;
 
 		list_for_each (m, &a->members, link) {
-			parts += takes_more(t, m, full) ? part_of(t, m) : 0;
+			parts += takes_part(a, t, m) ? part_of(t, m) : 0;
+		}
+		if (parts == 0) {
+			return;
 		}
 		list_for_each (m, &a->members, link) {
-			double mine = (double)rest * (double)part_of(t, m) / (double)parts;
+			int64_t mine, more;
 
-			/* Parts are those before this round. */
-			m->more = takes_more(t, m, full) ? MIN((int64_t)mine, full - m->credit) : 0;
-		}
-		list_for_each (m, &a->members, link) {
-			m->credit += m->more;
-			m->due += (int64_t)((double)m->more * is_fresh);
-			given += m->more;
+			if (!takes_part(a, t, m)) {
+				continue;
+			}
+			mine = (int64_t)((double)rest * (double)part_of(t, m) / (double)parts);
+			more = MIN(mine, room_for_more(a, t, m));
+			m->credit += more;
+			m->due += (int64_t)((double)more * is_fresh);
+			/* What it can't use because others run is not theirs. */
+			m->behind += m->delayed ? mine - more : 0;
+			given += m->delayed ? mine : more;
 		}
 		rest -= given;
 	}
@@ -209,8 +246,10 @@ static void note_behind(const struct arbiter *a, const struct tick *t, struct ar
 		m->behind = m->credit;
 	}
 	m->behind = MAX(MIN(m->behind, MIN(m->credit, 2 * m->lag_max)), 0);
-	m->ask = m->spent * 100 > t->real &&
-		 (m->behind > m->lag_max / 2 || m->credit > standing(a, t, m) / 2);
+	m->idle = m->spent * 100 > t->real ? 0 : m->idle + 1;
+	m->ask = m->idle < IDLE_TICKS &&
+		 (m->behind > m->lag_max / 4 || m->credit > standing(a, t, m) / 4 ||
+			 (m->ask && m->credit > 0));
 	m->credit_before = m->credit;
 }
 

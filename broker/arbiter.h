@@ -24,6 +24,7 @@ struct arbiter_member {
 	bool can_be_stopped;
 	/* Measured, in all; what was there when it joined doesn't count. */
 	uint64_t used_ns;
+	int64_t free_ns;     /* that is not held against it: what it takes to start */
 	uint64_t delayed_ns; /* while it was ready to run and another one did; asked for by ask */
 
 	/* What it may use, in all: to be compared with used_ns. UINT64_MAX: there is no bound. */
@@ -35,10 +36,12 @@ struct arbiter_member {
 	uint64_t seen_used, seen_delayed;
 	bool asked, delayed;
 	int64_t credit;
-	int64_t spent, due, more; /* in this tick */
-	int64_t credit_before;    /* after the last tick */
-	int64_t behind, lag_max;  /* what it was given and did not use; above that it lags */
-	uint64_t since;           /* it is stopped, or goes on */
+	int64_t window, ready, late; /* summed up over some ticks, fading */
+	unsigned int idle;           /* ticks */
+	int64_t spent, due;          /* in this tick */
+	int64_t credit_before;       /* after the last tick */
+	int64_t behind, lag_max;     /* what it was given and did not use; above that it lags */
+	uint64_t since;              /* it is stopped, or goes on */
 };
 
 struct arbiter {

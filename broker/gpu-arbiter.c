@@ -30,10 +30,14 @@
 #include "protocol/allowance.h"
 
 #define NS_PER_USEC 1000
-#define TIMER_SLACK 500                   /* µs */
-#define WAKE_NS     UINT64_C(5000000)     /* between ticks that somebody wakes */
-#define UNSEEN_NS   UINT64_C(5000000)     /* used since the last tick: it draws */
-#define LEAP_NS     UINT64_C(60000000000) /* more than that at once a page is not believed */
+#define TIMER_SLACK 500               /* µs */
+#define WAKE_NS     UINT64_C(5000000) /* between ticks that somebody wakes */
+#define UNSEEN_NS   UINT64_C(5000000) /* used since the last tick: it draws */
+/* A renderer's start, which is the driver's work and not its guest's: so much of CPU time is free.
+ */
+#define START_NS        INT64_C(1000000000)
+#define START_WITHIN_NS UINT64_C(3000000000)
+#define LEAP_NS         UINT64_C(60000000000) /* more than that at once a page is not believed */
 
 struct gpu_pool {
 	struct list link; // broker::gpu_pools
@@ -247,7 +251,9 @@ int gpu_arbiter_join(struct gpu *g, const char *pool)
 	if (!pool[0]) {
 		/* Its clock goes on where the last one's ended. */
 		atomic_store(&g->allowance.page->used_ns, part->member.used_ns);
+		part->member.free_ns = START_NS;
 	}
+	part->started_ns = now_ns();
 	part->looked_ns = now_ns();
 	part->looked_used = part->member.used_ns;
 	return 0;
@@ -287,6 +293,9 @@ void gpu_arbiter_look(struct gpu *g)
 
 	if (!part->pool) {
 		return;
+	}
+	if (now - part->started_ns > START_WITHIN_NS) {
+		part->member.free_ns = 0;
 	}
 	measure(g);
 	used = m->used_ns - part->looked_used;

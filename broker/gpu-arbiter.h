@@ -22,9 +22,10 @@ struct gpu_pool;
 struct gpu_part {
 	struct gpu_pool *pool; // may be NULL: it has no renderer yet
 	struct arbiter_member member;
-	uint64_t before_ns; /* of renderers that have ended */
-	bool signalled;     /* it is stopped */
-	uint64_t looked_ns; /* the last look at it, CLOCK_MONOTONIC */
+	uint64_t before_ns;  /* of renderers that have ended */
+	bool signalled;      /* it is stopped */
+	uint64_t started_ns; /* its renderer, CLOCK_MONOTONIC */
+	uint64_t looked_ns;  /* the last look at it, CLOCK_MONOTONIC */
 	uint64_t looked_used;
 	uint32_t permille; /* of the pool, between the last two looks */
 	uint64_t rss;      /* bytes, at the last look; 0: no renderer */

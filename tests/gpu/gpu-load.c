@@ -5,7 +5,8 @@
  *
  * frames is a steady loop: a frame is drawn, its fence waited for, shown; each eighth picture is
  * looked at. every: milliseconds from one to the next (0: none waits); turns: of each of its pixels
- * in a loop; side: of its picture. The other modes are in gpu-load-bombs.c.
+ * in a loop; side: of its picture. greedy is frames without waiting or looking at any. The other
+ * modes are in gpu-load-bombs.c.
  *
  * Says {"ready": true} when it begins, and what it did since the last time for each line of stdin,
  * in JSON. Ends with stdin, or as soon as the backend does.
@@ -24,6 +25,8 @@
 
 #define LOOK_EVERY 8
 #define LOOK_MS    2000
+/* Streams of frames in the guest's memory: sim_draw_offer. */
+#define AHEAD 6
 
 static void report(struct load *l)
 {
@@ -167,11 +170,28 @@ static void frames(struct load *l)
 	}
 }
 
+/* Some are always on their way, so that the renderer never waits for us. */
+static void greedy(struct load *l)
+{
+	for (; l->ahead < AHEAD; l->ahead++) {
+		if (sim_draw_offer(&l->sim, &l->draw, l->frame++, l->turns, ++l->sim.fence) < 0) {
+			l->errors++;
+			break;
+		}
+	}
+	sim_ring_kick(&l->sim.rings[SIM_CONTROL]);
+	if (load_made(l, load_answer(l, NULL))) {
+		l->rounds++;
+	}
+	l->ahead--;
+}
+
 static const struct {
 	const char *name;
 	void (*round)(struct load *l);
 } modes[] = {
 	{"frames", frames},
+	{"greedy", greedy},
 	{"memory", bomb_memory},
 	{"contexts", bomb_contexts},
 	{"textures", bomb_textures},
@@ -244,7 +264,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	l = begin(argv[1], &argv[3], argc - 3);
-	if (!l || (modes[mode].round == frames && !begin_frames(l))) {
+	if (!l || ((modes[mode].round == frames || modes[mode].round == greedy) &&
+			  !begin_frames(l))) {
 		return EXIT_FAILURE;
 	}
 	printf("{\"ready\": true}\n");

@@ -22,6 +22,7 @@ struct load {
 	float turns;          /* of each of its pixels */
 	uint32_t every_ms;    /* from a frame to the next; 0: none waits */
 	uint32_t frame;
+	uint32_t ahead; /* on their way (greedy) */
 	bool heard_end; /* of stdin */
 	/* Since the last report. */
 	uint32_t samples[LOAD_SAMPLES]; /* us, from a frame's submit to its fence */

@@ -247,9 +247,9 @@ static void test_idle_time(void **state)
 	near("fair:10 alone", got[1], 90, 1);
 	near("fixed:10", got[2], 10, 0.5);
 	w.l[0].wants = 1;
-	run(&w, 60);
+	run(&w, 100);
 	measure_pool(&w, 50, got);
-	near("fair:80 60 ms later", got[0], 80, 8);
+	near("fair:80 100 ms later", got[0], 80, 8);
 	measure_pool(&w, 1000, got);
 	near("fair:80", got[0], 80, 1);
 	near("fair:10", got[1], 10, 1);
@@ -366,6 +366,23 @@ static void test_smallest_share(void **state)
 	near("rogue of fixed:1", got[0], 2, 1.5);
 }
 
+/* A start costs more than its share is in a second. */
+static void test_start(void **state)
+{
+	struct world w;
+
+	set_up(&w, 1, 2);
+	add(&w, GPU_SHARE_FIXED, 2, 1, MS);
+	w.l[0].m.free_ns = 1000 * MS;
+	w.l[0].rogue = true;
+	run(&w, 1000);
+	assert_int_equal(w.l[0].longest_stop, 0);
+	assert_in_range(w.l[0].m.used_ns, 990 * MS, 1000 * MS);
+	run(&w, 1000);
+	assert_in_range(w.l[0].m.used_ns, 1000 * MS, 1120 * MS);
+	assert_in_range(w.l[0].longest_stop, 100 * MS, 170 * MS);
+}
+
 static void test_changes(void **state)
 {
 	struct world w;
@@ -426,6 +443,7 @@ int main(void)
 		cmocka_unit_test(test_rest),
 		cmocka_unit_test(test_stops),
 		cmocka_unit_test(test_smallest_share),
+		cmocka_unit_test(test_start),
 		cmocka_unit_test(test_changes),
 		cmocka_unit_test(test_clocks),
 	};
