@@ -253,11 +253,14 @@ static void note_behind(const struct arbiter *a, const struct tick *t, struct ar
 	m->credit_before = m->credit;
 }
 
+/* Where nothing is guaranteed nobody owes anything, and nobody would be let go on. */
 static void decide_stop(const struct tick *t, struct arbiter_member *m)
 {
 	int64_t since = (int64_t)(t->now - m->since);
 
-	if (m->stopped) {
+	if (t->guarantee == 0) {
+		m->stopped = false;
+	} else if (m->stopped) {
 		if (m->credit >= 0 || since >= STOP_MAX) {
 			m->stopped = false;
 			m->since = t->now;

@@ -288,6 +288,9 @@ static void test_nothing_guaranteed(void **state)
 	assert_in_range(w.ticks, 0, 1);
 	assert_true(w.l[0].m.granted_ns == UINT64_MAX && !w.l[0].m.stopped);
 	assert_in_range(w.l[0].m.used_ns, 990 * MS, 1000 * MS);
+	/* Nor is it stopped when others come and go: nobody would let it go on. */
+	assert_int_equal(arbiter_tick(&w.a, w.now), 0);
+	assert_false(w.l[0].m.stopped || w.l[1].m.stopped);
 	/* What it used is not held against it when somebody has a guarantee. */
 	w.l[1].m.share = GPU_SHARE_FAIR;
 	w.l[1].m.percent = 50;
