@@ -48,13 +48,14 @@ void arbiter_init(struct arbiter *a, uint32_t capacity, uint64_t now_ns)
 	list_init(&a->members);
 }
 
-uint32_t arbiter_guaranteed(const struct arbiter *a, const struct arbiter_member *other)
+/* To fair and fixed ones, percent together. */
+static uint32_t guaranteed(const struct arbiter *a)
 {
 	const struct arbiter_member *m;
 	uint32_t sum = 0;
 
 	list_for_each (m, &a->members, link) {
-		sum += m == other || m->share == GPU_SHARE_BEST_EFFORT ? 0 : m->percent;
+		sum += m->share == GPU_SHARE_BEST_EFFORT ? 0 : m->percent;
 	}
 	return sum;
 }
@@ -90,7 +91,7 @@ static void look_at_shares(const struct arbiter *a, struct tick *t)
 	const struct arbiter_member *m;
 	int64_t n = 0;
 
-	t->guarantee = arbiter_guaranteed(a, NULL) * PPM_PERCENT;
+	t->guarantee = guaranteed(a) * PPM_PERCENT;
 	list_for_each (m, &a->members, link) {
 		n += m->share == GPU_SHARE_BEST_EFFORT;
 	}

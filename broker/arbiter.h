@@ -57,8 +57,6 @@ void arbiter_init(struct arbiter *a, uint32_t capacity, uint64_t now_ns);
 void arbiter_add(struct arbiter *a, struct arbiter_member *m);
 /* Not one that is stopped: it is its caller's to let it go on first. */
 void arbiter_remove(struct arbiter *a, struct arbiter_member *m);
-/* Guarantees (fair and fixed), percent together; with other (may be NULL) left out. */
-uint32_t arbiter_guaranteed(const struct arbiter *a, const struct arbiter_member *other);
 /* Reckons with what was used since the last tick. Returns after how many ns it wants the next one;
  * 0: when somebody uses something again. */
 uint64_t arbiter_tick(struct arbiter *a, uint64_t now_ns);

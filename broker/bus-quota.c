@@ -2,7 +2,6 @@
  * Quotas of VMs: Broker1.SetQuota changes them while everything runs; VM1.Quota shows them.
  */
 #include <errno.h>
-#include <string.h>
 
 #include "base/log.h"
 #include "broker/broker.h"
@@ -44,6 +43,15 @@ static int apply(struct vm *vm, const struct quota_limits *l, struct refusal_tex
 		(unsigned long long)l->transfer_rate);
 	vm_changed(vm);
 	return 0;
+}
+
+static bool usb_differs(const struct vm *vm, const struct quota_limits *l)
+{
+	const struct quota_limits *is = &vm->limits;
+
+	return l->devices != is->devices || l->bytes_in_flight != is->bytes_in_flight ||
+	       l->transfers_in_flight != is->transfers_in_flight || l->bandwidth != is->bandwidth ||
+	       l->transfer_rate != is->transfer_rate;
 }
 
 /* Of a GPU, as they are and as they are to be. */
@@ -138,7 +146,7 @@ int bus_on_set_quota(sd_bus_message *m, void *userdata, sd_bus_error *error)
 	if (r == 0 && gpu_differs(vm, &gpu)) {
 		r = check_gpu(vm, &gpu, &text);
 	}
-	if (r == 0 && (memcmp(&l, &vm->limits, sizeof(l)) != 0 || !gpu_differs(vm, &gpu))) {
+	if (r == 0 && (usb_differs(vm, &l) || !gpu_differs(vm, &gpu))) {
 		r = apply(vm, &l, &text);
 	}
 	if (r == 0 && gpu_differs(vm, &gpu)) {

@@ -21,7 +21,7 @@ _devbroker() {
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
 			--remember --keep-drivers-off --last-input --interfaces --allow-firmware --qmp --bus --name --read-only --cdrom --allow-remote --speed --serial
-			--slots --slot-group --listen --keep --headers-only --gpu-memory --gpu-virgl -o --output --once --delay --scanout" -- "$cur")
+			--slots --slot-group --listen --keep --headers-only --gpu-memory --gpu-virgl --gpu-share --gpu-frame-rate --gpu-contexts --gpu-resources -o --output --once --delay --scanout" -- "$cur")
 		return
 		;;
 	esac
@@ -45,7 +45,7 @@ _devbroker() {
 		case ${#words[@]} in
 		1) mapfile -t COMPREPLY < <(compgen -W "show set" -- "$cur") ;;
 		2) mapfile -t COMPREPLY < <(compgen -W "$(_devbroker_vms)" -- "$cur") ;;
-		3) mapfile -t COMPREPLY < <(compgen -W "usb.devices= usb.bandwidth= usb.transfers-per-second= usb.bytes-in-flight= usb.transfers-in-flight=" -- "$cur") ;;
+		3) mapfile -t COMPREPLY < <(compgen -W "usb.devices= usb.bandwidth= usb.transfers-per-second= usb.bytes-in-flight= usb.transfers-in-flight= gpu.share= gpu.frame-rate= gpu.memory= gpu.contexts= gpu.resources=" -- "$cur") ;;
 		esac
 		;;
 	policy) [ -n "${words[1]-}" ] || mapfile -t COMPREPLY < <(compgen -W "check test reload" -- "$cur") ;;

@@ -212,7 +212,7 @@ static int call(struct cli *c, const char *vm, const struct setting *s, int *las
 int cmd_quota_set(struct cli *c)
 {
 	const char *vm = c->o.args[0], *shown;
-	struct setting s = {0};
+	struct setting s = {.quota = &quotas[0]};
 	bool is_text;
 	char text[32];
 	int lasts = 0;

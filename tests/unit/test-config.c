@@ -134,7 +134,9 @@ static void good_files_give_their_values(void **state)
 		"bytes-in-flight=2M\ndevices=3");
 	put_text(p, "vms.d/b.conf", "[vm]\nqmp=/run/b.qmp\n\tbus=ehci.0\n[quota]\ndevices=1\n");
 	put_text(p, "vms.d/a.conf",
-		"[vm]\nqmp=/run/a.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\ndmabuf=yes\n");
+		"[vm]\nqmp=/run/"
+		"a.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\ndmabuf=yes\nshare=fixed:25%\n"
+		"frame-rate=60\ncontexts=none\nresources=9\n");
 	put_text(p, "vms.d/.a.conf.swp", "garbage");
 	put_text(p, "vms.d/.hidden.conf", "garbage");
 	put_text(p, "vms.d/old.conf~", "garbage");
@@ -159,6 +161,11 @@ static void good_files_give_their_values(void **state)
 	assert_int_equal(vm->quota.bytes_in_flight, 2 << 20);
 	assert_int_equal(vm->gpu_virgl, GPU_VIRGL_HARDWARE);
 	assert_true(vm->gpu_dmabuf);
+	assert_int_equal(vm->gpu_limits.share, GPU_SHARE_FIXED);
+	assert_int_equal(vm->gpu_limits.percent, 25);
+	assert_int_equal(vm->gpu_limits.frame_rate, 60);
+	assert_int_equal(vm->gpu_limits.contexts, 0);
+	assert_int_equal(vm->gpu_limits.resources, 9);
 	vm = list_entry(vm->link.next, struct config_vm, link);
 	assert_string_equal(vm->name, "b");
 	assert_string_equal(vm->bus, "ehci.0");
@@ -255,7 +262,18 @@ static const struct {
 		VM ":4: bytes-in-flight=1023K is not a size from 1M to 32M"},
 	{VM, VM_START "[quota]\nbytes-in-flight=99999999999999999999T\n",
 		VM ":4: bytes-in-flight=99999999999999999999T is not a size from 1M to 32M"},
+	{VM, VM_START "[gpu]\nshare=fixed:0%\n",
+		VM ":4: share=fixed:0% is none of best-effort, fair:N%, fixed:N% (N from 1 to "
+		   "100)"},
+	{VM, VM_START "[gpu]\nframe-rate=0\n",
+		VM ":4: frame-rate=0 is neither none nor a number from 1 to 1000"},
+	{VM, VM_START "[gpu]\ncontexts=257\n",
+		VM ":4: contexts=257 is neither none nor a number from 1 to 256"},
+	{VM, VM_START "[gpu]\nresources=many\n",
+		VM ":4: resources=many is neither none nor a number from 1 to 65536"},
 	{VM, VM_START "[gpu]\ndmabuf=auto\n", VM ":4: dmabuf=auto is neither yes nor no"},
+	{BROKER, "[gpu]\nsoftware-cpus=0\n",
+		BROKER ":2: software-cpus=0 is not a number from 1 to 1024"},
 	{"vms.d/-x.conf", VM_START,
 		"vms.d/-x.conf: the file's name is no name: use letters, digits, '.', '_' and '-', "
 		"a letter or digit first"},

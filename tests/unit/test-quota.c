@@ -55,6 +55,23 @@ static void test_none_allowed(void **state)
 	charge_return(&a);
 }
 
+/* What is there stays, and nothing more is given. */
+static void test_resized(void **state)
+{
+	struct quota q = {.name = "gpu-memory", .limit = 100};
+	struct charge a = {0}, b = {0};
+
+	assert_int_equal(charge_take(&a, &q, 60, "vm", NULL), 0);
+	charge_resize(&a, 120);
+	assert_int_equal(q.used, 120);
+	assert_int_equal(charge_take(&b, &q, 1, "vm", NULL), REFUSAL_QUOTA);
+	charge_resize(&a, 99);
+	assert_int_equal(charge_take(&b, &q, 1, "vm", NULL), 0);
+	charge_return(&a);
+	charge_return(&b);
+	assert_int_equal(q.used, 0);
+}
+
 static void test_limits(void **state)
 {
 	static const struct {
@@ -88,6 +105,7 @@ int main(void)
 		cmocka_unit_test(test_up_to_the_limit),
 		cmocka_unit_test(test_no_wrap),
 		cmocka_unit_test(test_none_allowed),
+		cmocka_unit_test(test_resized),
 		cmocka_unit_test(test_limits),
 	};
 
