@@ -267,6 +267,20 @@ class Refused(SharesCase):
         self.assertEqual(q["file"]["gpu.memory"]["limit"], 64 << 20)
 
 
+class Stopped(SharesCase):
+    def test_dies_with_its_broker(self):
+        """Nobody else would let it go on: neither its front's end nor that of their connection wakes it."""
+        self.start_with({"a": "fixed:50%"}, turns=1, settle=0)
+        pid = self.renderers["a"]
+        self.loads["a"].rest()
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", 5)
+        self.broker.process.kill()
+        self.broker.process.wait()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists() or
+                   Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX", 5)
+
+
 class Rogue(SharesCase):
     """Its renderer takes no notice of anything."""
 
