@@ -99,7 +99,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 	if (v.id == 0 || gpu_id_used(g, v.id)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_RESOURCE_ID;
 	}
-	if (bytes == 0) {
+	if (bytes == 0 || !virgl_resource_fits(&v, &t->limits)) {
 		return VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER;
 	}
 	if (gpu_count_resources(g) >= g->resources_max || !budget_charge(&g->budget, bytes)) {

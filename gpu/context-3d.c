@@ -216,8 +216,10 @@ static uint32_t find_both(const struct gpu *g, const struct gpu_request *q, uint
 		       : VIRTIO_GPU_RESP_OK_NODATA;
 }
 
-/* A resource of 2D is ours, and the renderer does not know it: Linux attaches each that a program
- * has a handle of, and draws in none. */
+/* A resource of 2D is ours, and the renderer does not know it. Linux attaches each that a program
+ * has a handle of: dumb buffers are made as 2D also where there is 3D (virtgpu_gem.c). They are
+ * there to be painted by a CPU and to be shown; docs/protocol.md says what becomes of one that is
+ * drawn from. */
 uint32_t handle_context_attach(struct gpu *g, const struct gpu_request *q)
 {
 	struct gpu_3d *t = g->three;

@@ -35,6 +35,7 @@ int gpu_3d_create(struct gpu *g, const struct virgl_ops *ops, const char *name)
 	}
 	g->three = t;
 	t->ops = ops;
+	virgl_limits_of(ops, &t->limits);
 	t->name = name;
 	t->resources = calloc(GPU_RESOURCES_3D_MAX + 1, sizeof(*t->resources));
 	t->first_resource = calloc(GPU_RESOURCES_3D_MAX, sizeof(*t->first_resource));

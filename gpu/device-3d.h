@@ -86,6 +86,7 @@ struct gpu_pending_flush {
 
 struct gpu_3d {
 	const struct virgl_ops *ops;
+	struct virgl_limits limits;
 	const char *name;  /* of the VM */
 	bool context_init; /* negotiated */
 	bool barred;       /* nothing is made or drawn in 3D: the guest hung its renderers */

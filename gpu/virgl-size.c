@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "base/checked.h"
+#include "gpu/capset.h"
 #include "gpu/virgl.h"
 
 enum target {
@@ -21,7 +22,7 @@ enum target {
 	TARGET_COUNT_,
 };
 
-/* Beyond what any driver has. */
+/* Beyond what any driver has. One that draws has less (virgl_limits). */
 #define SIDE_MAX    32768
 #define LAYERS_MAX  16384
 #define SAMPLES_MAX 64
@@ -175,6 +176,40 @@ uint64_t virgl_resource_bytes(const struct virgl_resource *r)
 		}
 	}
 	return u64_mul(sum, MAX(r->nr_samples, 1U), &sum) ? sum : 0;
+}
+
+#define CAPSET           2
+#define CAPSET_BYTES_MAX 4096
+
+void virgl_limits_of(const struct virgl_ops *ops, struct virgl_limits *out)
+{
+	uint8_t capset[CAPSET_BYTES_MAX];
+	uint32_t version, size,
+		*all[] = {&out->side, &out->side_3d, &out->side_cube, &out->layers, &out->samples};
+
+	ops->capset_info(CAPSET, &version, &size);
+	size = size <= sizeof(capset) ? size : 0;
+	if (size > 0) {
+		ops->capset_fill(CAPSET, version, capset, size);
+	}
+	capset_limits(capset, size, out);
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		*all[i] = *all[i] ? *all[i] : UINT32_MAX;
+	}
+}
+
+bool virgl_resource_fits(const struct virgl_resource *r, const struct virgl_limits *l)
+{
+	uint32_t side = r->target == TARGET_3D                                       ? l->side_3d
+			: r->target == TARGET_CUBE || r->target == TARGET_CUBE_ARRAY ? l->side_cube
+										     : l->side;
+
+	if (r->target == TARGET_BUFFER) {
+		return true;
+	}
+	return r->width <= side && r->height <= side &&
+	       (r->target != TARGET_3D || r->depth <= side) &&
+	       r->array_size <= MAX(l->layers, 6U) && r->nr_samples <= MAX(l->samples, 1U);
 }
 
 /* Whether n from at on lie within size. */

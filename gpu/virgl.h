@@ -135,9 +135,25 @@ int virgl_bound_memory(uint64_t bytes) _must_check_;
 
 /* gpu/virgl-size.c: what the ledger charges.
  * Bytes that a resource takes in the renderer: all levels, layers and samples. 0 if it can't be:
- * a target or format that there is none of, no pixels, sides, layers, samples or levels that GL has
- * not, more than 64 bits. */
+ * a target or format that there is none of, no pixels, sides, layers, samples or levels beyond what
+ * any driver has, more than 64 bits. */
 uint64_t virgl_resource_bytes(const struct virgl_resource *r) _must_check_;
+/* What textures of the driver that draws can have; more it refuses by an error of GL, of which
+ * nobody hears. Pixels, but for layers and samples. */
+struct virgl_limits {
+	uint32_t side; /* of 1D, 2D and rectangles, layers aside */
+	uint32_t side_3d;
+	uint32_t side_cube;
+	uint32_t layers;
+	uint32_t samples;
+};
+
+/* As the renderer's capset says (gpu/capset.h); what it does not say, and what virgl_resource_bytes
+ * does not take, is bounded by that alone. */
+void virgl_limits_of(const struct virgl_ops *ops, struct virgl_limits *out);
+/* Whether it keeps to them. Buffers always do: they cost what they have. */
+bool virgl_resource_fits(
+	const struct virgl_resource *r, const struct virgl_limits *limits) _must_check_;
 /* Bytes of the guest's memory that a transfer of area to or from level touches behind offset; 0 if
  * the area is empty or not within that level of r, or strides are shorter than the area. */
 uint64_t virgl_transfer_bytes(

@@ -67,6 +67,7 @@ static int do_create_renderer(
 	if (s->ops->context_create(VTEST_CONTEXT, 0, name, (uint32_t)strlen(name)) < 0) {
 		return vtest_refuse(s, -EIO, "the renderer has no context for it");
 	}
+	virgl_limits_of(s->ops, &s->table.limits);
 	s->created = true;
 	return 0;
 }

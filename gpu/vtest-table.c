@@ -45,7 +45,8 @@ int vtest_table_add(struct vtest_table *t, const struct virgl_resource *r, uint3
 	struct vtest_entry **bucket = &t->buckets[r->id % VTEST_BUCKETS];
 	int err;
 
-	if (r->id == 0 || bytes == 0 || !u64_add(bytes, shared + sizeof(*e), &charge)) {
+	if (r->id == 0 || bytes == 0 || !virgl_resource_fits(r, &t->limits) ||
+		!u64_add(bytes, shared + sizeof(*e), &charge)) {
 		return -EINVAL;
 	}
 	if (vtest_table_find(t, r->id)) {

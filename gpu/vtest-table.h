@@ -23,6 +23,7 @@ struct vtest_entry {
 
 struct vtest_table {
 	struct budget budget;
+	struct virgl_limits limits; /* of who draws: known when the client's context is made */
 	uint32_t n;
 	struct vtest_entry *buckets[VTEST_BUCKETS];
 };

@@ -148,6 +148,8 @@ static void ask_wrongly(struct gpu_case *c)
 	assert_int_equal(sim_context_end(s, 6), CASE_BAD_CONTEXT);
 	assert_int_equal(sim_texture(s, 5, RGBA, 16384, 16384), CASE_NO_MEMORY);
 	assert_int_equal(sim_texture(s, 6, RGBA, UINT32_MAX, UINT32_MAX), CASE_BAD_PARAMETER);
+	/* More than llvmpipe has. */
+	assert_int_equal(sim_texture(s, 6, RGBA, 16385, 1), CASE_BAD_PARAMETER);
 	assert_int_equal(sim_texture(s, 6, 12345, 1, 1), CASE_BAD_PARAMETER);
 	assert_int_equal(sim_texture(s, 0, RGBA, 1, 1), CASE_BAD_RESOURCE);
 	assert_int_equal(sim_join(s, 5, 6), CASE_BAD_RESOURCE);

@@ -69,6 +69,13 @@ static void fake_capset_fill(uint32_t id, uint32_t version, void *out, uint32_t 
 {
 	assert(size == (id == 1 ? 308 : 1376));
 	memset(out, 0xff, size);
+	if (id == 2 && fake.limits.side) {
+		memcpy((uint8_t *)out + 268, &fake.limits.layers, 4);
+		memcpy((uint8_t *)out + 284, &fake.limits.samples, 4);
+		memcpy((uint8_t *)out + 484, &fake.limits.side, 4);
+		memcpy((uint8_t *)out + 488, &fake.limits.side_3d, 4);
+		memcpy((uint8_t *)out + 492, &fake.limits.side_cube, 4);
+	}
 }
 
 static int fake_context_create(

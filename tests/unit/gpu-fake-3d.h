@@ -30,6 +30,8 @@ struct fake_3d {
 	/* What the next call returns. */
 	int refuse;
 	uint32_t pixel; /* what is read of a resource */
+	/* What its capset says, where that is not 0. */
+	struct virgl_limits limits;
 	/* Whether resources can be exported, and as what; stride 0: as their width has it. */
 	bool exports;
 	uint32_t stride, offset;

@@ -135,6 +135,46 @@ static void resources(void **state)
 	assert_int_equal(fake.n_resources, 0);
 }
 
+static int setup_small(void **state)
+{
+	fake = (struct fake_3d){.limits = {64, 16, 32, 8, 4}};
+	return begin(state, &fake_3d_ops);
+}
+
+/* What the driver's capset says that it has not. */
+static void beyond_the_driver(void **state)
+{
+	static const struct {
+		uint32_t target, width, height, depth, layers, samples, answer;
+	} cases[] = {
+		{TARGET_2D, 64, 64, 1, 1, 0, OK},
+		{TARGET_2D, 65, 1, 1, 1, 0, BAD_PARAMETER},
+		{TARGET_2D, 1, 65, 1, 1, 0, BAD_PARAMETER},
+		{TARGET_2D, 8, 8, 1, 1, 4, OK},
+		{TARGET_2D, 8, 8, 1, 1, 5, BAD_PARAMETER},
+		{3, 16, 16, 16, 1, 0, OK},
+		{3, 17, 1, 1, 1, 0, BAD_PARAMETER},
+		{3, 1, 1, 17, 1, 0, BAD_PARAMETER},
+		{4, 32, 32, 1, 6, 0, OK},
+		{4, 33, 33, 1, 6, 0, BAD_PARAMETER},
+		{7, 64, 64, 1, 8, 0, OK},
+		{7, 64, 64, 1, 9, 0, BAD_PARAMETER},
+		{BUFFER, 1000, 1, 1, 1, 0, OK},
+	};
+	struct rig *r = *state;
+
+	for (uint32_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(
+			SEND(r,
+				(struct virtio_gpu_resource_create_3d){
+					{.type = VIRTIO_GPU_CMD_RESOURCE_CREATE_3D}, i + 1,
+					cases[i].target, cases[i].target == BUFFER ? R8 : RGBA, 2,
+					cases[i].width, cases[i].height, cases[i].depth,
+					cases[i].layers, 0, cases[i].samples, 0, 0}),
+			cases[i].answer);
+	}
+}
+
 static void ghosts_are_bounded(void **state)
 {
 	struct rig *r = *state;
@@ -451,6 +491,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(capsets, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(contexts, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(resources, setup_3d, teardown_3d),
+		cmocka_unit_test_setup_teardown(beyond_the_driver, setup_small, teardown_3d),
 		cmocka_unit_test_setup_teardown(ghosts_are_bounded, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(backing, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(attachments, setup_3d, teardown_3d),
