@@ -30,12 +30,15 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/sandbox-internal.h"
+
+#define DRM_MAJOR 226
 
 struct kind_limits {
 	rlim_t nofile;
@@ -179,6 +182,15 @@ static const char *const driver_folders[] = {
 	"/etc/ld.so.conf.d",
 };
 
+/* What libdrm wants to see of a card whose fd there is: which device it is, and that it has a node.
+ * Mesa chooses its driver by that; by the name of the kernel's driver alone it finds none for most.
+ * They go with the paths (seccomp), and nothing can be opened of /dev/dri (NODEV). */
+static const char *const card_folders[] = {
+	"/sys/dev/char",
+	"/sys/devices",
+	"/dev/dri",
+};
+
 /* Where /usr is merged, and where it isn't. */
 static const char *const library_folders[] = {"lib", "lib64"};
 
@@ -210,9 +222,25 @@ static int show_folder(const char *path)
 											: 0;
 }
 
-static int show_driver(void)
+static bool is_card(int fd)
 {
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) &&
+	       major(st.st_rdev) == DRM_MAJOR;
+}
+
+static int show_driver(const int *keep, size_t n_keep)
+{
+	bool card = false;
 	int r = 0;
+
+	for (size_t i = 0; i < n_keep; i++) {
+		card = card || is_card(keep[i]);
+	}
+	for (size_t i = 0; card && r == 0 && i < ARRAY_SIZE(card_folders); i++) {
+		r = show_folder(card_folders[i]);
+	}
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(driver_folders); i++) {
 		r = show_folder(driver_folders[i]);
@@ -234,7 +262,7 @@ static int show_driver(void)
 
 /* Should: nothing; one kind reads its driver's files. Mustn't: find anything else by a path, not
  * even /proc, or create a file. */
-static int close_root(enum sandbox_kind kind)
+static int close_root(enum sandbox_kind kind, const int *keep, size_t n_keep)
 {
 	const bool driver = kind == SANDBOX_GPU_VIRGL;
 	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
@@ -246,7 +274,7 @@ static int close_root(enum sandbox_kind kind)
 	}
 	/* On any directory that surely exists. One inode: the root itself. */
 	if (mount("none", "/proc", "tmpfs", flags,
-		    driver ? "mode=0555,size=64k,nr_inodes=32" : "mode=0555,size=4k,nr_inodes=1") <
+		    driver ? "mode=0555,size=64k,nr_inodes=48" : "mode=0555,size=4k,nr_inodes=1") <
 		0) {
 		return -errno;
 	}
@@ -254,7 +282,7 @@ static int close_root(enum sandbox_kind kind)
 		return -errno;
 	}
 	if (driver) {
-		int r = show_driver();
+		int r = show_driver(keep, n_keep);
 
 		if (r < 0) {
 			return r;
@@ -411,7 +439,7 @@ static int close_stage(
 	case SANDBOX_NAMESPACES:
 		return verify_namespaces();
 	case SANDBOX_ROOT:
-		return (stages & SANDBOX_NAMESPACES) ? close_root(kind) : -EINVAL;
+		return (stages & SANDBOX_NAMESPACES) ? close_root(kind, keep, n_keep) : -EINVAL;
 	case SANDBOX_PRIVILEGES:
 		return close_privileges();
 	case SANDBOX_LANDLOCK:

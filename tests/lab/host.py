@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from guest import Guest, LabError
+from images import libraries
 
 ADDRESS = "10.0.2.2"
 # QEMU's drivers and what each of them always needs.
@@ -193,3 +194,30 @@ class Host(Guest):
                 "true", timeout=10)
         except (LabError, OSError, AttributeError) as e:
             return f"no logs: {e}"
+
+LIB = "/usr/lib/x86_64-linux-gnu"
+# What draws, and what that and our programs load.
+DRIVER = [f"{LIB}/libvirglrenderer.so.1", f"{LIB}/libEGL_mesa.so.0", f"{LIB}/dri/swrast_dri.so", f"{LIB}/libgbm.so.1",
+          f"{LIB}/libEGL.so.1"]
+
+
+class GraphicsHost(Host):
+    """One with this machine's /usr, where Mesa and virglrenderer are, and with cards that draw nothing themselves: vgem (when a
+    test loads it) and QEMU's virtio-gpu without 3D, which is on PCI."""
+
+    MEMORY = "1024"
+
+    def argv(self):
+        return super().argv() + ["-virtfs", "local,path=/usr,mount_tag=usr,security_model=none,readonly=on,multidevs=remap",
+                                 "-device", "virtio-gpu-pci"]
+
+    def start(self):
+        super().start()
+        self.run("modprobe -a 9pnet_virtio 9p && mkdir /usr.host && "
+                 "mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose usr /usr.host && "
+                 "rm /usr/lib && mkdir -p /usr/lib /usr/share && mount --bind /usr.host/lib /usr/lib && "
+                 "mount --bind /usr.host/share /usr/share")
+        # Into its memory: who starts a process has no time for a slow file system.
+        files = {f"{LIB}/{Path(p).name}" for p in libraries(*DRIVER, self.build / "gpu/devbroker-gpu") if p.split("/")[-2] in LIB}
+        self.run(f"cat {' '.join([*DRIVER, *files])} >/dev/null", timeout=120)
+        return self

@@ -17,7 +17,7 @@ MODULES = ["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "ext4", "
            "dummy_hcd", "libcomposite", "usb_f_mass_storage", "usb_f_hid", "usb_f_acm", "usb_f_ecm", "vfat",
            "nls_cp437", "nls_iso8859-1", "nls_ascii", "nls_utf8"]
 # And what a test loads when it wants it.
-MORE_MODULES = ["vhci_hcd", "vgem"]
+MORE_MODULES = ["vhci_hcd", "vgem", "virtio-gpu", "9p", "9pnet_virtio"]
 PROGRAMS = ["/lib/systemd/systemd-udevd", "/bin/udevadm", "/bin/kmod", "/usr/bin/lsusb", "/usr/bin/usbredirect"]
 # Groups that Debian's rules name; udevd drops a rule whose group it can't find.
 GROUPS = ["root", "tty", "disk", "lp", "dialout", "cdrom", "tape", "audio", "video", "kmem", "input", "kvm", "render",
@@ -126,7 +126,7 @@ class HostImages(Images):
         files = {
             "bin": [build / "broker/devbrokerd", build / "broker/devbroker", build / "tests/lab/vmm-relay",
                     build / "tests/lab/fake-device", build / "tests/lab/tcp-run", build / "tests/lab/uevent-times",
-                    build / "tests/lab/hold-socket"],
+                    build / "tests/lab/hold-socket", build / "tests/gpu/test-gpu-front-dmabuf"],
             "libexec": [*sorted(p for p in (build / "usb").glob("devbroker-*") if p.is_file()),
                         build / "broker/devbroker-keyboards", build / "gpu/devbroker-gpu"],
             "rules": sorted((build / "udev-rules").glob("*.rules")),

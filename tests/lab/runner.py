@@ -15,7 +15,7 @@ from broker import Broker
 from gpu_guest import GpuGuest
 from gpu_images import GpuImages
 from guest import Guest, LabError
-from host import Host
+from host import GraphicsHost, Host
 from host_broker import HostBroker
 from host_images import HostImages
 from host_systemd import SystemdHost, SystemdImages, UnitBroker
@@ -40,9 +40,9 @@ class Lab:
         self.machine = None
         self.guests = []
 
-    def host(self, systemd=False, **kw):
+    def host(self, systemd=False, graphics=False, **kw):
         """The host in a VM. A broker that is started then, and the guests that it knows, belong to it."""
-        kind, images_of = (SystemdHost, SystemdImages) if systemd else (Host, HostImages)
+        kind, images_of = (SystemdHost, SystemdImages) if systemd else (GraphicsHost if graphics else Host, HostImages)
         self.machine = kind(host_images(self.images, images_of), self.work / "host", build=build_dir(), **kw).start()
         return self.machine
 

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Render nodes, in the host in a VM. Its cards draw nothing themselves, so Mesa draws in software on them, but by the way of a real
+one: from udev's tag to the driver in its sandbox. And DMABUFs of the kernel's own through the front."""
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
+import runner
+
+VM = "[vm]\nqmp=/run/vm/%s.qmp\n[gpu]\nmemory=64M\n%s"
+PCI = "/dev/dri/by-test-pci"
+
+
+def connect(h, name):
+    """A VMM that does nothing connects; its end is closed by cut()."""
+    h.run(f"mkfifo /tmp/{name}; hold-socket /run/devbroker/vm/{name}/gpu.sock </tmp/{name} >/dev/null 2>&1 & "
+          f"sh -c 'exec 5>/tmp/{name}; echo $$ >/tmp/{name}.pid; exec sleep 1000' & sleep 0.1")
+
+
+def cut(h, name):
+    h.run(f"kill $(cat /tmp/{name}.pid); rm /tmp/{name}")
+
+
+def wait_gpu(b, name, what, timeout=90):
+    deadline = time.monotonic() + timeout
+    while True:
+        gpu = b.cli("gpu", "show", name)["gpu"]
+        if what(gpu):
+            return gpu
+        assert time.monotonic() < deadline, f"{gpu}; log: {b.log_text()[-1500:]}"
+        time.sleep(0.3)
+
+
+def renderer(h, name):
+    """The process that draws for a VM."""
+    out = h.run("for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -q -e '--renderer.*--name=%s ' && "
+                "echo ${p#/proc/}; done; true" % name).split()
+    assert out, "no renderer"
+    return out[-1]
+
+
+def test_render_nodes(lab):
+    """devbroker gpu nodes finds vgem and a PCI card; a tag in udev chooses one; Mesa draws on it in the full sandbox, which shows it
+    the card; virgl=hardware refuses that, because it is software"""
+    h = lab.host(graphics=True)
+    h.udev_rule("70-gpu.rules", 'SUBSYSTEM=="drm", KERNEL=="renderD*", DEVPATH=="*vgem*", ENV{DEVBROKER_GPU}="1"\n'
+                'SUBSYSTEM=="drm", KERNEL=="renderD*", DEVPATH=="*pci*", SYMLINK+="dri/by-test-pci"\n')
+    h.run("modprobe -a vgem virtio-gpu && udevadm trigger --settle /dev/dri/renderD128 /dev/dri/renderD129")
+    b = lab.start_broker({"vms.d/tagged.conf": VM % ("tagged", "virgl=yes\ndmabuf=yes\n"),
+                          "vms.d/named.conf": VM % ("named", f"virgl=yes\nrender-node={PCI}\n"),
+                          "vms.d/hard.conf": VM % ("hard", "virgl=hardware\n")})
+    nodes = b.cli("gpu", "nodes")["nodes"]
+    vgem, pci = ([n for n in nodes if n["bus"].startswith(kind)] for kind in ("platform", "pci"))
+    assert len(vgem) == len(pci) == 1 and vgem[0]["for_guests"] and not pci[0]["for_guests"], nodes
+    assert "1af4:1050" in pci[0]["bus"], nodes
+    drawn = {}
+    for name, node in (("tagged", vgem[0]["path"]), ("named", PCI)):
+        connect(h, name)
+        drawn[name] = wait_gpu(b, name, lambda gpu: gpu["drawn_by"])["drawn_by"]
+        assert "llvmpipe" in drawn[name], drawn
+        assert f"vm {name}: gpu: draws on {node}" in b.log_text(), b.log_text()[-1500:]
+        pid = renderer(h, name)
+        mounts = h.run(f"cat /proc/{pid}/mountinfo")
+        for folder in ("/sys/devices", "/sys/dev/char", "/dev/dri"):
+            line = [m for m in mounts.splitlines() if m.split()[4] == folder]
+            assert len(line) == 1 and "nodev" in line[0].split()[5] and line[0].split()[5].startswith("ro"), mounts
+        assert "/dev/dri/" in h.run(f"ls -l /proc/{pid}/fd"), "the node is not open"
+        cut(h, name)
+    connect(h, "hard")
+    gpu = wait_gpu(b, "hard", lambda gpu: gpu["detail"])
+    assert "draws in software" in gpu["detail"], gpu
+    cut(h, "hard")
+    out = h.run("DEVBROKER_GPU=/opt/libexec/devbroker-gpu /opt/bin/test-gpu-front-dmabuf 2>&1; true", timeout=120)
+    assert "5 test(s) run" in out and "PASSED  ] 5 test(s)" in out and "SKIPPED" not in out, out[-1500:]
+    h.check_kernel()
+    lab.note(f"{[(n['path'], n['bus']) for n in nodes]}; drawn by {drawn}; a memfd, a pipe and a socket are no DMABUF, vgem's are")
+
+
+if __name__ == "__main__":
+    runner.main([sys.modules[__name__]])
