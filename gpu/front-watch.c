@@ -175,8 +175,8 @@ void front_watch_blame(struct front *f)
 		restarts_too_often(&f->watch.offences, OFFENCES_MAX, OFFENCES_USEC, now_usec())) {
 		f->watch.quarantined = true;
 		log_warn("%s: gets no 3D any more, after %d renderers within %d minutes; 2D stays. "
-			 "To allow it again: devbroker gpu allow %s",
-			f->o->name, OFFENCES_MAX + 1, (int)(OFFENCES_USEC / 60000000), f->o->name);
+			 "To allow it again: devbroker gpu allow VM",
+			f->o->name, OFFENCES_MAX + 1, (int)(OFFENCES_USEC / 60000000));
 	}
 }
 

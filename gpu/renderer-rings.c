@@ -193,6 +193,8 @@ static void run_control(struct renderer *r)
 		if (!renderer_may_take(r) || !queue_next(q, &head)) {
 			break;
 		}
+		/* A turn of commands that each take long is longer than the front waits. */
+		journal_beat(r->journal);
 		execute(r, q, head);
 		if (r->gpu->copied - shown >= BATCH_BYTES) {
 			shown = r->gpu->copied;
