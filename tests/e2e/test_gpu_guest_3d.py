@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
+from gpu_guest import frame
 from guest import LabError
 from test_gpu_guest import CONSOLE_TEXT, Cube, check_errors, configure, kill_renderer
 
@@ -175,10 +176,23 @@ def validate(lab, desktop):
     lab.note(f"glmark2 in a window: {right} scenes are right")
 
 
+def upload(screen):
+    """What the guest uploads into textures that are shown (TRANSFER_TO_HOST_3D) is seen, to the last pixel."""
+    g = screen.guest
+    g.draw()
+    for width, height in ((800, 600), (1280, 800)):
+        g.do(f"texture 0 {width}x{height}")
+        screen.expect(frame(width, height, 1))
+        g.do("frame 0 77")
+        screen.expect(frame(width, height, 77))
+    g.end_drawing()
+
+
 def test_desktop(lab):
-    """glmark2's scenes with their scores; Weston with a terminal and a GL client; scenes that glmark2 finds right"""
+    """uploaded textures; glmark2's scenes and scores; Weston with a terminal and a client; scenes that glmark2 finds right"""
     lab.start_broker(configure("desktop", memory="512M", virgl="yes"))
     desktop = Cube(lab, "desktop")
+    upload(desktop.screen)
     glmark2(lab, desktop)
     weston(lab, desktop)
     validate(lab, desktop)

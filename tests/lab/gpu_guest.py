@@ -62,7 +62,7 @@ class GpuGuest(Guest):
 
     def end_drawing(self):
         """The console is back then."""
-        self.run("exec 3>&- 4<&-; wait")
+        self.run("exec 3>&- 4<&-; while pidof kmsdraw >/tmp/pids; do sleep 0.1; done")
 
     def number(self):
         return int(self.do("number")[0])

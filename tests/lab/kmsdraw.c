@@ -6,6 +6,7 @@
  *
  *   info                  "ok", and for each connector NUMBER:STATE:PREFERRED-MODE
  *   mode N WxH            sets that mode on connector N, and shows frame 1
+ *   texture N WxH         the same, but what is shown are textures, into which frames are uploaded
  *   frame N NUMBER        shows that frame, and answers when it is shown
  *   run, stop             shows one frame after the other on all connectors that have a mode
  *   number                "ok", and the number of the frame that is shown
@@ -31,14 +32,20 @@
 #include <libdrm/drm.h>
 #include <libdrm/drm_fourcc.h>
 #include <libdrm/drm_mode.h>
+#include <libdrm/virtgpu_drm.h>
 
 #define OUTPUTS_MAX 4
 #define MODES_MAX   128
 #define CURSOR_SIDE 64
+/* As virglrenderer has them (virgl_hw.h). */
+#define TARGET_2D   2
+#define FORMAT_BGRX 2
+#define BIND        (1 << 1 | 1 << 3 | 1 << 18) /* to be drawn to, sampled and shown */
 
 struct buffer {
 	uint32_t handle, fb, width, height, pitch;
 	size_t size;
+	bool texture;
 	uint8_t *pixels; // NULL: there is none
 };
 
@@ -85,33 +92,81 @@ static void buffer_finish(const struct card *c, struct buffer *b)
 	*b = (struct buffer){0};
 }
 
-static int buffer_init(const struct card *c, struct buffer *b, uint32_t width, uint32_t height)
+/* 0 or -errno; then there is none. */
+static int buffer_map(const struct card *c, struct buffer *b, uint64_t offset)
 {
-	struct drm_mode_create_dumb create = {.width = width, .height = height, .bpp = 32};
+	void *pixels =
+		mmap(NULL, b->size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, (off_t)offset);
+
+	if (pixels == MAP_FAILED) {
+		return -errno;
+	}
+	b->pixels = pixels;
+	return 0;
+}
+
+static int buffer_init_dumb(const struct card *c, struct buffer *b)
+{
+	struct drm_mode_create_dumb create = {.width = b->width, .height = b->height, .bpp = 32};
 	struct drm_mode_map_dumb map = {0};
-	void *pixels;
 	int r = call(c, DRM_IOCTL_MODE_CREATE_DUMB, &create);
 
 	if (r < 0) {
 		return r;
 	}
-	map.handle = create.handle;
+	b->handle = map.handle = create.handle;
+	b->pitch = create.pitch;
+	b->size = create.size;
 	r = call(c, DRM_IOCTL_MODE_MAP_DUMB, &map);
+	return r < 0 ? r : buffer_map(c, b, map.offset);
+}
+
+static int buffer_init_texture(const struct card *c, struct buffer *b)
+{
+	struct drm_virtgpu_resource_create create = {.target = TARGET_2D,
+		.format = FORMAT_BGRX,
+		.bind = BIND,
+		.width = b->width,
+		.height = b->height,
+		.depth = 1,
+		.array_size = 1,
+		.size = b->width * b->height * 4};
+	struct drm_virtgpu_map map = {0};
+	int r = call(c, DRM_IOCTL_VIRTGPU_RESOURCE_CREATE, &create);
+
 	if (r < 0) {
 		return r;
 	}
-	pixels = mmap(
-		NULL, create.size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, (off_t)map.offset);
-	if (pixels == MAP_FAILED) {
-		return -errno;
+	b->handle = map.handle = create.bo_handle;
+	b->pitch = b->width * 4;
+	b->size = create.size;
+	r = call(c, DRM_IOCTL_VIRTGPU_MAP, &map);
+	return r < 0 ? r : buffer_map(c, b, map.offset);
+}
+
+static int buffer_init(
+	const struct card *c, struct buffer *b, uint32_t width, uint32_t height, bool texture)
+{
+	*b = (struct buffer){.width = width, .height = height, .texture = texture};
+	return texture ? buffer_init_texture(c, b) : buffer_init_dumb(c, b);
+}
+
+/* Its pixels into the texture, in four parts that are not of one size. */
+static int buffer_upload(const struct card *c, const struct buffer *b)
+{
+	const uint32_t xs[] = {0, b->width / 3, b->width}, ys[] = {0, b->height / 5, b->height};
+	struct drm_virtgpu_3d_wait wait = {.handle = b->handle};
+	int r = 0;
+
+	for (int i = 0; i < 4 && r == 0; i++) {
+		uint32_t x = xs[i & 1], y = ys[i >> 1];
+		struct drm_virtgpu_3d_transfer_to_host to = {.bo_handle = b->handle,
+			.box = {x, y, 0, xs[(i & 1) + 1] - x, ys[(i >> 1) + 1] - y, 1},
+			.offset = y * b->pitch + x * 4};
+
+		r = call(c, DRM_IOCTL_VIRTGPU_TRANSFER_TO_HOST, &to);
 	}
-	*b = (struct buffer){.handle = create.handle,
-		.width = width,
-		.height = height,
-		.pitch = create.pitch,
-		.size = create.size,
-		.pixels = pixels};
-	return 0;
+	return r < 0 ? r : call(c, DRM_IOCTL_VIRTGPU_WAIT, &wait);
 }
 
 static int buffer_frame(const struct card *c, struct buffer *b)
@@ -177,7 +232,10 @@ static int show_frame(struct card *c, uint32_t index, uint32_t number)
 		return -ENODEV;
 	}
 	paint(b, index, number);
-	r = call(c, DRM_IOCTL_MODE_PAGE_FLIP, &flip);
+	r = b->texture ? buffer_upload(c, b) : 0;
+	if (r == 0) {
+		r = call(c, DRM_IOCTL_MODE_PAGE_FLIP, &flip);
+	}
 	if (r == 0) {
 		r = wait_flip(c);
 	}
@@ -199,7 +257,7 @@ static int off(struct card *c, uint32_t index)
 	return r;
 }
 
-static int set_mode(struct card *c, uint32_t index, uint32_t width, uint32_t height)
+static int set_mode(struct card *c, uint32_t index, uint32_t width, uint32_t height, bool texture)
 {
 	struct output *o = &c->outputs[index];
 	struct drm_mode_crtc set = {.crtc_id = o->crtc,
@@ -218,7 +276,7 @@ static int set_mode(struct card *c, uint32_t index, uint32_t width, uint32_t hei
 		return -EINVAL;
 	}
 	for (int k = 0; k < 2 && r == 0; k++) {
-		r = buffer_init(c, &fresh[k], width, height);
+		r = buffer_init(c, &fresh[k], width, height, texture);
 		if (r == 0) {
 			r = buffer_frame(c, &fresh[k]);
 		}
@@ -227,6 +285,10 @@ static int set_mode(struct card *c, uint32_t index, uint32_t width, uint32_t hei
 		return r;
 	}
 	paint(&fresh[0], index, 1);
+	r = texture ? buffer_upload(c, &fresh[0]) : 0;
+	if (r < 0) {
+		return r;
+	}
 	set.mode = o->modes[i];
 	set.fb_id = fresh[0].fb;
 	r = call(c, DRM_IOCTL_MODE_SETCRTC, &set);
@@ -247,7 +309,7 @@ static int set_cursor(struct card *c, uint32_t index, int x, int y, uint32_t num
 	if (number) {
 		/* Another buffer: the kernel tells the device of no other change. */
 		buffer_finish(c, &o->cursor);
-		int r = buffer_init(c, &o->cursor, CURSOR_SIDE, CURSOR_SIDE);
+		int r = buffer_init(c, &o->cursor, CURSOR_SIDE, CURSOR_SIDE, false);
 
 		if (r < 0) {
 			return r;
@@ -360,8 +422,8 @@ static int obey(struct card *c, const char *line)
 	}
 	if (strcmp(verb, "info") == 0) {
 		return print_info(c);
-	} else if (strcmp(verb, "mode") == 0 && words == 4) {
-		return set_mode(c, n, a, b);
+	} else if ((strcmp(verb, "mode") == 0 || strcmp(verb, "texture") == 0) && words == 4) {
+		return set_mode(c, n, a, b, verb[0] == 't');
 	} else if (strcmp(verb, "frame") == 0 && words == 3) {
 		return show_frame(c, n, a);
 	} else if (strcmp(verb, "cursor") == 0 && words >= 4) {
