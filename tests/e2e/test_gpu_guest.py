@@ -22,9 +22,10 @@ KILL_SECONDS = 0.6
 KILLS = 20
 
 
-def configure(*names, memory="128M", virgl="no"):
-    return {f"vms.d/{n}.conf": f"[vm]\nqmp=/nonexistent/{n}.qmp\n[gpu]\nmemory={memory}\nvirgl={virgl}\n"
-            for n in names}
+def configure(*names, memory="128M", virgl="no", **more):
+    """more: of [gpu], with _ for -."""
+    gpu = "".join(f"{key.replace('_', '-')}={value}\n" for key, value in {"memory": memory, "virgl": virgl, **more}.items())
+    return {f"vms.d/{n}.conf": f"[vm]\nqmp=/nonexistent/{n}.qmp\n[gpu]\n{gpu}" for n in names}
 
 
 class Screen:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What guests with a GPU are made of: an initramfs with kmsdraw, and a disk with as much of Debian as draws with Mesa."""
+"""What guests with a GPU are made of: an initramfs with kmsdraw and gpubomb, and a disk with as much of Debian as draws with Mesa."""
 import hashlib
+import inspect
 import shutil
 from pathlib import Path
 
@@ -14,14 +15,15 @@ DISK_MIB = 768
 class GpuImages(Images):
     NAME = "gpu"
     MODULES = MODULES + ["virtio_gpu", "virtio_blk", "ext4", "crc32c_generic"]
-    TOOLS = TOOLS + ["kmsdraw"]
+    TOOLS = TOOLS + ["kmsdraw", "gpubomb"]
 
     def sources(self):
         return super().sources() + [Path(__file__)]
 
     def debian(self):
         """A disk with PACKAGES and what they depend on, not installed but unpacked."""
-        key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+        made_of = f"{PACKAGES} {DISK_MIB} {inspect.getsource(GpuImages.debian)}"
+        key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
         disk = self.cache / f"debian-{key}.img"
         if disk.exists():
             return disk
