@@ -7,7 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "lab")]
 import runner
-from demo_usb import Demo
+from demo_usb import main
 from guest import LabError, accelerator
 from test_gpu_guest import Cube, configure
 
@@ -42,19 +42,5 @@ def demo(d):
         raise LabError("devbrokerd did not stop cleanly")
 
 
-def main():
-    d = Demo()
-    code = 1
-    try:
-        demo(d)
-        code = 0
-    except LabError as e:
-        print(f"\nThe demo failed: {e}", file=sys.stderr)
-        print(d.lab.logs(), file=sys.stderr)
-    finally:
-        d.lab.close(keep=False)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    main(demo)

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import images
 import runner
-from guest import LabError, accelerator
+from guest import LabError, accelerator, wait
 
 BOLD, DIM, OFF = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
 PARTITION = 1 << 20
@@ -60,14 +60,6 @@ def make_stick(path):
     text.write_text(DEMO_TEXT)
     subprocess.run(["mcopy", "-i", f"{path}@@{PARTITION}", text, "::hello.txt"], **quiet)
     return hashlib.sha256(DEMO_TEXT.encode()).hexdigest()
-
-
-def wait_until(what, condition, timeout=10):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {timeout} s")
-        time.sleep(0.05)
 
 
 def demo(d):
@@ -129,7 +121,7 @@ def demo(d):
     took = time.monotonic() - start
     print(f"   $ devbroker detach stick\n     {process.communicate()[0].strip()}", flush=True)
     print(f"   vm2's kernel was told after {took * 1000:.0f} ms:", flush=True)
-    wait_until("the end of the guest's read", lambda: "dd:" in second.run("cat /tmp/background"))
+    wait("the end of the guest's read", lambda: "dd:" in second.run("cat /tmp/background"))
     d.show("vm2 kernel:", "\n".join(second.dmesg().splitlines()[:3]))
     d.show("vm2:", second.run("cat /tmp/background"))
     if second.objects() or any(q["used"] for q in b.vm("vm2")["quota"].values()):
@@ -140,7 +132,8 @@ def demo(d):
     print(f"\n{BOLD}Done: nothing is left behind.{OFF}")
 
 
-def main():
+def main(demo):
+    """Runs it as a program."""
     d = Demo()
     code = 1
     try:
@@ -148,12 +141,11 @@ def main():
         code = 0
     except LabError as e:
         print(f"\nThe demo failed: {e}", file=sys.stderr)
-        if d.lab.broker and d.lab.broker.log.exists():
-            print(d.lab.broker.log.read_text()[-2000:], file=sys.stderr)
+        print(d.lab.logs(), file=sys.stderr)
     finally:
         d.lab.close(keep=False)
     sys.exit(code)
 
 
 if __name__ == "__main__":
-    main()
+    main(demo)

@@ -14,6 +14,7 @@ import soak_gpu
 import soak_nbd
 import soak_restarts
 import soak_usb_host
+from broker import full_log
 from guest import LabError
 
 CYCLES = 200
@@ -29,6 +30,9 @@ def measures(lab, guest):
 
 def test_200_cycles(lab):
     """200 attach/detach cycles: fds, processes, objects and memory stay flat"""
+    state = lab.work / "state"
+    state.mkdir()
+    (state / "log").write_text(full_log("disk:stick", "guest"))
     b = lab.start_broker()
     g = lab.vm()
     b.cli("disk", "add", lab.image(mib=4), "--name", "stick")

@@ -2,7 +2,9 @@
 """Part of the soak suite: 200 attach/detach cycles of a host's stick, in the host VM, with every measure flat."""
 import time
 
+from broker import full_log
 from guest import LabError
+from host_broker import STATE
 from host_case import Ours, read_sha256
 
 CYCLES = 200
@@ -21,6 +23,7 @@ def test_200_host_cycles(lab):
     """200 attach/detach cycles of a host's stick: fds, processes, objects and memory stay flat, the driver comes back"""
     h = lab.host()
     h.plug("storage", "stick", image=lab.image(mib=4))
+    h.push(f"{STATE}/log", full_log("usb:0000:00:01.0-1", "guest"), 0o600)
     b = lab.start_broker()
     g = lab.vm()
     ours = Ours(lab, g)

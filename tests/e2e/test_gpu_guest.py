@@ -78,6 +78,14 @@ class Screen:
             raise LabError(f"{self.name}: a console with {text} pixels of text")
 
 
+def is_ours(pid):
+    """Whether this test started it, however indirectly: another run may have a VM of the same name."""
+    while pid not in (0, 1, os.getpid()):
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat[stat.rindex(")") + 2:].split()[1])
+    return pid == os.getpid()
+
+
 def processes(role, name):
     """pids of what serves the VM of that name: role is front or renderer."""
     names = {f"--name={name}".encode(), f"--name=vm {name}: gpu".encode()}
@@ -85,10 +93,10 @@ def processes(role, name):
     for p in Path("/proc").iterdir():
         try:
             words = (p / "cmdline").read_bytes().split(b"\0") if p.name.isdigit() else []
+            if f"--{role}".encode() in words and names.intersection(words) and is_ours(int(p.name)):
+                out.add(int(p.name))
         except OSError:
             continue
-        if f"--{role}".encode() in words and names.intersection(words):
-            out.add(int(p.name))
     return out
 
 

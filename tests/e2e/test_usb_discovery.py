@@ -10,22 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import gadgets
 import runner
 from broker import CliError
-from guest import LabError
+from guest import LabError, wait
 
 # The host's xHCI controller.
 HERE = "usb:0000:00:01.0-"
-
-
-def wait(what, test, timeout=10):
-    """Returns what test returns as soon as it is true."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = test()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {timeout} s: {what}")
-        time.sleep(0.05)
 
 
 def known(broker):

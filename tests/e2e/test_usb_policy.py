@@ -9,21 +9,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
 from broker import CliError
-from guest import LabError
+from guest import LabError, wait
 
 QUARANTINE = {"devbroker.conf": "[usb]\nquarantine=all\n"}
-
-
-def wait(what, test, timeout=10):
-    """Returns what test returns as soon as it is true."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = test()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise LabError(f"not within {timeout} s: {what}")
-        time.sleep(0.05)
 
 
 def wait_device(broker, serial, timeout=10):

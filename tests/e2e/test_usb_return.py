@@ -11,7 +11,8 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "lab"), str(Path(__file__).resolve().parent)]
 import gadgets
 import runner
-from test_usb_policy import wait, wait_device
+from guest import wait
+from test_usb_policy import wait_device
 
 FLASH = "[rule flash]\nMatch=serial=flash\nAction=attach guest\nFollow=%d 1d6b:0d0? 1d6b:0e00\n"
 UDC = f"{gadgets.CONFIGFS}/flash/UDC"

@@ -67,6 +67,17 @@ class RestartCase(BrokerCase):
         (how or self.broker.kill)()
         self.broker.start()
 
+    def workers_end(self):
+        """Of a broker that was killed, before another one comes, which frees the guest's port."""
+        vmm = self.vmm()
+        self.disk()
+        pid = self.attached(vmm)["worker_pid"]
+        self.broker.kill()
+        wait_until(lambda: not runs(pid))
+        self.broker.start()
+        wait_until(lambda: vmm.ask("devices")["devices"] == [])
+        self.stopped()
+
     def worker(self, name="disk:stick"):
         return self.broker.device(name)["worker_pid"]
 
@@ -260,14 +271,7 @@ class OtherConfiguration(RestartCase):
     files = {"devbroker.conf": "[broker]\nworker-orphan-time=1\n"}
 
     def test_nobody_comes(self):
-        vmm = self.vmm()
-        self.disk()
-        pid = self.attached(vmm)["worker_pid"]
-        self.broker.kill()
-        wait_until(lambda: not runs(pid))
-        self.broker.start()
-        wait_until(lambda: vmm.ask("devices")["devices"] == [])
-        self.stopped()
+        self.workers_end()
 
     def test_sandbox_is_another_one(self):
         """A worker in a sandbox that is not as configured now is replaced by one that is."""
@@ -285,14 +289,7 @@ class WithoutOrphans(RestartCase):
     files = {"devbroker.conf": "[broker]\nworker-orphan-time=0\n"}
 
     def test_workers_end_with_it(self):
-        vmm = self.vmm()
-        self.disk()
-        pid = self.attached(vmm)["worker_pid"]
-        self.broker.kill()
-        wait_until(lambda: not runs(pid))
-        self.broker.start()
-        wait_until(lambda: vmm.ask("devices")["devices"] == [])
-        self.stopped()
+        self.workers_end()
 
 
 class Configured(RestartCase):

@@ -13,6 +13,12 @@ import leftovers
 from guest import LabError, die_with_parent
 
 
+def full_log(device, vm, records=1024):
+    """As many records as a broker keeps in memory: with this as its state's log it grows no more with what is done."""
+    return "".join(f"{i}\t1795763440977162\t0\tend\t{device}\t{vm}\t\tuser-detach\tIt was detached on request.\n"
+                   for i in range(1, records + 1))
+
+
 class CliError(LabError):
     def __init__(self, code, error):
         super().__init__(f"exit {code}: {error}")

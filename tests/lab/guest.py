@@ -27,6 +27,18 @@ class LabError(Exception):
     pass
 
 
+def wait(what, test, timeout=10):
+    """Returns what test returns as soon as it is true."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = test()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {timeout} s: {what}")
+        time.sleep(0.05)
+
+
 def die_with_parent():
     """For a child between fork and exec: an orphan of a failed test would write into the next one."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -158,3 +158,55 @@ void guarded_complete(struct guarded *g, struct packet *p, enum transfer_status 
 		on_complete(g, &p->t);
 	}
 }
+
+uint32_t chaos_random(struct chaos *c, uint32_t n)
+{
+	c->random = c->random * 1664525 + 1013904223;
+	return (uint32_t)((uint64_t)(c->random >> 8) * n >> 24);
+}
+
+static void settle(struct chaos *c)
+{
+	for (size_t i = 0; i < CHAOS_PACKETS; i++) {
+		struct packet *p = &c->packets[i];
+
+		if (c->used[i] && guarded_fate(&c->g, p) == FATE_HELD) {
+			p->t.cancelled = true;
+			guard_cancel(c->g.guard, &p->t);
+		} else if (c->used[i] && guarded_fate(&c->g, p) == FATE_AT_DEVICE) {
+			p->t.cancelled = true;
+			guarded_complete(&c->g, p, TRANSFER_CANCELLED, NULL, 0);
+		}
+		c->used[i] = false;
+	}
+}
+
+void chaos_run(struct chaos *c, const struct chaos_ops *acts, unsigned int steps)
+{
+	for (unsigned int step = 0; step < steps; step++) {
+		size_t i = chaos_random(c, CHAOS_PACKETS);
+		struct packet *p = &c->packets[i];
+
+		if (!c->used[i]) {
+			c->used[i] = true;
+			c->sent++;
+			acts->send(c, p);
+		} else if (guarded_fate(&c->g, p) == FATE_DONE) {
+			c->used[i] = false;
+		} else if (guarded_fate(&c->g, p) == FATE_AT_DEVICE) {
+			acts->complete(c, p);
+		} else if (chaos_random(c, 4) == 0) {
+			p->t.cancelled = true;
+			guard_cancel(c->g.guard, &p->t);
+		}
+		if (acts->resets && chaos_random(c, acts->resets) == 0) {
+			guard_forget(c->g.guard, -1);
+		}
+		acts->check(c);
+	}
+	settle(c);
+	assert_int_equal(c->g.n_at_device, 0);
+	assert_int_equal(c->g.done, c->sent);
+	assert_true(c->commands > 10);
+	guard_forget(c->g.guard, -1);
+}

@@ -50,3 +50,28 @@ enum fate guarded_bulk(
 /* The device is done with p. */
 void guarded_complete(struct guarded *g, struct packet *p, enum transfer_status status,
 	const void *data, uint32_t size);
+
+/* A guest and a device that do anything. */
+#define CHAOS_PACKETS 24
+
+struct chaos {
+	uint32_t random;
+	struct guarded g;
+	struct packet packets[CHAOS_PACKETS];
+	bool used[CHAOS_PACKETS];
+	uint64_t sent;
+	uint64_t commands; /* that reached the device */
+};
+
+struct chaos_ops {
+	void (*send)(struct chaos *c, struct packet *p);     /* the guest */
+	void (*complete)(struct chaos *c, struct packet *p); /* the device */
+	void (*check)(struct chaos *c);                      /* what the device has */
+	uint32_t resets; /* one in so many steps, for guard_forget; 0: none */
+};
+
+/* Less than n. */
+uint32_t chaos_random(struct chaos *c, uint32_t n);
+/* c is started. So many steps; then whatever is still going on is ended, nothing may be lost, and
+ * everything is forgotten. */
+void chaos_run(struct chaos *c, const struct chaos_ops *acts, unsigned int steps);

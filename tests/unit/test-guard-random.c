@@ -8,38 +8,24 @@
 #include "usb/bytes.h"
 #include "usb/guard-internal.h"
 
-enum { IN = 0x83, OUT = 0x03, PACKETS = 24, STEPS = 4000, ROUNDS = 30 };
-
-struct chaos {
-	uint32_t random;
-	struct guarded g;
-	struct packet packets[PACKETS];
-	bool used[PACKETS];
-	uint64_t sent;
-	uint64_t commands; /* that reached the device */
-};
-
-static uint32_t rnd(struct chaos *c, uint32_t n)
-{
-	c->random = c->random * 1664525 + 1013904223;
-	return (uint32_t)((uint64_t)(c->random >> 8) * n >> 24);
-}
+enum { IN = 0x83, OUT = 0x03, STEPS = 4000, ROUNDS = 30 };
 
 static void make_out(struct chaos *c, uint8_t *data, uint32_t *size)
 {
 	static const uint8_t likely[] = {0x28, 0x2a, 0x1a, 0x5a, 0x03, 0x00, 0x2f, 0x9e, 0x85};
 
 	for (uint32_t i = 0; i < 512; i++) {
-		data[i] = (uint8_t)rnd(c, 256);
+		data[i] = (uint8_t)chaos_random(c, 256);
 	}
-	*size = rnd(c, 30) ? 31 : rnd(c, 513);
-	put_le32(data, rnd(c, 20) ? 0x43425355 : rnd(c, 1 << 20));
-	put_le32(data + 4, rnd(c, 3));
-	put_le32(data + 8, rnd(c, 4) ? rnd(c, 1200) : rnd(c, 2) * UINT32_MAX);
-	data[12] = rnd(c, 20) ? (uint8_t)(rnd(c, 2) << 7) : data[12];
-	data[13] = (uint8_t)rnd(c, rnd(c, 20) ? 2 : 32);
-	data[14] = (uint8_t)(rnd(c, 20) ? 6 + rnd(c, 11) : rnd(c, 256));
-	data[15] = rnd(c, 3) ? likely[rnd(c, sizeof(likely))] : data[15];
+	*size = chaos_random(c, 30) ? 31 : chaos_random(c, 513);
+	put_le32(data, chaos_random(c, 20) ? 0x43425355 : chaos_random(c, 1 << 20));
+	put_le32(data + 4, chaos_random(c, 3));
+	put_le32(data + 8,
+		chaos_random(c, 4) ? chaos_random(c, 1200) : chaos_random(c, 2) * UINT32_MAX);
+	data[12] = chaos_random(c, 20) ? (uint8_t)(chaos_random(c, 2) << 7) : data[12];
+	data[13] = (uint8_t)chaos_random(c, chaos_random(c, 20) ? 2 : 32);
+	data[14] = (uint8_t)(chaos_random(c, 20) ? 6 + chaos_random(c, 11) : chaos_random(c, 256));
+	data[15] = chaos_random(c, 3) ? likely[chaos_random(c, sizeof(likely))] : data[15];
 }
 
 static void check_at_device(struct chaos *c)
@@ -57,23 +43,20 @@ static void check_at_device(struct chaos *c)
 	}
 }
 
-static void guest_sends(struct chaos *c, size_t i)
+static void guest_sends(struct chaos *c, struct packet *p)
 {
 	uint8_t data[512];
 	uint32_t size;
 
-	c->used[i] = true;
-	c->sent++;
-	if (rnd(c, 12) == 0) {
-		guarded_control(&c->g, &c->packets[i], 0x21, 0xff, 0, 2, 0);
-	} else if (rnd(c, 2)) {
+	if (chaos_random(c, 12) == 0) {
+		guarded_control(&c->g, p, 0x21, 0xff, 0, 2, 0);
+	} else if (chaos_random(c, 2)) {
 		static const uint32_t sizes[] = {13, 512, 18, 0, 1, 192};
 
-		guarded_bulk(&c->g, &c->packets[i], IN, NULL, sizes[rnd(c, 6)]);
+		guarded_bulk(&c->g, p, IN, NULL, sizes[chaos_random(c, 6)]);
 	} else {
 		make_out(c, data, &size);
-		c->commands +=
-			guarded_bulk(&c->g, &c->packets[i], OUT, data, size) == FATE_AT_DEVICE;
+		c->commands += guarded_bulk(&c->g, p, OUT, data, size) == FATE_AT_DEVICE;
 	}
 }
 
@@ -81,56 +64,22 @@ static void device_does(struct chaos *c, struct packet *p)
 {
 	static const enum transfer_status status[] = {
 		TRANSFER_OK, TRANSFER_OK, TRANSFER_OK, TRANSFER_STALL, TRANSFER_IO_ERROR};
-	uint32_t size = rnd(c, 3) ? p->t.length : rnd(c, p->t.length + 1);
+	uint32_t size = chaos_random(c, 3) ? p->t.length : chaos_random(c, p->t.length + 1);
 
 	p->data[0] = 0x55;
-	guarded_complete(&c->g, p, status[rnd(c, ARRAY_SIZE(status))], NULL, size);
-}
-
-static void settle(struct chaos *c)
-{
-	for (size_t i = 0; i < PACKETS; i++) {
-		struct packet *p = &c->packets[i];
-
-		if (c->used[i] && guarded_fate(&c->g, p) == FATE_HELD) {
-			p->t.cancelled = true;
-			guard_cancel(c->g.guard, &p->t);
-		} else if (c->used[i] && guarded_fate(&c->g, p) == FATE_AT_DEVICE) {
-			p->t.cancelled = true;
-			guarded_complete(&c->g, p, TRANSFER_CANCELLED, NULL, 0);
-		}
-		c->used[i] = false;
-	}
+	guarded_complete(&c->g, p, status[chaos_random(c, ARRAY_SIZE(status))], NULL, size);
 }
 
 static void one_round(uint32_t seed)
 {
 	static const struct guard_options options = {.interfaces = UINT32_MAX, .read_only = true};
+	static const struct chaos_ops ops = {guest_sends, device_does, check_at_device, 0};
 	struct chaos *c = test_calloc(1, sizeof(*c));
 	struct packet p;
 
 	c->random = seed;
 	assert_int_equal(guarded_start(&c->g, &options), 0);
-	for (int step = 0; step < STEPS; step++) {
-		size_t i = rnd(c, PACKETS);
-
-		if (!c->used[i]) {
-			guest_sends(c, i);
-		} else if (guarded_fate(&c->g, &c->packets[i]) == FATE_DONE) {
-			c->used[i] = false;
-		} else if (guarded_fate(&c->g, &c->packets[i]) == FATE_AT_DEVICE) {
-			device_does(c, &c->packets[i]);
-		} else if (rnd(c, 4) == 0) {
-			c->packets[i].t.cancelled = true;
-			guard_cancel(c->g.guard, &c->packets[i].t);
-		}
-		check_at_device(c);
-	}
-	settle(c);
-	assert_int_equal(c->g.n_at_device, 0);
-	assert_int_equal(c->g.done, c->sent);
-	assert_true(c->commands > 10);
-	guard_forget(c->g.guard, -1);
+	chaos_run(c, &ops, STEPS);
 	assert_int_equal(guarded_bulk(&c->g, &p, OUT,
 				 "USBC\0\0\0\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 31),
 		FATE_AT_DEVICE);
@@ -155,12 +104,14 @@ static void any_descriptors(void **state)
 
 	c->random = 42;
 	for (int round = 0; round < 20000; round++) {
-		const struct guard_rules rules = {rnd(c, 2) ? UINT32_MAX : rnd(c, 256), rnd(c, 2)};
-		size_t size = rnd(c, (uint32_t)guarded_config_size + 1), n;
+		const struct guard_rules rules = {
+			chaos_random(c, 2) ? UINT32_MAX : chaos_random(c, 256), chaos_random(c, 2)};
+		size_t size = chaos_random(c, (uint32_t)guarded_config_size + 1), n;
 
 		memcpy(in, guarded_config, guarded_config_size);
-		for (uint32_t k = rnd(c, 8); k > 0; k--) {
-			in[rnd(c, (uint32_t)guarded_config_size)] = (uint8_t)rnd(c, 256);
+		for (uint32_t k = chaos_random(c, 8); k > 0; k--) {
+			in[chaos_random(c, (uint32_t)guarded_config_size)] =
+				(uint8_t)chaos_random(c, 256);
 		}
 		n = guard_rewrite(&rules, in, size, out, &view);
 		assert_true(n <= size);

@@ -9,7 +9,7 @@
 #include "usb/bytes.h"
 #include "usb/guard-internal.h"
 
-enum { COMMAND = 0x04, STATUS = 0x81, DATA_IN = 0x82, DATA_OUT = 0x03, PACKETS = 24 };
+enum { COMMAND = 0x04, STATUS = 0x81, DATA_IN = 0x82, DATA_OUT = 0x03 };
 
 static const uint8_t config[] = {9, 2, 62, 0, 1, 1, 0, 0x80, 50, /* one interface */
 	9, 4, 0, 0, 4, 8, 6, 0x62, 0,                            /* UAS */
@@ -237,21 +237,6 @@ static void without_its_pipes_it_is_hidden(void **state)
 
 /* ---- A guest and a device that do anything ---- */
 
-struct chaos {
-	uint32_t random;
-	struct guarded g;
-	struct packet packets[PACKETS];
-	bool used[PACKETS];
-	uint64_t sent;
-	uint64_t commands; /* that reached the device */
-};
-
-static uint32_t rnd(struct chaos *c, uint32_t n)
-{
-	c->random = c->random * 1664525 + 1013904223;
-	return (uint32_t)((uint64_t)(c->random >> 8) * n >> 24);
-}
-
 static void check_at_device(struct chaos *c)
 {
 	for (size_t i = 0; i < c->g.n_at_device; i++) {
@@ -273,84 +258,49 @@ static void guest_sends(struct chaos *c, struct packet *p)
 {
 	static const uint8_t likely[] = {0x28, 0x2a, 0x1a, 0x5a, 0x03, 0x00, 0x2f, 0x9e, 0x85};
 	static const uint8_t pipes[] = {COMMAND, COMMAND, STATUS, STATUS, DATA_IN, DATA_OUT};
-	uint8_t endpoint = pipes[rnd(c, ARRAY_SIZE(pipes))], iu[40];
-	uint32_t stream = rnd(c, 2) ? rnd(c, 4) : rnd(c, 300);
+	uint8_t endpoint = pipes[chaos_random(c, ARRAY_SIZE(pipes))], iu[40];
+	uint32_t stream = chaos_random(c, 2) ? chaos_random(c, 4) : chaos_random(c, 300);
 
-	c->sent++;
 	if (endpoint != COMMAND) {
-		send(&c->g, p, endpoint, stream, NULL, rnd(c, 3) ? 112 : rnd(c, 513));
+		send(&c->g, p, endpoint, stream, NULL,
+			chaos_random(c, 3) ? 112 : chaos_random(c, 513));
 		return;
 	}
 	for (size_t i = 0; i < sizeof(iu); i++) {
-		iu[i] = (uint8_t)rnd(c, 256);
+		iu[i] = (uint8_t)chaos_random(c, 256);
 	}
-	iu[0] = (uint8_t)(rnd(c, 30) ? 1 : rnd(c, 8));
-	put_be16(iu + 2, (uint16_t)(rnd(c, 100) ? 1 + rnd(c, 3) : rnd(c, 300)));
-	iu[6] = (uint8_t)(rnd(c, 10) ? 0 : iu[6]);
-	iu[16] = rnd(c, 3) ? likely[rnd(c, sizeof(likely))] : iu[16];
-	c->commands +=
-		send(&c->g, p, COMMAND, 0, iu, rnd(c, 100) ? 32 : rnd(c, 41)) == FATE_AT_DEVICE;
+	iu[0] = (uint8_t)(chaos_random(c, 30) ? 1 : chaos_random(c, 8));
+	put_be16(iu + 2,
+		(uint16_t)(chaos_random(c, 100) ? 1 + chaos_random(c, 3) : chaos_random(c, 300)));
+	iu[6] = (uint8_t)(chaos_random(c, 10) ? 0 : iu[6]);
+	iu[16] = chaos_random(c, 3) ? likely[chaos_random(c, sizeof(likely))] : iu[16];
+	c->commands += send(&c->g, p, COMMAND, 0, iu,
+			       chaos_random(c, 100) ? 32 : chaos_random(c, 41)) == FATE_AT_DEVICE;
 }
 
 static void device_does(struct chaos *c, struct packet *p)
 {
 	static const enum transfer_status status[] = {
 		TRANSFER_OK, TRANSFER_OK, TRANSFER_OK, TRANSFER_STALL, TRANSFER_IO_ERROR};
-	uint32_t size = rnd(c, 3) ? p->t.length : rnd(c, p->t.length + 1);
+	uint32_t size = chaos_random(c, 3) ? p->t.length : chaos_random(c, p->t.length + 1);
 
 	if (p->t.endpoint != COMMAND) {
-		p->data[0] = (uint8_t)(rnd(c, 5) ? 3 : rnd(c, 9));
-		put_be16(p->data + 2, (uint16_t)rnd(c, 5));
+		p->data[0] = (uint8_t)(chaos_random(c, 5) ? 3 : chaos_random(c, 9));
+		put_be16(p->data + 2, (uint16_t)chaos_random(c, 5));
 	}
-	guarded_complete(&c->g, p, status[rnd(c, ARRAY_SIZE(status))], NULL, size);
-}
-
-static void settle(struct chaos *c)
-{
-	for (size_t i = 0; i < PACKETS; i++) {
-		struct packet *p = &c->packets[i];
-
-		if (c->used[i] && guarded_fate(&c->g, p) == FATE_HELD) {
-			guard_cancel(c->g.guard, &p->t);
-		} else if (c->used[i] && guarded_fate(&c->g, p) == FATE_AT_DEVICE) {
-			p->t.cancelled = true;
-			guarded_complete(&c->g, p, TRANSFER_CANCELLED, NULL, 0);
-		}
-		c->used[i] = false;
-	}
+	guarded_complete(&c->g, p, status[chaos_random(c, ARRAY_SIZE(status))], NULL, size);
 }
 
 static void one_round(uint32_t seed)
 {
+	static const struct chaos_ops ops = {guest_sends, device_does, check_at_device, 50};
 	struct chaos *c = test_calloc(1, sizeof(*c));
 	struct packet p;
 
 	c->random = seed;
 	set_device(&c->g);
 	assert_int_equal(guarded_start(&c->g, &read_only), 0);
-	for (int step = 0; step < 4000; step++) {
-		size_t i = rnd(c, PACKETS);
-
-		if (!c->used[i]) {
-			c->used[i] = true;
-			guest_sends(c, &c->packets[i]);
-		} else if (guarded_fate(&c->g, &c->packets[i]) == FATE_DONE) {
-			c->used[i] = false;
-		} else if (guarded_fate(&c->g, &c->packets[i]) == FATE_AT_DEVICE) {
-			device_does(c, &c->packets[i]);
-		} else if (rnd(c, 4) == 0) {
-			guard_cancel(c->g.guard, &c->packets[i].t);
-		}
-		if (rnd(c, 50) == 0) {
-			guard_forget(c->g.guard, -1);
-		}
-		check_at_device(c);
-	}
-	settle(c);
-	assert_int_equal(c->g.n_at_device, 0);
-	assert_int_equal(c->g.done, c->sent);
-	assert_true(c->commands > 10);
-	guard_forget(c->g.guard, -1);
+	chaos_run(c, &ops, 4000);
 	assert_int_equal(COMMAND_IU(&c->g, &p, 1, READ_1), FATE_AT_DEVICE);
 	guarded_complete(&c->g, &p, TRANSFER_OK, NULL, 32);
 	guarded_finish(&c->g);
