@@ -218,8 +218,10 @@ uint32_t gpu_waited_for(const struct gpu *g)
 	return oldest ? gpu_context_find(g->three, oldest->context) : GPU_NO_3D;
 }
 
-/* In software a command's own work is done when it returns: llvmpipe draws with all of its threads,
- * and waits for them, where it is flushed, and that is where its fence is made. */
+/* In software: its own work, beside what the driver's threads still draw for others. What they draw
+ * while nothing else is to be done is that of whose fence is waited for (spend_rest), and that is
+ * most of it. Taking all for the oldest fence's while it is out would charge a context for the
+ * commands of others: its end is heard of between turns only. */
 void gpu_account_command(struct gpu *g, uint32_t slot)
 {
 	if (g->spend && !g->spend->by_work) {

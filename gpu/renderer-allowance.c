@@ -112,7 +112,7 @@ void renderer_heed_limits(struct renderer *r)
 		limit32(&p->contexts_max, GPU_CONTEXTS_MAX),
 		limit32(&p->resources_max, UINT32_MAX));
 	cadence_set(&r->cadence, atomic_load_explicit(&p->frames_per_sec, memory_order_relaxed));
-	r->starved = false;
+	r->starved = r->crowded = false;
 	r->frame_due = 0;
 }
 
@@ -152,19 +152,25 @@ static bool in_time(struct renderer *r, uint16_t head)
 	return false;
 }
 
+static bool is_crowded(const struct renderer *r)
+{
+	return spend_crowded(&r->spend, gpu_fences_out(r->gpu));
+}
+
 bool renderer_may_take(struct renderer *r)
 {
 	struct queue *q = &r->queues[QUEUE_CONTROL];
 	uint16_t head;
 
-	if (r->cadence.period == 0 && spend_may(&r->spend)) {
+	if (r->cadence.period == 0 && spend_may(&r->spend) && !is_crowded(r)) {
 		return true;
 	}
 	/* Who has no commands waits for nothing. */
 	if (!q->enabled || vring_peek(&q->ring, &head) <= 0) {
 		return true;
 	}
-	return has_time(r) && (r->cadence.period == 0 || in_time(r, head));
+	r->crowded = is_crowded(r);
+	return has_time(r) && !r->crowded && (r->cadence.period == 0 || in_time(r, head));
 }
 
 void renderer_count_frame(struct renderer *r)

@@ -87,6 +87,7 @@ struct renderer {
 	struct spend spend;
 	struct cadence cadence;
 	bool starved;          /* the control queue waits for time */
+	bool crowded;          /* it waits for a fence */
 	uint64_t frame_due;    /* it waits for this time (ns), for a frame; 0: it doesn't */
 	uint16_t delayed_head; /* of that frame, that was counted, if delayed */
 	bool delayed;
@@ -122,12 +123,12 @@ void renderer_heed_limits(struct renderer *r);
 /* The bell has rung. */
 void renderer_hear_grant(struct renderer *r);
 /* Whether the control queue may take what comes next, if anything does; else what it waits for is
- * in starved or frame_due, and who has to know was told. */
+ * in starved, crowded or frame_due, and who has to know was told. */
 bool renderer_may_take(struct renderer *r) _must_check_;
 /* The control queue has something, and waits. */
 static inline bool renderer_is_held(const struct renderer *r)
 {
-	return r->starved || r->frame_due;
+	return r->starved || r->crowded || r->frame_due;
 }
 /* The command that was executed gave these scanouts (bits) a frame. */
 void renderer_count_frame(struct renderer *r);

@@ -80,12 +80,14 @@ void renderer_context_fence(void *userdata, uint32_t context, uint32_t ring, uin
 
 static void give_fenced(struct renderer *r)
 {
-	uint32_t written;
+	uint32_t written, n = 0;
 	uint16_t head;
 
 	while (gpu_take_fenced(r->gpu, &head, &written)) {
 		queue_give(&r->queues[QUEUE_CONTROL], head, written);
+		n++;
 	}
+	spend_reached(&r->spend, n);
 }
 
 void renderer_take_fences(struct renderer *r)

@@ -10,6 +10,8 @@
 
 /* The clock of CPU time is not read more often than that: it adds up all threads. */
 #define SAMPLE_NS UINT64_C(200000)
+/* One that is drawn, and one behind it. */
+#define FENCES_FREE 2
 
 static uint64_t coarse_ns(void)
 {
@@ -41,6 +43,7 @@ void spend_init(struct spend *s, struct allowance_page *page, const struct spend
 		.speed = by_work ? 1 : MAX(cpus, 1U),
 		.used = atomic_load(&page->used_ns),
 		.who = SPEND_NOBODY};
+	s->fenced_used = s->used;
 	atomic_store(&page->waits, 0);
 	spend_forget_contexts(s);
 	spend_sample(s);
@@ -119,6 +122,28 @@ static void sample(struct spend *s, uint64_t now)
 	s->spent = spent;
 	s->used += MIN(ns, ALLOWANCE_UNBOUNDED - 1 - MIN(s->used, ALLOWANCE_UNBOUNDED - 1));
 	atomic_store_explicit(&s->page->used_ns, s->used, memory_order_relaxed);
+	if (s->reached > 0) {
+		s->fenced_ns = MAX(
+			(s->used - s->fenced_used) / s->reached, s->fenced_ns - s->fenced_ns / 8);
+		s->fenced_used = s->used;
+		s->reached = 0;
+	}
+}
+
+void spend_reached(struct spend *s, uint32_t n)
+{
+	s->reached += n;
+	if (n > 0 && s->clocks.now() - s->sampled >= SAMPLE_NS) {
+		spend_sample(s);
+	}
+}
+
+bool spend_crowded(const struct spend *s, uint32_t fences_out)
+{
+	uint64_t granted = atomic_load_explicit(&s->page->granted_ns, memory_order_relaxed);
+
+	return fences_out >= FENCES_FREE && granted != ALLOWANCE_UNBOUNDED &&
+	       fences_out * s->fenced_ns >= granted - MIN(s->used, granted);
 }
 
 void spend_sample(struct spend *s)

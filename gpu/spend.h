@@ -52,6 +52,12 @@ struct spend {
 	uint32_t n_shares;
 	uint64_t contexts[ALLOWANCE_CONTEXTS]; /* by slot, less 1: what each has used */
 
+	/* What one fenced command takes, with what is drawn behind it: what it took lately, or less
+	 * than that by an eighth at each reading. */
+	uint64_t fenced_ns;
+	uint64_t fenced_used; /* used, when that was found out last */
+	uint32_t reached;     /* since then */
+
 	bool waiting;
 	uint64_t waiting_since;
 };
@@ -84,6 +90,12 @@ static inline _must_check_ bool spend_may(struct spend *s)
 		       ALLOWANCE_UNBOUNDED ||
 	       spend_has(s);
 }
+
+/* So many fences were reached. */
+void spend_reached(struct spend *s, uint32_t n);
+/* Whether what is out takes all that is left: a driver takes commands faster than it draws them,
+ * and a queue of them would draw on for long after the time is up. Two may always be out. */
+bool spend_crowded(const struct spend *s, uint32_t fences_out) _must_check_;
 
 /* There is nothing more to do for now. waited_for: the slot that the oldest fence is of (0: of no
  * context); SPEND_NOBODY: none is out. */

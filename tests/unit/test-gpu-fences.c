@@ -255,6 +255,39 @@ static void work_on_a_render_node(void **state)
 	r->gpu->spend = NULL;
 }
 
+/* In software commands count for their context, and those of none for whose fence is out. */
+static void work_in_software(void **state)
+{
+	struct rig *r = *state;
+	const struct spend_clocks clocks = {the_time, the_time, the_time, MS};
+	static struct allowance_page page;
+	static struct spend s;
+	uint32_t first;
+
+	memset(&page, 0, sizeof(page));
+	fake_now = 1000 * MS;
+	spend_init(&s, &page, &clocks, false, 2);
+	r->gpu->spend = &s;
+	assert_int_equal(context(r, 7), OK);
+	first = r->context_slot;
+	assert_int_equal(context(r, 8), OK);
+	assert_int_equal(ask(r, 3), GPU_ANSWERED);
+	fake_now += 50 * MS;
+	assert_int_equal(draw(r, 7, 0), GPU_ANSWERED);
+	fake_now += 3 * MS;
+	assert_int_equal(draw(r, 8, 2), GPU_FENCED);
+	fake_now += 4 * MS;
+	assert_int_equal(draw(r, 7, 0), GPU_ANSWERED);
+	fake_now += 5 * MS;
+	/* Of no context: who is waited for. */
+	assert_int_equal(ask(r, 3), GPU_FENCED);
+	fake_now += 6 * MS;
+	spend_sample(&s);
+	assert_int_equal(of_slot(&page, first), 8 * MS);
+	assert_int_equal(of_slot(&page, r->context_slot), 10 * MS);
+	r->gpu->spend = NULL;
+}
+
 static void as_many_as_a_ring_has(void **state)
 {
 	struct rig *r = *state;
@@ -379,6 +412,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(several_timelines, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(oldest, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(work_on_a_render_node, setup_3d, teardown_3d),
+		cmocka_unit_test_setup_teardown(work_in_software, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(as_many_as_a_ring_has, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(scanouts, setup_3d, teardown_3d),
 		cmocka_unit_test_setup_teardown(formats, setup_3d, teardown_3d),

@@ -264,6 +264,38 @@ static void waits_for_time(void **state)
 	assert_int_equal(atomic_load(&r->page.waits), 0);
 }
 
+/* What is out counts by what its like took; two may always be. */
+static void queue_of_fences(void **state)
+{
+	struct rig *r = *state;
+
+	begin(r, false);
+	assert_false(spend_crowded(&r->s, 1000));
+	atomic_store(&r->page.granted_ns, 100 * MS);
+	assert_false(spend_crowded(&r->s, 1000));
+	work(10 * MS);
+	spend_reached(&r->s, 2);
+	/* 10 ms each, and 80 are left. */
+	assert_false(spend_crowded(&r->s, 7));
+	assert_true(spend_crowded(&r->s, 8));
+	/* Those that take less make little difference at first, one that takes more does at once.
+	 */
+	work(MS);
+	spend_reached(&r->s, 2);
+	assert_true(spend_crowded(&r->s, 9));
+	assert_false(spend_crowded(&r->s, 8));
+	work(10 * MS);
+	spend_reached(&r->s, 1);
+	assert_true(spend_crowded(&r->s, 3));
+	assert_false(spend_crowded(&r->s, 2));
+	work(100 * MS);
+	spend_sample(&r->s);
+	assert_false(spend_crowded(&r->s, 1));
+	assert_true(spend_crowded(&r->s, 2));
+	atomic_store(&r->page.granted_ns, ALLOWANCE_UNBOUNDED);
+	assert_false(spend_crowded(&r->s, 1000));
+}
+
 /* Less than was used already, and numbers at the edge. */
 static void nonsense(void **state)
 {
@@ -371,6 +403,7 @@ int main(void)
 		TEST(waits_for_fences),
 		TEST(by_work),
 		TEST(waits_for_time),
+		TEST(queue_of_fences),
 		TEST(nonsense),
 		TEST(frames_at_their_rate),
 		TEST(scanouts_have_their_own),
