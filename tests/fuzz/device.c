@@ -12,7 +12,7 @@
 #include "tests/unit/gpu-fake-3d.h"
 
 #define COMMANDS_MAX 64
-#define BYTES_MAX    (8U << 20)
+#define BYTES_MAX    (24U << 20)
 
 static void on_resource(void *userdata, uint32_t slot, const struct resource *res)
 {

@@ -10,7 +10,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/fake-virgl.h"
 
-#define BUDGET (4U << 20)
+#define BUDGET (12U << 20)
 
 static void check(bool ok)
 {

@@ -9,7 +9,7 @@
  * modes are in gpu-load-bombs.c.
  *
  * Says {"ready": true} when it begins, and what it did since the last time for each line of stdin,
- * in JSON. Ends with stdin, or as soon as the backend does.
+ * in JSON; "go" is for a mode that waits for it. Ends with stdin, or as soon as the backend does.
  */
 #include "tests/gpu/gpu-load.h"
 
@@ -54,6 +54,8 @@ bool load_goes_on(struct load *l)
 
 		if (n <= 0) {
 			l->heard_end = true;
+		} else if (line[0] == 'g') {
+			l->told_go = true;
 		} else {
 			report(l);
 		}
@@ -199,6 +201,7 @@ static const struct {
 	{"shader", bomb_shader},
 	{"commands", bomb_commands},
 	{"fences", bomb_fences},
+	{"each", bomb_each},
 };
 
 static bool read_options(struct load *l, char **options, int n)

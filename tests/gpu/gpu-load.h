@@ -24,6 +24,7 @@ struct load {
 	uint32_t frame;
 	uint32_t ahead; /* on their way (greedy) */
 	bool heard_end; /* of stdin */
+	bool told_go;   /* by stdin */
 	/* Since the last report. */
 	uint32_t samples[LOAD_SAMPLES]; /* us, from a frame's submit to its fence */
 	uint32_t n_samples;
@@ -47,3 +48,5 @@ void bomb_programs(struct load *l);
 void bomb_shader(struct load *l);
 void bomb_commands(struct load *l);
 void bomb_fences(struct load *l);
+/* One of each that leaves its renderer alive, when it is told to go; it says when it is done. */
+void bomb_each(struct load *l);
