@@ -23,13 +23,18 @@ def cut(h, name):
     h.run(f"kill $(cat /tmp/{name}.pid); rm /tmp/{name}")
 
 
-def wait_gpu(b, name, what, timeout=90):
+def wait_gpu(h, b, name, what, timeout=180):
+    """Until what() holds. On a machine that has much else to do a process may be ended for being slow: then it is tried again."""
+    connect(h, name)
     deadline = time.monotonic() + timeout
     while True:
         gpu = b.cli("gpu", "show", name)["gpu"]
         if what(gpu):
             return gpu
         assert time.monotonic() < deadline, f"{gpu}; log: {b.log_text()[-1500:]}"
+        if gpu["state"] == "waiting" and gpu["detail"]:
+            cut(h, name)
+            connect(h, name)
         time.sleep(0.3)
 
 
@@ -57,8 +62,7 @@ def test_render_nodes(lab):
     assert "1af4:1050" in pci[0]["bus"], nodes
     drawn = {}
     for name, node in (("tagged", vgem[0]["path"]), ("named", PCI)):
-        connect(h, name)
-        drawn[name] = wait_gpu(b, name, lambda gpu: gpu["drawn_by"])["drawn_by"]
+        drawn[name] = wait_gpu(h, b, name, lambda gpu: gpu["drawn_by"])["drawn_by"]
         assert "llvmpipe" in drawn[name], drawn
         assert f"vm {name}: gpu: draws on {node}" in b.log_text(), b.log_text()[-1500:]
         pid = renderer(h, name)
@@ -68,9 +72,7 @@ def test_render_nodes(lab):
             assert len(line) == 1 and "nodev" in line[0].split()[5] and line[0].split()[5].startswith("ro"), mounts
         assert "/dev/dri/" in h.run(f"ls -l /proc/{pid}/fd"), "the node is not open"
         cut(h, name)
-    connect(h, "hard")
-    gpu = wait_gpu(b, "hard", lambda gpu: gpu["detail"])
-    assert "draws in software" in gpu["detail"], gpu
+    wait_gpu(h, b, "hard", lambda gpu: "draws in software" in gpu["detail"])
     cut(h, "hard")
     out = h.run("DEVBROKER_GPU=/opt/libexec/devbroker-gpu /opt/bin/test-gpu-front-dmabuf 2>&1; true", timeout=120)
     assert "5 test(s) run" in out and "PASSED  ] 5 test(s)" in out and "SKIPPED" not in out, out[-1500:]
