@@ -180,7 +180,11 @@ class Recovery(Bombers):
         before = None
         for n in range(WARM + ROUNDS):
             other.go()
-            now = self.measures()
+            try:
+                now = self.measures()
+            except AssertionError:
+                did = {k: v for k, v in other.report().items() if k != "us"}
+                self.fail(f"round {n + 1}: something is left: {self.gpu()}; it says of itself: {did}")
             if n == WARM - 1:
                 before = now
                 print(f"after round {n + 1}: {now}", flush=True)
