@@ -248,6 +248,7 @@ int broker_load(struct broker *b, struct refusal_text *text)
 			.gpu_limits = c->gpu_limits,
 			.render_node = c->render_node,
 			.gpu_dmabuf = c->gpu_dmabuf,
+			.gpu_hang_seconds = c->gpu_hang_seconds,
 			.from_config = true,
 		};
 		struct vm *vm;

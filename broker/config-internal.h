@@ -40,6 +40,7 @@ int config_gpu_set_virgl(void *target, const char *value, const struct config_pl
 int config_gpu_set_node(void *target, const char *value, const struct config_place *place);
 int config_gpu_set_dmabuf(void *target, const char *value, const struct config_place *place);
 int config_gpu_set_share(void *target, const char *value, const struct config_place *place);
+int config_gpu_set_hang(void *target, const char *value, const struct config_place *place);
 int config_gpu_set_frame_rate(void *target, const char *value, const struct config_place *place);
 int config_gpu_set_contexts(void *target, const char *value, const struct config_place *place);
 int config_gpu_set_resources(void *target, const char *value, const struct config_place *place);

@@ -287,6 +287,7 @@ static const struct config_key vm_keys[] = {
 	{"gpu", "socket-group", config_gpu_set_group, CONFIG_OPTIONAL},
 	{"gpu", "share", config_gpu_set_share, CONFIG_OPTIONAL},
 	{"gpu", "frame-rate", config_gpu_set_frame_rate, CONFIG_OPTIONAL},
+	{"gpu", "hang-timeout", config_gpu_set_hang, CONFIG_OPTIONAL},
 	{"gpu", "contexts", config_gpu_set_contexts, CONFIG_OPTIONAL},
 	{"gpu", "resources", config_gpu_set_resources, CONFIG_OPTIONAL},
 	{"usb", "slots", config_ways_set_slots, CONFIG_OPTIONAL},

@@ -7,7 +7,7 @@
  * [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
  * devices= bytes-in-flight= transfers-in-flight= bandwidth= transfers-per-second=; [gpu] memory=
- * virgl= render-node= socket-group= share= frame-rate= contexts= resources=
+ * virgl= render-node= socket-group= share= frame-rate= contexts= resources= hang-timeout=
  * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
  * keys given twice, over-long lines and bad values are errors that name file and line.
  */
@@ -146,10 +146,14 @@ struct config_vm {
 	uint64_t gpu_memory; /* bytes of the guest's images; 0: it has no GPU */
 	char *gpu_group;     /* whose members may connect its VMM; NULL: only our user */
 	enum gpu_virgl gpu_virgl;
-	char *render_node; /* absolute path; NULL: the one that is tagged in udev */
-	bool gpu_dmabuf;   /* its VMM shows DMABUFs */
+	char *render_node;         /* absolute path; NULL: the one that is tagged in udev */
+	bool gpu_dmabuf;           /* its VMM shows DMABUFs */
+	uint32_t gpu_hang_seconds; /* until drawing that does not end is ended; 0: as devbroker-gpu
+				      has it */
 	struct gpu_limits gpu_limits;
 };
+
+#define GPU_HANG_SECONDS_MAX 600
 
 #define GPU_MEMORY_MIN (16 << 20)
 #define GPU_MEMORY_MAX (UINT64_C(16) << 30)

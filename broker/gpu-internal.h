@@ -27,6 +27,7 @@ struct gpu {
 	enum gpu_virgl virgl;
 	char *render_node;             // may be NULL: the one that is tagged
 	bool dmabuf;                   /* its VMM shows DMABUFs */
+	uint32_t hang_seconds;         /* 0: as devbroker-gpu has it */
 	char refused[128];             /* why there is nothing to draw on; "" */
 	bool told;                     /* what draws, in the log */
 	struct charge memory;          /* while there are processes */
@@ -56,6 +57,12 @@ struct gpu {
 		uint32_t width, height;
 	} modes[GPU_SCANOUTS]; /* of set_display, for the next front too */
 };
+
+#define GPU_HANG_OPTION_SIZE 32
+
+/* Appends --hang-timeout to n arguments, if it was configured; out keeps it. How many there are. */
+size_t gpu_add_hang(
+	const struct gpu *g, const char **args, size_t n, char out[static GPU_HANG_OPTION_SIZE]);
 
 /* To the front; fd (borrowed) may be -1. 0 or -errno. */
 int gpu_say(struct gpu *g, const struct parent_msg *m, int fd);

@@ -41,6 +41,16 @@ static int open_node(struct gpu *g, int *fd_out, char path[static GPU_POOL_NAME_
 	return r;
 }
 
+size_t gpu_add_hang(
+	const struct gpu *g, const char **args, size_t n, char out[static GPU_HANG_OPTION_SIZE])
+{
+	if (g->hang_seconds > 0) {
+		snprintf(out, GPU_HANG_OPTION_SIZE, "--hang-timeout=%u", g->hang_seconds);
+		args[n++] = out;
+	}
+	return n;
+}
+
 /* It has commands and no time left. */
 static int on_want(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
@@ -81,13 +91,13 @@ static int spawn(struct gpu *g, const char *const *args, size_t n, int node, int
 int gpu_renderer_start(struct gpu *g)
 {
 	struct broker *b = g->vm->broker;
-	char sandbox[96], name[96], memory[48];
-	const char *args[10] = {"--renderer", "--link-fd=3", "--allowance-fd=4", "--grant-fd=5",
+	char sandbox[96], name[96], memory[48], hang[GPU_HANG_OPTION_SIZE];
+	const char *args[11] = {"--renderer", "--link-fd=3", "--allowance-fd=4", "--grant-fd=5",
 		"--want-fd=6", sandbox, name, memory};
 	struct parent_msg m = {.type = PARENT_RENDERER};
 	_cleanup_close_ int node = -1;
 	char path[GPU_POOL_NAME_SIZE] = "";
-	size_t n = 8;
+	size_t n = gpu_add_hang(g, args, 8, hang);
 	_cleanup_close_ int link = -1;
 	int r;
 

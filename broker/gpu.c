@@ -320,12 +320,17 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 static int start_front(struct gpu *g, int vhost_fd)
 {
 	struct broker *b = g->vm->broker;
-	char sandbox[96], name[96];
-	const char *args[] = {"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name, "--virgl",
-		"--dmabuf"}; /* which there is not without the one before */
-	const size_t n = 5 + (g->virgl != GPU_VIRGL_NO) + g->dmabuf;
+	char sandbox[96], name[96], hang[GPU_HANG_OPTION_SIZE];
+	const char *args[8] = {"--front", "--control-fd=3", "--vhost-fd=4", sandbox, name};
+	size_t n = gpu_add_hang(g, args, 5, hang);
 	int pair[2], r;
 
+	if (g->virgl != GPU_VIRGL_NO) {
+		args[n++] = "--virgl";
+	}
+	if (g->dmabuf) {
+		args[n++] = "--dmabuf";
+	}
 	snprintf(sandbox, sizeof(sandbox), "--sandbox=%s", b->config.sandbox);
 	snprintf(name, sizeof(name), "--name=vm %s: gpu", g->vm->name);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0) {
@@ -399,6 +404,7 @@ int gpu_create(struct vm *vm, const struct vm_options *o, const char *pool, stru
 	g->memory_max = o->gpu_memory;
 	g->virgl = o->gpu_virgl;
 	g->dmabuf = o->gpu_dmabuf;
+	g->hang_seconds = o->gpu_hang_seconds;
 	g->control = g->listener = -1;
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);

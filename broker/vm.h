@@ -94,8 +94,9 @@ struct vm_options {
 	uint64_t gpu_memory;         /* 0: no GPU */
 	const char *gpu_group;       /* may be NULL */
 	enum gpu_virgl gpu_virgl;
-	const char *render_node; /* may be NULL: the one that is tagged */
-	bool gpu_dmabuf;         /* its VMM shows DMABUFs */
+	const char *render_node;   /* may be NULL: the one that is tagged */
+	bool gpu_dmabuf;           /* its VMM shows DMABUFs */
+	uint32_t gpu_hang_seconds; /* 0: as devbroker-gpu has it */
 	struct gpu_limits gpu_limits;
 	bool from_config;
 	/* devbroker export: ways has one stream, and name may be any. */

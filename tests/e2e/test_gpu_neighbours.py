@@ -134,9 +134,9 @@ def endless(lab, screens, counters):
         raise LabError("frames take longer beside endless shaders")
 
 
-def start(lab):
+def start(lab, **more):
     """The victim's and the bomber's screen."""
-    lab.start_broker(configure("victim", "bomber", memory=f"{MEMORY >> 20}M", virgl="yes", share="fair:50%"))
+    lab.start_broker(configure("victim", "bomber", memory=f"{MEMORY >> 20}M", virgl="yes", share="fair:50%", **more))
     screens = Screen(lab, "victim"), Screen(lab, "bomber")
     # What a guest's CPU itself does is the same in all cases.
     screens[1].guest.run("gpubomb spin &")
@@ -145,7 +145,7 @@ def start(lab):
 
 def test_endless(lab):
     """shaders that never end, three times: that guest has no 3D, and its console; the other's frames come as before; allowed"""
-    screens = start(lab)
+    screens = start(lab, hang_timeout=4)
     screens[1].guest.run(CONSOLE_TEXT)
     with Ahead(screens):
         endless(lab, screens, Counters(lab.broker, "bomber"))

@@ -144,6 +144,8 @@ void bomb_commands(struct load *l)
 	int n = 0;
 
 	if (!load_made(l, sim_draw_begin(&l->sim, &d))) {
+		/* Some of it may be there: an answer that comes late is none. */
+		sim_draw_end(&l->sim, &d);
 		return;
 	}
 	memset(large, 0, (size_t)n_large * 4);

@@ -75,6 +75,7 @@ def p99(us):
 
 class Bombers(BrokerCase):
     files = {f"vms.d/{name}.conf": f"[vm]\nqmp=/nonexistent/{name}.qmp\n[gpu]\nmemory={LIMIT}\nvirgl=yes\nshare=fair:50%\n"
+             "hang-timeout=4\n"
              for name in ("victim", "other")}
 
     def setUp(self):
@@ -162,7 +163,7 @@ class Bombs(Bombers):
 
 
 class Recovery(Bombers):
-    files = {"vms.d/other.conf": "[vm]\nqmp=/nonexistent/other.qmp\n[gpu]\nmemory=64M\nvirgl=yes\n"}
+    files = {"vms.d/other.conf": "[vm]\nqmp=/nonexistent/other.qmp\n[gpu]\nmemory=64M\nvirgl=yes\nhang-timeout=4\n"}
 
     def measures(self):
         """When it has told that nothing is left but the buffer that streams are copied into, which goes with the driver."""

@@ -139,7 +139,7 @@ static void run(struct world *w, uint64_t ms)
 /* Percent of what was used by all in ms. */
 static void measure(struct world *w, uint64_t ms, double out[MEMBERS])
 {
-	uint64_t before[MEMBERS], all = 0;
+	uint64_t before[MEMBERS] = {0}, all = 0;
 
 	for (size_t i = 0; i < w->n; i++) {
 		before[i] = w->l[i].m.used_ns;
@@ -156,7 +156,7 @@ static void measure(struct world *w, uint64_t ms, double out[MEMBERS])
 /* The same of the pool's capacity. */
 static void measure_pool(struct world *w, uint64_t ms, double out[MEMBERS])
 {
-	uint64_t before[MEMBERS];
+	uint64_t before[MEMBERS] = {0};
 
 	for (size_t i = 0; i < w->n; i++) {
 		before[i] = w->l[i].m.used_ns;

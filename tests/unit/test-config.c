@@ -136,7 +136,7 @@ static void good_files_give_their_values(void **state)
 	put_text(p, "vms.d/a.conf",
 		"[vm]\nqmp=/run/"
 		"a.qmp\n[gpu]\nmemory=64M\nvirgl=hardware\ndmabuf=yes\nshare=fixed:25%\n"
-		"frame-rate=60\ncontexts=none\nresources=9\n");
+		"frame-rate=60\ncontexts=none\nresources=9\nhang-timeout=3\n");
 	put_text(p, "vms.d/.a.conf.swp", "garbage");
 	put_text(p, "vms.d/.hidden.conf", "garbage");
 	put_text(p, "vms.d/old.conf~", "garbage");
@@ -166,6 +166,7 @@ static void good_files_give_their_values(void **state)
 	assert_int_equal(vm->gpu_limits.frame_rate, 60);
 	assert_int_equal(vm->gpu_limits.contexts, 0);
 	assert_int_equal(vm->gpu_limits.resources, 9);
+	assert_int_equal(vm->gpu_hang_seconds, 3);
 	vm = list_entry(vm->link.next, struct config_vm, link);
 	assert_string_equal(vm->name, "b");
 	assert_string_equal(vm->bus, "ehci.0");
@@ -265,6 +266,8 @@ static const struct {
 	{VM, VM_START "[gpu]\nshare=fixed:0%\n",
 		VM ":4: share=fixed:0% is none of best-effort, fair:N%, fixed:N% (N from 1 to "
 		   "100)"},
+	{VM, VM_START "[gpu]\nhang-timeout=0\n",
+		VM ":4: hang-timeout=0 is not a number from 1 to 600"},
 	{VM, VM_START "[gpu]\nframe-rate=0\n",
 		VM ":4: frame-rate=0 is neither none nor a number from 1 to 1000"},
 	{VM, VM_START "[gpu]\ncontexts=257\n",
