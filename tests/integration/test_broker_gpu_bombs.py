@@ -24,7 +24,7 @@ FRAMES = ["frames", "every=16", "turns=1"]
 POLITE = ["frames", "turns=1"]  # the same, busy all the time
 RATIO = 1.2
 WINDOW = 2
-TRIES = 3
+TRIES = 5
 ROUNDS = int(os.environ.get("BOMB_ROUNDS", "2"))
 WARM = 2  # rounds until all is there that stays
 ANSWER = 0.1

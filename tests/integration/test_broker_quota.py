@@ -176,9 +176,10 @@ class Quota(WaysCase):
         self.broker.cli("quota", "set", "win", "usb.devices=1")
         self.assertEqual(self.quota("win", "usb.devices"), {"used": 1, "limit": 1})
         self.assertEqual(self.refused(10, "attach", "b", "win")["code"], "quota")
-        for bad in ("usb.bandwidth=1", "usb.devices=65", "usb.bytes-in-flight=1K", "usb.transfers-per-second=1"):
+        for bad in ("usb.bandwidth=1", "usb.devices=65", "usb.bytes-in-flight=1K", "usb.transfers-per-second=1",
+                    "gpu.memory=64M"):
             self.assertEqual(self.refused(4, "quota", "set", "win", bad)["code"], "invalid", bad)
-        for bad in ("usb.bandwidth", "bandwidth=4M", "usb.bandwidth=fast", "gpu.memory=1M"):
+        for bad in ("usb.bandwidth", "bandwidth=4M", "usb.bandwidth=fast", "gpu.time=1"):
             self.refused(2, "quota", "set", "win", bad)
         self.refused(5, "quota", "set", "nobody", "usb.devices=1")
 
