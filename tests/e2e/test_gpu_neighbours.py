@@ -147,7 +147,7 @@ def start(lab, **more):
 
 def test_endless(lab):
     """shaders that never end, three times: that guest has no 3D, and its console; the other's frames come as before; allowed"""
-    screens = start(lab, hang_timeout=10)
+    screens = start(lab, hang_timeout=4)
     screens[1].guest.run(CONSOLE_TEXT)
     with Ahead(screens):
         endless(lab, screens, Counters(lab.broker, "bomber"))
