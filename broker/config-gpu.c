@@ -196,30 +196,31 @@ int config_gpu_set_resources(void *target, const char *value, const struct confi
 	return set_limit("resources", value, GPU_RESOURCES_LIMIT_MAX, &l->resources, place);
 }
 
-int config_gpu_set_hang(void *target, const char *value, const struct config_place *place)
+static int set_number(const char *key, const char *value, uint32_t max, uint32_t *field,
+	const struct config_place *place)
 {
-	struct config_vm *vm = ((struct config_target *)target)->vm;
 	char shown[SHOWN_SIZE];
 	uint64_t n;
 
-	if (parse_u64(value, 1, GPU_HANG_SECONDS_MAX, &n) < 0) {
-		return config_refuse(place, "hang-timeout=%s is not a number from 1 to %d",
-			show(value, shown), GPU_HANG_SECONDS_MAX);
+	if (parse_u64(value, 1, max, &n) < 0) {
+		return config_refuse(
+			place, "%s=%s is not a number from 1 to %u", key, show(value, shown), max);
 	}
-	vm->gpu_hang_seconds = (uint32_t)n;
+	*field = (uint32_t)n;
 	return 0;
+}
+
+int config_gpu_set_hang(void *target, const char *value, const struct config_place *place)
+{
+	struct config_vm *vm = ((struct config_target *)target)->vm;
+
+	return set_number(
+		"hang-timeout", value, GPU_HANG_SECONDS_MAX, &vm->gpu_hang_seconds, place);
 }
 
 int config_gpu_set_cpus(void *target, const char *value, const struct config_place *place)
 {
 	struct config *c = ((struct config_target *)target)->config;
-	char shown[SHOWN_SIZE];
-	uint64_t n;
 
-	if (parse_u64(value, 1, GPU_CPUS_MAX, &n) < 0) {
-		return config_refuse(place, "software-cpus=%s is not a number from 1 to %d",
-			show(value, shown), GPU_CPUS_MAX);
-	}
-	c->software_cpus = (uint32_t)n;
-	return 0;
+	return set_number("software-cpus", value, GPU_CPUS_MAX, &c->software_cpus, place);
 }

@@ -7,7 +7,7 @@
  * [quota] (defaults of VMs)
  * vms.d/NAME.conf: [vm] qmp= bus= owner=; [usb] slots= socket-group= stream= listen=; [quota]
  * devices= bytes-in-flight= transfers-in-flight= bandwidth= transfers-per-second=; [gpu] memory=
- * virgl= render-node= socket-group= share= frame-rate= contexts= resources= hang-timeout=
+ * virgl= render-node= dmabuf= socket-group= share= frame-rate= contexts= resources= hang-timeout=
  * disks.d/NAME.conf: [disk] image= read-only= cdrom= speed= serial= vm= Unknown sections and keys,
  * keys given twice, over-long lines and bad values are errors that name file and line.
  */

@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lab"))
 import runner
 from gpu_guest import frame
-from guest import LabError
+from guest import LabError, wait
 from test_gpu_guest import CONSOLE_TEXT, Cube, check_errors, configure, kill_renderer
 
 # Screens show no transparency, and glmark2 asks for it unless it is told.
@@ -44,15 +44,8 @@ def check_renderer(name, gl):
 
 
 def wait_for(what, condition, timeout=40):
-    """Waits until condition() says something; returns that."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {timeout} s")
-        time.sleep(0.2)
+    """As wait, for what takes its time in a guest."""
+    return wait(what, condition, timeout)
 
 
 def test_two_cubes(lab):

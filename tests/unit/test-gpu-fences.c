@@ -195,23 +195,32 @@ static uint64_t of_slot(const struct allowance_page *page, uint32_t slot)
 	return atomic_load(&page->contexts[slot - 1].gpu_ns);
 }
 
+static struct allowance_page page;
+static struct spend spend;
+
+/* What is used is counted from now on, for contexts 7 (whose slot this is) and 8. */
+static uint32_t begin_spending(struct rig *r, bool by_work)
+{
+	const struct spend_clocks clocks = {the_time, the_time, the_time, MS};
+	uint32_t first;
+
+	memset(&page, 0, sizeof(page));
+	fake_now = 1000 * MS;
+	spend_init(&spend, &page, &clocks, by_work, 2);
+	r->gpu->spend = &spend;
+	assert_int_equal(context(r, 7), OK);
+	first = r->context_slot;
+	assert_int_equal(context(r, 8), OK);
+	return first;
+}
+
 /* On a render node what counts is how long there is work, whoever has it: the oldest; and that of
  * which nobody wants to hear the end counts as well. */
 static void work_on_a_render_node(void **state)
 {
 	struct rig *r = *state;
-	const struct spend_clocks clocks = {the_time, the_time, the_time, MS};
-	static struct allowance_page page;
-	static struct spend s;
-	uint32_t first;
+	uint32_t first = begin_spending(r, true);
 
-	memset(&page, 0, sizeof(page));
-	fake_now = 1000 * MS;
-	spend_init(&s, &page, &clocks, true, 2);
-	r->gpu->spend = &s;
-	assert_int_equal(context(r, 7), OK);
-	first = r->context_slot;
-	assert_int_equal(context(r, 8), OK);
 	fake_now += 50 * MS;
 	assert_int_equal(draw(r, 7, 1), GPU_FENCED);
 	fake_now += 3 * MS;
@@ -223,7 +232,7 @@ static void work_on_a_render_node(void **state)
 	fake_now += 4 * MS;
 	reach(r, fake.fence);
 	fake_now += 100 * MS;
-	spend_sample(&s);
+	spend_sample(&spend);
 	assert_int_equal(atomic_load(&page.used_ns), 9 * MS);
 	assert_int_equal(of_slot(&page, first), 5 * MS);
 	assert_int_equal(of_slot(&page, r->context_slot), 4 * MS);
@@ -242,7 +251,7 @@ static void work_on_a_render_node(void **state)
 	fake.refuse = -EINVAL;
 	gpu_fence_tail(r->gpu);
 	fake_now += 100 * MS;
-	spend_sample(&s);
+	spend_sample(&spend);
 	assert_int_equal(atomic_load(&page.used_ns), 17 * MS);
 	/* The driver's reset. */
 	assert_int_equal(draw(r, 7, 1), GPU_FENCED);
@@ -250,7 +259,7 @@ static void work_on_a_render_node(void **state)
 	gpu_reset(r->gpu);
 	gpu_account_fences(r->gpu);
 	fake_now += 100 * MS;
-	spend_sample(&s);
+	spend_sample(&spend);
 	assert_int_equal(atomic_load(&page.used_ns), 18 * MS);
 	r->gpu->spend = NULL;
 }
@@ -259,18 +268,8 @@ static void work_on_a_render_node(void **state)
 static void work_in_software(void **state)
 {
 	struct rig *r = *state;
-	const struct spend_clocks clocks = {the_time, the_time, the_time, MS};
-	static struct allowance_page page;
-	static struct spend s;
-	uint32_t first;
+	uint32_t first = begin_spending(r, false);
 
-	memset(&page, 0, sizeof(page));
-	fake_now = 1000 * MS;
-	spend_init(&s, &page, &clocks, false, 2);
-	r->gpu->spend = &s;
-	assert_int_equal(context(r, 7), OK);
-	first = r->context_slot;
-	assert_int_equal(context(r, 8), OK);
 	assert_int_equal(ask(r, 3), GPU_ANSWERED);
 	fake_now += 50 * MS;
 	assert_int_equal(draw(r, 7, 0), GPU_ANSWERED);
@@ -282,7 +281,7 @@ static void work_in_software(void **state)
 	/* Of no context: who is waited for. */
 	assert_int_equal(ask(r, 3), GPU_FENCED);
 	fake_now += 6 * MS;
-	spend_sample(&s);
+	spend_sample(&spend);
 	assert_int_equal(of_slot(&page, first), 8 * MS);
 	assert_int_equal(of_slot(&page, r->context_slot), 10 * MS);
 	r->gpu->spend = NULL;
