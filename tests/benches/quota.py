@@ -7,8 +7,10 @@ transfer, and the worker's CPU time for a transfer is taken while a guest reads 
 the share of the worker's own CPU time; of the time that a guest waits it is less.
 
 The same of a GPU: gpu-bench-quota repeats what the renderer does for one command. What the page that it shares with the broker costs is
-taken through the simulated VM: three renderers that are there at once, without a page, with one that bounds nothing, and with a share that
-is granted each 10 ms and doesn't bind, in turn; ratios are medians over rounds, each beside the one without.
+taken through the simulated VM: renderers that are there at once, without a page, with one that bounds nothing, and with a share that
+is granted each 10 ms and doesn't bind, in turn. What else the machine does only adds to a time, so of a side's rounds the quarter's
+quantile counts; where a process's pages lie makes some per cent for as long as it is there, so all are started again several times, and
+the median of those counts. A second renderer without a page, measured like the others, says what is left of noise.
 """
 import json
 import os
@@ -27,8 +29,9 @@ import usbredir  # noqa: E402
 
 READS = 20000
 GOAL = 2.0
-GPU_ROUNDS = 21
-GPU_SIDES = ("alone", "unbounded", "bounded")
+GPU_STARTS = 9
+GPU_ROUNDS = 24
+GPU_SIDES = {"twin": "no page again (noise)", "unbounded": "a page that is unbounded", "bounded": "a page that is bounded"}
 
 
 def worker_ns():
@@ -48,24 +51,29 @@ def line_of(*argv):
                                "GPU_PAGED_BACKEND": str(BUILD / "tests/gpu/paged-backend")}).stdout
 
 
-def gpu(rounds):
-    """The figures, and whether they are within the goal."""
+def one_start(rounds):
+    """By side and cell, what its rounds took."""
     lines = [json.loads(x) for x in line_of(rounds, BUILD / "gpu/devbroker-gpu", "--virgl").splitlines()]
-    by = {side: [x for x in lines if x["side"] == side] for side in GPU_SIDES}
-    alone = {cell: statistics.median(x[cell] for x in by["alone"]) for cell in lines[0] if cell != "side"}
-    result = {"rounds": rounds, "alone": alone, "added_percent": {}}
+    return {side: {cell: statistics.quantiles([x[cell] for x in lines if x["side"] == side], n=4)[0] for cell in lines[0] if cell != "side"}
+            for side in ("alone", *GPU_SIDES)}
+
+
+def gpu(starts):
+    """The figures, and whether they are within the goal."""
+    taken = [one_start(GPU_ROUNDS) for _ in range(starts)]
+    alone = {cell: statistics.median(t["alone"][cell] for t in taken) for cell in taken[0]["alone"]}
+    result = {"starts": starts, "rounds": GPU_ROUNDS, "alone": alone, "added_percent": {}}
     print(f"without a page: {1e6 / alone['command_us']:.0f} commands/s, {1e6 / alone['batched_us']:.0f} batched, "
           f"{alone['frame_us']:.0f} us a frame of 640x480, {alone['draw_us']:.0f} us a small one in 3D")
     met = True
-    for side in GPU_SIDES[1:]:
-        added = {cell: 100 * (statistics.median(a[cell] / b[cell] for a, b in zip(by[side], by["alone"], strict=True)) - 1)
-                 for cell in alone}
+    for side, shown in GPU_SIDES.items():
+        added = {cell: 100 * (statistics.median(t[side][cell] / t["alone"][cell] for t in taken) - 1) for cell in alone}
         result["added_percent"][side] = added
         for cell in ("command", "batched", "frame", "draw"):
             held = added[f"{cell}_us"] < GOAL
-            met = met and held
-            print(f"  a page that is {side}: {cell}: {added[cell + '_us']:+.2f} % of time ({'met' if held else 'NOT MET'}), "
-                  f"{added[cell + '_cpu_us']:+.2f} % of CPU")
+            met = met and (held or side == "twin")
+            print(f"  {shown}: {cell}: {added[cell + '_us']:+.2f} % of time" +
+                  ("" if side == "twin" else " (met)" if held else " (NOT MET)") + f", {added[cell + '_cpu_us']:+.2f} % of CPU")
     spend = [json.loads(line_of("spend", 5000000)) for _ in range(3)]
     result["spend_ns"] = {k: statistics.median(x[k] for x in spend) for k in spend[0]}
     for k, ns in result["spend_ns"].items():
@@ -87,7 +95,7 @@ def main():
               "accounting_percent": 100 * account / transfer, "rate_percent": 100 * pace / transfer}
     print(f"a transfer costs the worker {transfer:.0f} ns; accounting {account:.0f} ns of them "
           f"({result['accounting_percent']:.2f} %), a rate that doesn't bind {pace:.0f} ns ({result['rate_percent']:.2f} %)")
-    result["gpu"], gpu_met = gpu(GPU_ROUNDS)
+    result["gpu"], gpu_met = gpu(GPU_STARTS)
     if "--json" in sys.argv:
         Path(sys.argv[sys.argv.index("--json") + 1]).write_text(json.dumps(result))
     met = result["accounting_percent"] < GOAL

@@ -20,7 +20,7 @@ CONTEXTS = 12
 FRAME_RATE = 30
 CPUS = len(os.sched_getaffinity(0))
 SHARE = 10
-SHARE_SECONDS = 4
+SHARE_SECONDS = 6
 RATE_SECONDS = 3
 # Of what kmscube draws by itself, beside a program that was refused.
 RATE_LEFT = 0.7
@@ -145,11 +145,11 @@ def frame_rate(lab, screen):
 
 def drawn_frames(g, counters):
     """How many frames a guest's program draws, and of how many CPUs its renderer takes the time meanwhile."""
-    first = counters.show()
+    first, start = counters.show(), time.monotonic()
     frames = int(re.match(r"frames: (\d+),", g.run(f"gpubomb frames {SHARE_SECONDS}"))[1])
     time.sleep(0.6)  # it is told twice a second
-    last = counters.show()
-    return frames, (last["cpu_usec"] - first["cpu_usec"]) / 1e6 / SHARE_SECONDS
+    last, seconds = counters.show(), time.monotonic() - start
+    return frames, (last["cpu_usec"] - first["cpu_usec"]) / 1e6 / seconds
 
 
 def share(lab, g, counters):
