@@ -33,8 +33,8 @@
 #define TIMER_SLACK 500               /* µs */
 #define WAKE_NS     UINT64_C(5000000) /* between ticks that somebody wakes */
 #define UNSEEN_NS   UINT64_C(5000000) /* used since the last tick: it draws */
-/* A renderer's start, which is the driver's work and not its guest's: so much of CPU time is free.
- */
+/* A renderer's start, unless its guest has made the last one hang: so much of CPU time is free, if
+ * its front takes that long to say that it has started. */
 #define START_NS        INT64_C(1000000000)
 #define START_WITHIN_NS UINT64_C(3000000000)
 #define LEAP_NS         UINT64_C(60000000000) /* more than that at once a page is not believed */
@@ -231,7 +231,7 @@ void gpu_arbiter_changed(struct gpu *g)
 	}
 }
 
-int gpu_arbiter_join(struct gpu *g, const char *pool)
+int gpu_arbiter_join(struct gpu *g, const char *pool, bool free)
 {
 	struct gpu_part *part = &g->part;
 	struct gpu_pool *p;
@@ -251,12 +251,20 @@ int gpu_arbiter_join(struct gpu *g, const char *pool)
 	if (!pool[0]) {
 		/* Its clock goes on where the last one's ended. */
 		atomic_store(&g->allowance.page->used_ns, part->member.used_ns);
-		part->member.free_ns = START_NS;
+		part->member.free_ns = free ? START_NS : 0;
 	}
 	part->started_ns = now_ns();
 	part->looked_ns = now_ns();
 	part->looked_used = part->member.used_ns;
 	return 0;
+}
+
+void gpu_arbiter_renderer_started(struct gpu *g)
+{
+	if (g->part.pool && g->part.member.free_ns > 0) {
+		tick(g->part.pool);
+		g->part.member.free_ns = 0;
+	}
 }
 
 void gpu_arbiter_renderer_ended(struct gpu *g)

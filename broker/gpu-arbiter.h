@@ -35,8 +35,11 @@ struct gpu_part {
  * the VMs that there are; without (may be NULL) is left out. 0 or REFUSAL_QUOTA with text. */
 int gpu_arbiter_check(struct broker *b, const struct gpu *without, const char *pool,
 	const struct gpu_limits *l, struct refusal_text *text) _must_check_;
-/* A renderer is about to start that draws on pool. 0 or -errno. */
-int gpu_arbiter_join(struct gpu *g, const char *pool) _must_check_;
+/* A renderer is about to start that draws on pool; free: what it takes to start is not held against
+ * its VM. 0 or -errno. */
+int gpu_arbiter_join(struct gpu *g, const char *pool, bool free) _must_check_;
+/* It has started: from now on all is. */
+void gpu_arbiter_renderer_started(struct gpu *g);
 /* There are no more renderers. */
 void gpu_arbiter_leave(struct gpu *g);
 /* Its renderer has ended; it may get another one. */

@@ -39,6 +39,7 @@ struct gpu {
 	/* The front has lost its renderer: there is another one as soon as that one has ended. Its
 	 * word is waited for: it is how it is known which renderer it means. */
 	bool wanted;
+	bool blamed; /* the front says that the guest has made the last one hang */
 	int control;
 	sd_event_source *control_source;
 	sd_event_source *timer;

@@ -114,7 +114,7 @@ int gpu_renderer_start(struct gpu *g)
 	if (node >= 0) {
 		args[n++] = "--drm-fd=7";
 	}
-	r = gpu_arbiter_join(g, path);
+	r = gpu_arbiter_join(g, path, !g->blamed);
 	if (r < 0) {
 		return r;
 	}

@@ -30,10 +30,11 @@
 #include "broker/gpu-socket.h"
 #include "broker/vm.h"
 
-#define PING_USEC      UINT64_C(500000)
-#define UNANSWERED_MAX 3 /* it is ended before the fourth: within 2 s */
-#define SIDE_MAX       16384
-#define WAITERS_MAX    16
+#define PING_USEC               UINT64_C(500000)
+#define UNANSWERED_MAX          3  /* it is ended before the fourth: within 2 s */
+#define UNANSWERED_TO_READY_MAX 20 /* it has to close its sandbox first */
+#define SIDE_MAX                16384
+#define WAITERS_MAX             16
 
 static const char *const state_names[] = {"waiting", "starting", "connected", "ending"};
 static_assert(ARRAY_SIZE(state_names) == GPU_STATE_COUNT_, "one per state");
@@ -96,7 +97,7 @@ static void ended(struct gpu *g)
 	charge_return(&g->memory);
 	gpu_arbiter_leave(g);
 	gpu_allowance_finish(&g->allowance);
-	g->ready = g->wanted = false;
+	g->ready = g->wanted = g->blamed = false;
 	g->counters = (struct parent_msg){0};
 	g->heard_usec = g->frames_per_sec = 0;
 	memcpy(detail, g->detail, sizeof(detail));
@@ -253,6 +254,8 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		break;
 	case PARENT_RENDERER_LOST:
 		g->wanted = true;
+		g->blamed = m->hangs > g->counters.hangs;
+		g->counters.hangs = m->hangs;
 		if (g->renderer) {
 			/* It has broken the front's protocol, or its end is still to be heard of.
 			 */
@@ -260,6 +263,9 @@ static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 		} else {
 			replace_renderer(g);
 		}
+		break;
+	case PARENT_RENDERER_STARTED:
+		gpu_arbiter_renderer_started(g);
 		break;
 	case PARENT_PICTURE:
 		on_picture(g, m, fd);
@@ -308,7 +314,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
 	g->messages = 0;
 	gpu_arbiter_look(g);
-	if (g->unanswered++ >= UNANSWERED_MAX) {
+	if (g->unanswered++ >= (g->ready ? UNANSWERED_MAX : UNANSWERED_TO_READY_MAX)) {
 		end(g, "its front does not answer");
 		return 0;
 	}

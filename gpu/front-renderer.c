@@ -38,6 +38,7 @@ void front_renderer_lost(struct front *f, const char *why)
 	/* Its pictures stay on the screens; the numbers of the next one's are its own. */
 	pictures_finish(&f->pictures);
 	front_picture_lost(f);
+	m.hangs = f->watch.n_offences;
 	front_parent_say(f, &m, -1);
 }
 
@@ -103,6 +104,7 @@ void front_renderer_send_modes(struct front *f, const struct display_mode *modes
 static void handle_ready(struct front *f, const struct link_ready *ready)
 {
 	const int fds[] = {f->journal_fd, f->bell};
+	const struct parent_msg started = {.type = PARENT_RENDERER_STARTED};
 	union link_msg m;
 
 	if (f->link_ready || ready->version != LINK_VERSION) {
@@ -130,6 +132,7 @@ static void handle_ready(struct front *f, const struct link_ready *ready)
 		front_renderer_send(f, &m, NULL, 0);
 	}
 	front_watch_ask(f);
+	front_parent_say(f, &started, -1);
 }
 
 static void handle_done(struct front *f, const struct link_done *done)

@@ -23,6 +23,7 @@ static const struct {
 	{PARENT_RENDERER_LOST, FRONT_TO_PARENT, 0, 0},
 	{PARENT_PICTURE, FRONT_TO_PARENT, 0, 1},
 	{PARENT_PONG, FRONT_TO_PARENT, 0, 0},
+	{PARENT_RENDERER_STARTED, FRONT_TO_PARENT, 0, 0},
 };
 
 int parent_decode(enum parent_direction direction, const void *data, size_t size, size_t n_fds,

@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 
-#define PARENT_VERSION   2
+#define PARENT_VERSION   3
 #define PARENT_NAME_SIZE 128
 
 enum parent_type {
@@ -28,6 +28,7 @@ enum parent_type {
 	PARENT_RENDERER_LOST = 17, /* the link is gone: another renderer is wanted */
 	PARENT_PICTURE = 18,       /* fd: a memfd with the pixels, unless error is set */
 	PARENT_PONG = 19,
+	PARENT_RENDERER_STARTED = 20, /* it is ready for the guest's commands */
 };
 
 struct parent_msg {
@@ -54,7 +55,8 @@ struct parent_msg {
 	uint64_t cpu_ns;      /* of this renderer: what drawing in software costs, too */
 	uint64_t refused;     /* requests over the budget, by this renderer */
 	uint64_t poisoned;    /* contexts that were refused everything from then on */
-	uint64_t hangs;       /* renderers that were given up or died while they drew */
+	uint64_t hangs; /* renderers that were given up or died while they drew; RENDERER_LOST, too
+			 */
 	uint32_t contexts;
 	uint32_t fences;                 /* requests that wait for them */
 	char renderer[PARENT_NAME_SIZE]; /* GL_RENDERER, printable ASCII; "": 2D only */

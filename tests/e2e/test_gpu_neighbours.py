@@ -18,10 +18,8 @@ from test_gpu_quota_guest import MEMORY, Counters, lines
 
 WINDOW_SECONDS = 3
 PRIORITY = -15
-TRIES = 4
+TRIES = 8
 P99_MORE = 1.2
-# Where renderers are replaced all the time: each may use what it takes to start, and both are drawn by the same CPUs.
-P99_MORE_RESTARTS = 2.5
 # For as long as it is looked at.
 BOMBS = {"memory": "while :; do gpubomb memory 100 </dev/null; done",
          "contexts": "while :; do gpubomb contexts 80; done",
@@ -87,13 +85,13 @@ def polite_window(screens):
     return out
 
 
-def compare(lab, name, bad, polite, more=P99_MORE):
+def compare(lab, name, bad, polite):
     """The 99th percentile of the victim's frame time against those beside a polite neighbour, before and after."""
     usual = statistics.mean(p[2] for p in polite)
     lab.note(f"{name}: {bad[0]:.0f} frames, p50 {bad[1] / 1000:.1f}, p99 {bad[2] / 1000:.1f} ms; beside a polite neighbour p50 " +
              ", ".join(f"{p[1] / 1000:.1f}" for p in polite) + ", p99 " + ", ".join(f"{p[2] / 1000:.1f}" for p in polite) +
              f" ms: {bad[2] / usual:.2f} times as long")
-    return bad[2] <= more * usual
+    return bad[2] <= P99_MORE * usual
 
 
 def beside(lab, screens, name, before):
@@ -110,7 +108,7 @@ def beside(lab, screens, name, before):
 
 def endless(lab, screens, counters):
     """Shaders that never end: that renderer is replaced each time, and its VM has no 3D after the last; its console stays.
-    It gets 3D back when that is allowed."""
+    It gets 3D back when that is allowed. Returns whether the victim's frames come as beside a polite neighbour."""
     bomber = screens[1]
     polite = [polite_window(screens), polite_window(screens)]
     shaders = "; ".join(["gpubomb shader"] * HANGS)
@@ -132,8 +130,7 @@ def endless(lab, screens, counters):
     wait_for("frames in 3D again", lambda: "frames:" in bomber.guest.run("gpubomb frames 1", check=False)[1])
     polite.append(polite_window(screens))
     # All of its windows are one measurement.
-    if not compare(lab, "endless shaders", [statistics.median(b[i] for b in bad) for i in range(3)], polite, P99_MORE_RESTARTS):
-        raise LabError("frames take longer beside endless shaders")
+    return compare(lab, "endless shaders", [statistics.median(b[i] for b in bad) for i in range(3)], polite)
 
 
 def start(lab, **more):
@@ -150,7 +147,8 @@ def test_endless(lab):
     screens = start(lab, hang_timeout=4)
     screens[1].guest.run(CONSOLE_TEXT)
     with Ahead(screens):
-        endless(lab, screens, Counters(lab.broker, "bomber"))
+        if not any(endless(lab, screens, Counters(lab.broker, "bomber")) for _ in range(TRIES)):
+            raise LabError("frames take longer beside endless shaders")
 
 
 def test_bombs(lab):

@@ -29,7 +29,8 @@ static void draws_long(void **state)
 	assert_int_equal(b->journal->drawing, 0);
 }
 
-static void end_while_drawing(struct bare_front *b, uint32_t drawing)
+/* hangs: that the front says there have been. */
+static void end_while_drawing(struct bare_front *b, uint32_t drawing, uint64_t hangs)
 {
 	struct parent_msg m;
 
@@ -39,6 +40,7 @@ static void end_while_drawing(struct bare_front *b, uint32_t drawing)
 	memcpy(b->journal->context_names[0], "bo\nmb", 5);
 	b->link = safe_close(b->link);
 	assert_int_equal(bare_hear(b, PARENT_RENDERER_LOST, &m), -1);
+	assert_int_equal(m.hangs, hangs);
 }
 
 static struct parent_msg ask(struct bare_front *b)
@@ -59,14 +61,14 @@ static void quarantined(void **state)
 
 	/* Those that do not draw when they end don't count. */
 	for (int i = 0; i < 4; i++) {
-		end_while_drawing(b, 0);
+		end_while_drawing(b, 0, 0);
 	}
 	assert_int_equal(ask(b).hangs, 0);
 	/* Whatever a renderer has written there. */
-	end_while_drawing(b, 2);
-	end_while_drawing(b, 1);
+	end_while_drawing(b, 2, 1);
+	end_while_drawing(b, 1, 2);
 	assert_false(b->setup.flags & LINK_SETUP_NO_3D);
-	end_while_drawing(b, UINT32_MAX);
+	end_while_drawing(b, UINT32_MAX, 3);
 	assert_int_equal(ask(b).hangs, 3);
 	assert_int_equal(ask(b).quarantined, 1);
 	bare_renderer(b);
