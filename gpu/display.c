@@ -28,8 +28,8 @@
 #include "base/checked.h"
 #include "base/fd.h"
 
-/* Messages in one turn, so that a fast VMM doesn't keep the guest waiting. */
-#define MESSAGES_PER_TURN 64
+/* In one turn; more than there can be to say, for nothing would wake us for the rest. */
+#define MESSAGES_PER_TURN (4 * DISPLAY_SCANOUTS + 4)
 /* How long a VMM may take to answer. The guest waits meanwhile. */
 #define ANSWER_USEC UINT64_C(1000000)
 
