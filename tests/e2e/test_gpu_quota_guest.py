@@ -17,6 +17,7 @@ MIB = 1 << 20
 MEMORY = 64 * MIB
 CONTEXT = 3 * MIB  # what is charged for one
 CONTEXTS = 12
+RESOURCES = 7
 FRAME_RATE = 30
 CPUS = len(os.sched_getaffinity(0))
 SHARE = 10
@@ -118,6 +119,22 @@ def context_bomb(lab, cube, counters):
     lab.note(f"{said}, beside {before}")
 
 
+def resource_bomb(lab, cube, counters):
+    """There are as many resources as were set while it runs, and not one more."""
+    before = counters.show()["resources"]
+    limit = before + RESOURCES
+    lab.broker.cli("quota", "set", "one", f"gpu.resources={limit}")
+    poisoned = counters.show()["poisoned"]
+    said = cube.guest.run(f"gpubomb memory {2 * RESOURCES} </dev/null")
+    lab.broker.cli("quota", "set", "one", "gpu.resources=none")
+    if said != f"memory: {RESOURCES} of {2 * RESOURCES} textures drawn" or \
+            not lines(lab.broker, "refused resource", f"and {limit} of {limit} resources in use"):
+        raise LabError(f"beside {before}: {said}; {lines(lab.broker, 'refused resource')}")
+    counters.wait("its resources gone, and its context the one that drew no more",
+                  lambda c: c["resources"] == before and c["poisoned"] == poisoned + 1)
+    lab.note(f"resources: {said}, beside {before} with gpu.resources={limit}")
+
+
 def shown_rate(g):
     """Frames per second that a guest's program shows, by its own count."""
     first, start = g.number(), time.monotonic()
@@ -173,6 +190,7 @@ def test_limits(lab):
     memory_bomb(lab, cube, counters)
     huge_textures(lab, cube, counters)
     context_bomb(lab, cube, counters)
+    resource_bomb(lab, cube, counters)
     cube.wait(picture)
     cube.end()
     frame_rate(lab, cube.screen)
