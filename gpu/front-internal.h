@@ -65,6 +65,7 @@ struct front_watch {
 	bool kicked;    /* by the guest, since the last look */
 	uint32_t beats; /* as of the last look */
 	unsigned int misses;
+	unsigned int late; /* looks that were not counted as such, since it did something */
 	struct restarts hangs;
 	struct restarts offences; /* ends while it drew in 3D */
 	bool quarantined;         /* no 3D until it is allowed again */

@@ -3,6 +3,7 @@
  * for its parent, and renderers that mean harm.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -177,6 +178,29 @@ static void hangs(void **state)
 	bare_expect_lost(b);
 	bare_renderer(b);
 	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
+	done(b, LINK_RESET, 0, 0);
+	assert_int_equal(sim_vmm_reply(&b->vmm, VHOST_USER_RESET_DEVICE, &answer, 8), 0);
+	assert_int_equal(answer, 0);
+}
+
+/* On a host that does not run the front in time the renderer gets more time, too. */
+static void hangs_on_a_busy_host(void **state)
+{
+	struct bare_front *b = *state;
+	uint64_t answer;
+	union link_msg m;
+
+	bare_renderer(b);
+	assert_int_equal(sim_vmm_send(&b->vmm, VHOST_USER_RESET_DEVICE, VHOST_USER_NEED_REPLY, NULL,
+				 0, NULL, 0),
+		0);
+	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(kill(b->pid, SIGSTOP), 0);
+		usleep(550000);
+		assert_int_equal(kill(b->pid, SIGCONT), 0);
+		usleep(20000);
+	}
 	done(b, LINK_RESET, 0, 0);
 	assert_int_equal(sim_vmm_reply(&b->vmm, VHOST_USER_RESET_DEVICE, &answer, 8), 0);
 	assert_int_equal(answer, 0);
@@ -532,6 +556,7 @@ int main(void)
 		TEST(memory_waits),
 		TEST(stop_waits),
 		TEST(hangs),
+		TEST(hangs_on_a_busy_host),
 		TEST(pictures),
 		TEST(screenshot),
 		TEST(set_display),
