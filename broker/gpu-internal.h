@@ -45,6 +45,7 @@ struct gpu {
 	sd_event_source *timer;
 	bool ready;
 	unsigned int unanswered; /* pings since its last message */
+	unsigned int late;       /* that were not counted as such */
 	unsigned int messages;   /* since the last ping */
 	uint64_t seq;
 	struct parent_msg counters;

@@ -286,6 +286,22 @@ static void test_talks(void **state)
 	check_connected(t);
 }
 
+/* Where the broker itself is not run in time, a front may need longer, too; not for ever. */
+static void test_busy_host(void **state)
+{
+	struct lab *t = *state;
+	uint64_t begin = now_usec();
+
+	connect_vmm(t, SILENT);
+	run_to(t, GPU_CONNECTED);
+	while (now_usec() - begin < 4 * USEC_PER_SEC) {
+		usleep(700000);
+		turn(t);
+	}
+	check_connected(t);
+	check_ended(t, "its front does not answer");
+}
+
 static void test_bad(void **state)
 {
 	static const struct {
@@ -314,6 +330,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_serves),
 		TEST(test_talks),
+		TEST(test_busy_host),
 		TEST(test_bad),
 	};
 
