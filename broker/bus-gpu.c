@@ -44,10 +44,11 @@ static int get_text(sd_bus *bus, const char *path, const char *interface, const 
 		return sd_bus_message_append(reply, "s", "");
 	}
 	return sd_bus_message_append(reply, "s",
-		strcmp(property, "State") == 0     ? gpu_state_name(s.state)
-		: strcmp(property, "Socket") == 0  ? s.socket
-		: strcmp(property, "DrawnBy") == 0 ? s.counters.renderer
-						   : s.detail);
+		strcmp(property, "State") == 0      ? gpu_state_name(s.state)
+		: strcmp(property, "Socket") == 0   ? s.socket
+		: strcmp(property, "DrawnBy") == 0  ? s.counters.renderer
+		: strcmp(property, "TimeFrom") == 0 ? s.time_from
+						    : s.detail);
 }
 
 static int get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
@@ -90,6 +91,7 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 		{"WaitedUsec", s.page ? atomic_load(&s.page->waited_ns) / 1000 : 0},
 		{"FramesDelayed", s.page ? atomic_load(&s.page->frames_delayed) : 0},
 		{"RendererBytes", s.rss},
+		{"DeviceBytes", s.device_memory},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
@@ -282,6 +284,8 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("TimePermille", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("WaitedUsec", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("RendererBytes", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("DeviceBytes", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("TimeFrom", "s", get_text, 0, 0),
 	SD_BUS_PROPERTY("ContextTimes", "a(ust)", get_contexts, 0, 0),
 	SD_BUS_METHOD_WITH_ARGS(
 		"Allow", SD_BUS_NO_ARGS, SD_BUS_NO_RESULT, on_allow, SD_BUS_VTABLE_UNPRIVILEGED),

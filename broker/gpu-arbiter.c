@@ -5,7 +5,8 @@
  * guarantee; they begin with a renderer's bell (it has commands and no time), with a look at it
  * that finds it drawing (twice a second: it may be one that does not ring), or with a change.
  *
- * In software the kernel tells what a renderer used. On a render node its page does: its own word,
+ * In software the kernel tells what a renderer used. On a render node it does as well where the
+ * driver counts engine time (broker/gpu-fdinfo.h); else the renderer's page does: its own word,
  * with which it can take more than its share, but no guarantee from others, for what comes to them
  * does not depend on what it says. Nobody is stopped there: the GPU would draw on without it.
  *
@@ -37,7 +38,6 @@
  * its front takes that long to say that it has started. */
 #define START_NS        INT64_C(1000000000)
 #define START_WITHIN_NS UINT64_C(3000000000)
-#define LEAP_NS         UINT64_C(60000000000) /* more than that at once a page is not believed */
 
 struct gpu_pool {
 	struct list link; // broker::gpu_pools
@@ -135,6 +135,30 @@ static void tick_at(struct gpu_pool *p, uint64_t ns)
 	sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT);
 }
 
+/* last: it is not asked again. */
+static void measure_node(struct gpu *g, bool last)
+{
+	struct gpu_part *part = &g->part;
+	struct gpu_clock *clock = &part->clock;
+	enum gpu_time_source before = clock->from;
+	struct drm_usage usage = {0};
+	int r = gpu_fdinfo_read(&g->fdinfo, last, &usage);
+
+	/* -EBADF: it is not open, or not any more. */
+	if (r != -EAGAIN && r != -EBADF) {
+		gpu_clock_kernel(clock, usage.counts_time, usage.engine_ns);
+		part->device_memory = usage.memory;
+	}
+	if (g->allowance.page) {
+		gpu_clock_page(clock, atomic_load(&g->allowance.page->used_ns));
+	}
+	part->member.used_ns = clock->used_ns;
+	if (clock->from != before && before != GPU_TIME_NOBODY) {
+		log_info("%s: its time is counted by %s", g->name,
+			clock->from == GPU_TIME_KERNEL ? "the kernel" : "its renderer");
+	}
+}
+
 /* What can't be measured has not changed. */
 static void measure(struct gpu *g)
 {
@@ -144,8 +168,7 @@ static void measure(struct gpu *g)
 	uint64_t ns;
 
 	if (part->pool->name[0]) {
-		ns = g->allowance.page ? atomic_load(&g->allowance.page->used_ns) : m->used_ns;
-		m->used_ns = ns - m->used_ns <= LEAP_NS ? ns : m->used_ns;
+		measure_node(g, false);
 		return;
 	}
 	if (pid > 0 && gpu_measure_cpu(pid, &ns) == 0) {
@@ -171,7 +194,9 @@ static void hand_on(struct gpu *g)
 	struct allowance_page *page = g->allowance.page;
 
 	if (page) {
-		atomic_store(&page->granted_ns, m->granted_ns);
+		atomic_store(&page->granted_ns,
+			g->part.pool->name[0] ? gpu_clock_grant(&g->part.clock, m->granted_ns)
+					      : m->granted_ns);
 	}
 	set_stopped(g, m->stopped);
 	/* Its own word: it costs us a message, and may wake it for nothing. */
@@ -244,11 +269,14 @@ int gpu_arbiter_join(struct gpu *g, const char *pool, bool free)
 		gpu_arbiter_leave(g);
 		part->pool = p;
 		take_share(g);
+		gpu_clock_begin(&part->clock, atomic_load(&g->allowance.page->used_ns));
 		part->member.can_be_stopped = pool[0] == '\0';
 		arbiter_add(&p->arbiter, &part->member);
 		tick(p);
 	}
-	if (!pool[0]) {
+	if (pool[0]) {
+		gpu_clock_begin(&part->clock, atomic_load(&g->allowance.page->used_ns));
+	} else {
 		/* Its clock goes on where the last one's ended. */
 		atomic_store(&g->allowance.page->used_ns, part->member.used_ns);
 		part->member.free_ns = free ? START_NS : 0;
@@ -271,9 +299,20 @@ void gpu_arbiter_renderer_ended(struct gpu *g)
 {
 	struct gpu_part *part = &g->part;
 
+	if (part->pool && part->pool->name[0]) {
+		measure_node(g, true);
+	}
+	gpu_fdinfo_close(&g->fdinfo);
 	part->before_ns = part->member.used_ns;
 	part->member.stopped = part->signalled = false;
-	part->rss = part->permille = 0;
+	part->rss = part->device_memory = part->permille = 0;
+}
+
+enum gpu_time_source gpu_arbiter_source(const struct gpu *g)
+{
+	const struct gpu_pool *p = g->part.pool;
+
+	return !p ? GPU_TIME_NOBODY : p->name[0] ? g->part.clock.from : GPU_TIME_CPU;
 }
 
 void gpu_arbiter_leave(struct gpu *g)
@@ -284,6 +323,7 @@ void gpu_arbiter_leave(struct gpu *g)
 		return;
 	}
 	set_stopped(g, false);
+	gpu_fdinfo_close(&g->fdinfo);
 	arbiter_remove(&p->arbiter, &g->part.member);
 	g->part = (struct gpu_part){0};
 	if (!list_empty(&p->arbiter.members)) {

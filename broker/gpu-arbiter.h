@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "broker/arbiter.h"
+#include "broker/gpu-clock.h"
 #include "protocol/refusal.h"
 
 struct broker;
@@ -22,13 +23,15 @@ struct gpu_pool;
 struct gpu_part {
 	struct gpu_pool *pool; // may be NULL: it has no renderer yet
 	struct arbiter_member member;
-	uint64_t before_ns;  /* of renderers that have ended */
-	bool signalled;      /* it is stopped */
-	uint64_t started_ns; /* its renderer, CLOCK_MONOTONIC */
-	uint64_t looked_ns;  /* the last look at it, CLOCK_MONOTONIC */
+	uint64_t before_ns;     /* CPU time of renderers that have ended */
+	struct gpu_clock clock; /* of a render node */
+	bool signalled;         /* it is stopped */
+	uint64_t started_ns;    /* its renderer, CLOCK_MONOTONIC */
+	uint64_t looked_ns;     /* the last look at it, CLOCK_MONOTONIC */
 	uint64_t looked_used;
-	uint32_t permille; /* of the pool, between the last two looks */
-	uint64_t rss;      /* bytes, at the last look; 0: no renderer */
+	uint32_t permille;      /* of the pool, between the last two looks */
+	uint64_t rss;           /* bytes, at the last look; 0: no renderer */
+	uint64_t device_memory; /* bytes, by the kernel's count of a render node; 0: it has none */
 };
 
 /* Whether a VM whose GPU draws on pool (a render node's path; "": in software) may have l beside
@@ -40,6 +43,8 @@ int gpu_arbiter_check(struct broker *b, const struct gpu *without, const char *p
 int gpu_arbiter_join(struct gpu *g, const char *pool, bool free) _must_check_;
 /* It has started: from now on all is. */
 void gpu_arbiter_renderer_started(struct gpu *g);
+/* What it uses is counted by whom. */
+enum gpu_time_source gpu_arbiter_source(const struct gpu *g);
 /* There are no more renderers. */
 void gpu_arbiter_leave(struct gpu *g);
 /* Its renderer has ended; it may get another one. */

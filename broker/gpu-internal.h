@@ -7,6 +7,7 @@
 #include "broker/config.h"
 #include "broker/gpu-allowance.h"
 #include "broker/gpu-arbiter.h"
+#include "broker/gpu-fdinfo.h"
 #include "broker/gpu-reserve.h"
 #include "broker/gpu-socket.h"
 #include "broker/gpu.h"
@@ -34,6 +35,7 @@ struct gpu {
 	char pool[GPU_POOL_NAME_SIZE]; /* what it is to draw on; "": in software */
 	struct gpu_allowance allowance;
 	struct gpu_part part;     /* of what it draws on */
+	struct gpu_fdinfo fdinfo; /* of its renderer's render node, while there is one */
 	struct process *front;    // may be NULL
 	struct process *renderer; // may be NULL
 	/* The front has lost its renderer: there is another one as soon as that one has ended. Its

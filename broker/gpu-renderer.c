@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/checked.h"
@@ -39,6 +40,17 @@ static int open_node(struct gpu *g, int *fd_out, char path[static GPU_POOL_NAME_
 		log_info("%s: draws on %s", g->name, path);
 	}
 	return r;
+}
+
+/* Without it the renderer is believed. */
+static void watch_node(struct gpu *g, int node)
+{
+	int r = gpu_fdinfo_open(&g->fdinfo, node);
+
+	if (r < 0) {
+		log_warn("%s: what the kernel counts of its render node can't be read: %s", g->name,
+			strerror(-r));
+	}
 }
 
 size_t gpu_add_hang(
@@ -117,6 +129,9 @@ int gpu_renderer_start(struct gpu *g)
 	r = gpu_arbiter_join(g, path, !g->blamed);
 	if (r < 0) {
 		return r;
+	}
+	if (node >= 0) {
+		watch_node(g, node);
 	}
 	r = spawn(g, args, n, node, &link);
 	if (r == 0) {

@@ -43,6 +43,9 @@
 static const char *const state_names[] = {"waiting", "starting", "connected", "ending"};
 static_assert(ARRAY_SIZE(state_names) == GPU_STATE_COUNT_, "one per state");
 
+static const char *const source_names[] = {"", "cpu", "renderer", "kernel"};
+static_assert(ARRAY_SIZE(source_names) == GPU_TIME_SOURCE_COUNT_, "one per source");
+
 const char *gpu_state_name(enum gpu_state state)
 {
 	return state_names[state];
@@ -423,6 +426,7 @@ int gpu_create(struct vm *vm, const struct vm_options *o, const char *pool, stru
 	list_init(&g->waiters);
 	gpu_reservations_init(&g->reserved);
 	gpu_allowance_init(&g->allowance);
+	gpu_fdinfo_init(&g->fdinfo);
 	snprintf(g->name, sizeof(g->name), "vm %s: gpu", vm->name);
 	snprintf(g->pool, sizeof(g->pool), "%s", pool);
 	r = gpu_socket_listen(
@@ -478,6 +482,8 @@ void gpu_status(const struct gpu *g, struct gpu_status *out)
 		.permille = g->part.permille,
 		.frames_per_sec = g->frames_per_sec,
 		.rss = g->part.rss,
+		.device_memory = g->part.device_memory,
+		.time_from = source_names[gpu_arbiter_source(g)],
 	};
 }
 

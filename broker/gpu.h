@@ -63,6 +63,8 @@ struct gpu_status {
 	uint32_t frames_per_sec; /* shown, between its last two words */
 	uint32_t permille;       /* of all of that, in the last half second */
 	uint64_t rss;            /* of its renderer, bytes; 0: unknown */
+	uint64_t device_memory;  /* of it in the GPU's, by the kernel, bytes; 0: it does not say */
+	const char *time_from;   /* who says used_ns: "cpu", "renderer", "kernel"; "" */
 };
 
 /* Makes the socket RUN-DIR/vm/NAME/gpu.sock, or takes over the one that systemd holds under the

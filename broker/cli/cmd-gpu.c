@@ -62,9 +62,17 @@ static const char *limit(const json_t *g, const char *key, char *out, size_t siz
 	return out;
 }
 
+static const char *describe_source(const char *from)
+{
+	return strcmp(from, "kernel") == 0 ? "kernel: how long the GPU's engines were busy for it"
+	       : strcmp(from, "cpu") == 0  ? "cpu: its renderer's CPU time, by the kernel"
+					   : "renderer: its own word; this driver counts nothing";
+}
+
 static void print_time(const json_t *g)
 {
 	const json_t *context;
+	const char *from = cli_text(g, "time_from");
 	char rate[24], contexts[24], resources[24];
 	size_t i;
 
@@ -72,6 +80,9 @@ static void print_time(const json_t *g)
 		cli_text(g, "share"), (double)cli_number(g, "time_permille") / 10,
 		(double)cli_number(g, "time_usec") / 1e6,
 		(double)cli_number(g, "waited_usec") / 1e6);
+	if (from[0]) {
+		printf("Time from      %s\n", describe_source(from));
+	}
 	printf("Frame rate     %" PRIu64 " per second, limit %s; %" PRIu64 " made to wait\n",
 		cli_number(g, "frames_per_second"), limit(g, "frame_rate_max", rate, sizeof(rate)),
 		cli_number(g, "frames_delayed"));
@@ -222,6 +233,10 @@ static void print_gpu(const json_t *g)
 	if (cli_number(g, "renderer_bytes") > 0) {
 		printf("In RAM         %s, the renderer as a whole\n",
 			text_bytes(cli_number(g, "renderer_bytes"), used, sizeof(used)));
+	}
+	if (cli_number(g, "device_memory_bytes") > 0) {
+		printf("On the GPU     %s, by the kernel\n",
+			text_bytes(cli_number(g, "device_memory_bytes"), used, sizeof(used)));
 	}
 	print_time(g);
 	printf("Shows          ");

@@ -86,6 +86,10 @@ static const struct metric gpu_metrics[] = {
 		"What the VM's renderer has in RAM, by the kernel: more than the ledger by what "
 		"drivers and programs take.",
 		"renderer_bytes", NULL, 1},
+	{"devbroker_gpu_device_memory_bytes", "gauge",
+		"What the VM's renderer has in a GPU's memory, by the kernel; 0: its driver does "
+		"not say.",
+		"device_memory_bytes", NULL, 1},
 	{"devbroker_gpu_resources", "gauge", "Resources.", "resources", NULL, 1},
 	{"devbroker_gpu_contexts", "gauge", "Contexts.", "contexts", NULL, 1},
 	{"devbroker_gpu_fences", "gauge", "Requests that wait for fences.", "fences", NULL, 1},
@@ -186,21 +190,21 @@ static void print_latency(FILE *f, const json_t *devices)
 }
 
 /* A gauge that is always 1: what a label says. */
-static void print_shares(FILE *f, const json_t *gpus)
+static void print_info(
+	FILE *f, const json_t *gpus, const char *name, const char *help, const char *key)
 {
-	static const char name[] = "devbroker_gpu_share_info";
 	const json_t *g;
 	size_t i;
 
 	if (json_array_size(gpus) > 0) {
-		head(f, name, "gauge", "A VM's share of the time of what it draws on.");
+		head(f, name, "gauge", help);
 	}
 	json_array_foreach(gpus, i, g)
 	{
 		fprintf(f, "%s{", name);
 		labels(f, g, "gpu");
 		fputc(',', f);
-		label(f, "share", cli_text(g, "share"));
+		label(f, key, cli_text(g, key));
 		fputs("} 1\n", f);
 	}
 }
@@ -260,7 +264,11 @@ static void print_all(FILE *f, const struct cli_all *all)
 	print_metrics(f, all->vms, "vm", "statistics", vm_metrics, ARRAY_SIZE(vm_metrics));
 	print_quotas(f, all->vms);
 	print_metrics(f, all->gpus, "gpu", NULL, gpu_metrics, ARRAY_SIZE(gpu_metrics));
-	print_shares(f, all->gpus);
+	print_info(f, all->gpus, "devbroker_gpu_share_info",
+		"A VM's share of the time of what it draws on.", "share");
+	print_info(f, all->gpus, "devbroker_gpu_time_info",
+		"Who counts it: kernel, renderer (its own word), cpu (CPU time, by the kernel).",
+		"time_from");
 	json_decref(devices);
 }
 

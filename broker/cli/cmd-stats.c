@@ -20,7 +20,8 @@ static void number_cell(struct table *t, uint64_t n)
 static struct table *vms_table(const struct cli_all *all)
 {
 	static const char *const columns[] = {"VM", "IN", "OUT", "TRANSFERS", "ERRORS", "REFUSED",
-		"GPU TIME", "SHARE", "WAITED", "GPU MEMORY", "FRAMES", "COMMANDS", "GPU REFUSED"};
+		"GPU TIME", "FROM", "SHARE", "WAITED", "GPU MEMORY", "FRAMES", "COMMANDS",
+		"GPU REFUSED"};
 	struct table *t = table_create(columns, ARRAY_SIZE(columns));
 	const json_t *vm, *s, *gpu;
 	char text[32];
@@ -40,13 +41,14 @@ static struct table *vms_table(const struct cli_all *all)
 		number_cell(t, cli_number(s, "errors"));
 		number_cell(t, cli_number(s, "refused"));
 		if (!gpu) {
-			for (int k = 0; k < 7; k++) {
+			for (int k = 0; k < 8; k++) {
 				table_cell(t, "");
 			}
 			continue;
 		}
 		snprintf(text, sizeof(text), "%.1f s", (double)cli_number(gpu, "time_usec") / 1e6);
 		table_cell(t, text);
+		table_cell(t, cli_text(gpu, "time_from"));
 		table_cell(t, cli_text(gpu, "share"));
 		snprintf(
 			text, sizeof(text), "%.1f s", (double)cli_number(gpu, "waited_usec") / 1e6);

@@ -42,12 +42,13 @@ static void gpu_cells(struct table *t, const json_t *gpu, const json_t *before)
 	double fps = rates_gpu(gpu, before, "frames"), wait;
 
 	if (!gpu) {
-		for (int i = 0; i < 7; i++) {
+		for (int i = 0; i < 8; i++) {
 			table_cell(t, "");
 		}
 		return;
 	}
 	cell(t, "%.0f %%", (double)cli_number(gpu, "time_permille") / 10);
+	table_cell(t, cli_text(gpu, "time_from"));
 	table_cell(t, cli_text(gpu, "share"));
 	wait = rates_gpu(gpu, before, "waited_usec");
 	if (wait >= 0) {
@@ -68,7 +69,7 @@ static void gpu_cells(struct table *t, const json_t *gpu, const json_t *before)
 static struct table *vms_table(const struct cli_all *all, const struct cli_all *before)
 {
 	static const char *const columns[] = {"VM", "STATE", "DEVICES", "USB MB/s", "TRANSFERS/s",
-		"GPU TIME", "SHARE", "WAITED", "GPU MEMORY", "FPS", "CONTEXTS", "REFUSED"};
+		"GPU TIME", "FROM", "SHARE", "WAITED", "GPU MEMORY", "FPS", "CONTEXTS", "REFUSED"};
 	struct table *t = table_create(columns, ARRAY_SIZE(columns));
 	const json_t *vm, *s;
 	size_t i;

@@ -95,6 +95,8 @@ static const struct name names[] = {
 	{CLI_IFACE_GPU, "TimePermille", "time_permille"},
 	{CLI_IFACE_GPU, "WaitedUsec", "waited_usec"},
 	{CLI_IFACE_GPU, "RendererBytes", "renderer_bytes"},
+	{CLI_IFACE_GPU, "DeviceBytes", "device_memory_bytes"},
+	{CLI_IFACE_GPU, "TimeFrom", "time_from"},
 	{CLI_IFACE_GPU, "ContextTimes", "context_times"},
 	{CLI_IFACE_VM, "Name", "name"},
 	{CLI_IFACE_VM, "Source", "source"},

@@ -11,6 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
+import prometheus
 from broker_case import BrokerCase, cpu_seconds, wait_until
 from test_broker_gpu import GET_FEATURES
 
@@ -137,6 +138,20 @@ class Fixed(SharesCase):
         self.assertGreater(shown["waited_usec"], 100000)
         self.assertGreater(shown["renderer_bytes"], shown["memory_bytes"])
         self.assertGreater([c["usec"] for c in shown["context_times"]][0], 500000)
+        # There is no GPU whose time or memory the kernel could count.
+        self.assertEqual((shown["time_from"], shown["device_memory_bytes"]), ("cpu", 0))
+        self.assertIn("cpu: its renderer's CPU time", self.said("gpu", "show", "fifth"))
+        samples = prometheus.lint(self.said("metrics"))
+        self.assertEqual(samples["devbroker_gpu_time_info", (("time_from", "cpu"), ("vm", "fifth"))], 1)
+        self.assertEqual(samples["devbroker_gpu_device_memory_bytes", (("vm", "fifth"),)], 0)
+        for command in (("stats",), ("top", "--once")):
+            head, *rows = [line for line in self.said(*command).splitlines() if "GPU TIME" in line or line.startswith("fifth")]
+            self.assertEqual(rows[0][head.index("FROM"):].split()[:2], ["cpu", "fixed:50%"], (head, rows))
+
+    def said(self, *command):
+        out = subprocess.run(self.broker.command(*command), capture_output=True, text=True, timeout=20)
+        self.assertEqual(out.returncode, 0, out.stderr)
+        return out.stdout
 
     def test_one_alone(self):
         """It gets no more on an idle machine; and nobody needs a tick when nobody draws."""
