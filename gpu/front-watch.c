@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Notices a renderer that hangs, also while no VMM waits for it. It is asked (PING) when a guest
- * kicks, when a VMM waits and when our parent asks, and as long as it has more to do; then there is
- * a timer that looks whether it answered or did a step of its work (journal::beats). One that did
- * neither in LOOKS_MAX looks is given up like one that ended. One that answered and has nothing
- * more to do is left alone, without any timer: the next kick wakes us. It wakes us once, not each
- * time: the kicks' epoll set keeps what comes in between until it is looked at.
+ * Notices a renderer that hangs, also while no VMM waits for it. It is asked (PING) a while after a
+ * guest's kick, when a VMM waits and when our parent asks, and as long as it has more to do; then
+ * there is a timer that looks whether it answered or did a step of its work (journal::beats). One
+ * that did neither in LOOKS_MAX looks is given up like one that ended. One that answered and has
+ * nothing more to do is left alone, without any timer: the next kick wakes us. It wakes us once,
+ * not each time: the kicks' epoll set keeps what comes in between until it is looked at.
  *
  * A look that comes late says that this host is so busy that it does not run us in time. It will
  * not have run the renderer either, so it counts against that for a while only.
@@ -238,9 +238,13 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* The renderer was woken as well, and is at work now: a question would only be in its way. */
 static int on_kicks(sd_event_source *source, int fd, uint32_t revents, void *userdata)
 {
-	front_watch_ask(userdata);
+	struct front *f = userdata;
+
+	begin(f);
+	f->watch.more = true;
 	return 0;
 }
 
