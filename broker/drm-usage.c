@@ -3,7 +3,8 @@
  * The text is the kernel's, but many drivers write it, each in its own way, and a guest's work is
  * what they count: so nothing of one that is not as documented is believed.
  *
- * Cycles (drm-cycles-, drm-total-cycles-), which xe counts instead of time, are not read.
+ * xe counts cycles instead of time, and says how many there were in all; others count cycles beside
+ * time, and do not say that.
  */
 #include "broker/drm-usage.h"
 
@@ -17,13 +18,15 @@
 enum kind {
 	KIND_CAPACITY,
 	KIND_TIME,
+	KIND_CYCLES,
+	KIND_ALL_CYCLES,
 	KIND_RESIDENT,
 	KIND_MEMORY,
 	KIND_TOTAL,
 	KIND_OTHER,
 };
 
-/* The first that fits. What is no number of ours is KIND_OTHER. */
+/* The first that fits; any other line is KIND_OTHER. */
 static const struct {
 	const char *prefix;
 	enum kind kind;
@@ -32,7 +35,8 @@ static const struct {
 	{"drm-engine-", KIND_TIME},
 	{"drm-resident-", KIND_RESIDENT},
 	{"drm-memory-", KIND_MEMORY},
-	{"drm-total-cycles-", KIND_OTHER},
+	{"drm-cycles-", KIND_CYCLES},
+	{"drm-total-cycles-", KIND_ALL_CYCLES},
 	{"drm-total-", KIND_TOTAL},
 };
 
@@ -40,7 +44,7 @@ struct item {
 	enum kind kind;
 	const char *name; /* of the engine or the region, not terminated */
 	size_t length;
-	uint64_t value; /* ns, bytes, or how many */
+	uint64_t value; /* ns, cycles, bytes, or how many */
 };
 
 struct items {
@@ -81,8 +85,8 @@ static int apply_unit(enum kind kind, const char *at, const char *end, uint64_t 
 	if (kind == KIND_TIME) {
 		return is_unit(at, end, "ns") ? 0 : -EBADMSG;
 	}
-	if (kind == KIND_CAPACITY) {
-		return at == end && *value > 0 ? 0 : -EBADMSG;
+	if (kind == KIND_CAPACITY || kind == KIND_CYCLES || kind == KIND_ALL_CYCLES) {
+		return at == end && (*value > 0 || kind != KIND_CAPACITY) ? 0 : -EBADMSG;
 	}
 	if (is_unit(at, end, "KiB")) {
 		factor = 1U << 10;
@@ -170,7 +174,9 @@ static int add_up(const struct items *items, enum kind kind, bool *any_out, uint
 		if (item->kind != kind) {
 			continue;
 		}
-		capacity = kind == KIND_TIME ? find(items, KIND_CAPACITY, item) : NULL;
+		capacity = kind == KIND_TIME || kind == KIND_CYCLES
+				   ? find(items, KIND_CAPACITY, item)
+				   : NULL;
 		if (!u64_add(sum, item->value / (capacity ? capacity->value : 1), &sum)) {
 			return -ERANGE;
 		}
@@ -179,6 +185,30 @@ static int add_up(const struct items *items, enum kind kind, bool *any_out, uint
 	*any_out = any;
 	*sum_out = sum;
 	return 0;
+}
+
+/* Cycles say something only beside all that there were, which are the same for all engines: of a
+ * GPU that has more than one clock it is not known how to add them. */
+static int add_cycles(const struct items *items, struct drm_usage *u)
+{
+	const struct item *item, *all;
+	bool known = true;
+	int r;
+
+	for (size_t i = 0; i < items->n; i++) {
+		item = &items->of[i];
+		if (item->kind == KIND_CYCLES) {
+			all = find(items, KIND_ALL_CYCLES, item);
+			known = known && all && (!u->cycles_all || u->cycles_all == all->value);
+			u->cycles_all = known ? all->value : 0;
+		}
+	}
+	r = add_up(items, KIND_CYCLES, &u->counts_cycles, &u->cycles);
+	if (!known) {
+		u->counts_cycles = false;
+		u->cycles = u->cycles_all = 0;
+	}
+	return r;
 }
 
 /* What is in RAM or VRAM, or else what the driver calls in use, or else what there is: the same
@@ -210,6 +240,9 @@ int drm_usage_parse(const char *text, size_t size, struct drm_usage *out)
 	}
 	if (r == 0) {
 		r = add_up(&items, KIND_TIME, &u.counts_time, &u.engine_ns);
+	}
+	if (r == 0) {
+		r = add_cycles(&items, &u);
 	}
 	if (r == 0) {
 		r = add_memory(&items, &u);

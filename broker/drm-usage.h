@@ -12,10 +12,13 @@
 
 struct drm_usage {
 	bool counts_time;   /* the driver says how long engines were busy */
+	bool counts_cycles; /* or for how many of their cycles */
 	bool counts_memory; /* and how much memory is in use */
-	uint64_t
-		engine_ns; /* of all kinds of engines; of N equal ones, the Nth part of their sum */
-	uint64_t memory;   /* bytes, of all regions */
+	/* Of all kinds of engines; of N equal ones, the Nth part of their sum. */
+	uint64_t engine_ns;
+	uint64_t cycles;
+	uint64_t cycles_all; /* that one engine has had so far; where it began is not known */
+	uint64_t memory;     /* bytes, of all regions */
 };
 
 /* Reads size bytes. 0; -EBADMSG: it is cut off, says something twice, or a key that is known here

@@ -5,6 +5,27 @@
 
 #define LEAP_NS UINT64_C(60000000000) /* more than that at once a page is not believed */
 
+#define ENGINES_MAX 64 /* kinds of them that can be busy at once */
+
+uint64_t gpu_cycles_ns(struct gpu_cycles *c, uint64_t own, uint64_t all, uint64_t now_ns)
+{
+	/* Its own may go back for a while. All do when the GPU's counter is full: what was used
+	 * from the last reading to that one is lost then. */
+	uint64_t more = own - MIN(c->own, own), of = all - MIN(c->all, all);
+	double busy;
+
+	if (c->at_ns > 0 && of > 0) {
+		busy = MIN((double)more / (double)of, (double)ENGINES_MAX);
+		c->busy_ns += (uint64_t)(busy * (double)(now_ns - MIN(c->at_ns, now_ns)));
+	}
+	if (c->at_ns == 0 || all != c->all) {
+		c->own += more;
+		c->all = all;
+		c->at_ns = now_ns;
+	}
+	return c->busy_ns;
+}
+
 static void use(struct gpu_clock *c, uint64_t ns)
 {
 	if (!u64_add(c->used_ns, ns, &c->used_ns)) {

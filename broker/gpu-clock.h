@@ -26,6 +26,17 @@ struct gpu_clock {
 	uint64_t by_page_ns; /* counted by its word since the kernel was asked last */
 };
 
+/* Of a driver that counts cycles; all zero at the beginning. */
+struct gpu_cycles {
+	uint64_t own, all; /* as they were last */
+	uint64_t at_ns;    /* when that was, CLOCK_MONOTONIC; 0: never */
+	uint64_t busy_ns;
+};
+
+/* How long its engines were busy since the first call, ns, if of all cycles that an engine has had
+ * own ones are its own at now_ns. It only grows. */
+uint64_t gpu_cycles_ns(struct gpu_cycles *c, uint64_t own, uint64_t all, uint64_t now_ns);
+
 /* Another renderer begins, of which the kernel has counted nothing; page_ns: its own clock. */
 void gpu_clock_begin(struct gpu_clock *c, uint64_t page_ns);
 /* The kernel says that this renderer's work has taken engine_ns; counts: that it counts at all. A

@@ -37,6 +37,7 @@ int gpu_fdinfo_open(struct gpu_fdinfo *f, int node)
 	}
 	f->node = steal_fd(&own);
 	f->next_ns = 0;
+	f->cycles = (struct gpu_cycles){0};
 	return 0;
 }
 
@@ -65,6 +66,10 @@ int gpu_fdinfo_read(struct gpu_fdinfo *f, bool demanded, struct drm_usage *out)
 		r = drm_usage_parse(text, (size_t)n, out);
 	}
 	after = now_ns();
+	if (r == 0 && out->counts_cycles && !out->counts_time) {
+		out->counts_time = true;
+		out->engine_ns = gpu_cycles_ns(&f->cycles, out->cycles, out->cycles_all, after);
+	}
 	f->next_ns = after + REST * (after - before);
 	return r;
 }

@@ -20,6 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	assert(u.counts_time || u.engine_ns == 0);
 	assert(u.counts_memory || u.memory == 0);
+	assert(u.counts_cycles || (u.cycles == 0 && u.cycles_all == 0));
 	/* Lines that say nothing of this change nothing. */
 	longer = calloc(1, size + sizeof(more));
 	must(longer);
@@ -29,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(longer + size, more, sizeof(more));
 	must(drm_usage_parse(longer, size + sizeof(more) - 1, &again) == 0);
 	assert(again.engine_ns == u.engine_ns && again.memory == u.memory);
+	assert(again.cycles == u.cycles && again.cycles_all == u.cycles_all);
 	assert(again.counts_time == u.counts_time && again.counts_memory == u.counts_memory);
 	free(longer);
 	return 0;

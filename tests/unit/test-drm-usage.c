@@ -37,7 +37,10 @@ static const struct driver drivers[] = {
 		       "drm-active-system0:\t0\ndrm-resident-system0:\t6144 KiB\n"
 		       "drm-purgeable-system0:\t64 KiB\ndrm-total-local0:\t64 MiB\n"
 		       "drm-resident-local0:\t32 MiB\ndrm-engine-render:\t25662044495 ns\n",
-		{true, true, 25662044495, 38 * MIB}},
+		{.counts_time = true,
+			.counts_memory = true,
+			.engine_ns = 25662044495,
+			.memory = 38 * MIB}},
 	/* 6.1 and later: a driver's own lines, and a space before a tab. */
 	{"amdgpu",
 		COMMON "pasid:\t32771\ndrm-driver:\tamdgpu\ndrm-pdev:\t0000:04:00.0\n"
@@ -45,21 +48,32 @@ static const struct driver drivers[] = {
 		       "drm-memory-gtt: \t512 KiB\ndrm-memory-cpu: \t0 KiB\n"
 		       "amd-evicted-vram:\t77 KiB\namd-requested-vram:\t98304 KiB\n"
 		       "drm-engine-gfx:\t1234567 ns\ndrm-engine-dma:\t8 ns\n",
-		{true, true, 1234575, 96 * MIB + 512 * KIB}},
+		{.counts_time = true,
+			.counts_memory = true,
+			.engine_ns = 1234575,
+			.memory = 96 * MIB + 512 * KIB}},
 	/* Its newer text has the same memory twice over, by two names. */
 	{"amdgpu, newer",
 		COMMON "drm-driver:\tamdgpu\ndrm-total-vram:\t2 MiB\ndrm-resident-vram:\t1 MiB\n"
 		       "drm-memory-vram:\t1 MiB\ndrm-memory-gtt:\t3 MiB\ndrm-engine-gfx:\t0 ns\n",
 		{.counts_time = true, .counts_memory = true, .memory = MIB}},
-	/* Cycles, of which nothing is read, and memory. */
+	/* Cycles, and how many there were. */
 	{"xe",
 		COMMON "drm-driver:\txe\ndrm-client-id:\t3\ndrm-pdev:\t0000:03:00.0\n"
 		       "drm-total-system:\t0\ndrm-resident-system:\t0\n"
 		       "drm-total-vram0:\t23992 KiB\ndrm-shared-vram0:\t16 MiB\n"
 		       "drm-resident-vram0:\t23992 KiB\ndrm-cycles-rcs:\t28257900\n"
-		       "drm-total-cycles-rcs:\t7655183225\ndrm-cycles-vcs:\t0\n"
+		       "drm-total-cycles-rcs:\t7655183225\ndrm-cycles-vcs:\t9\n"
 		       "drm-total-cycles-vcs:\t7655183225\ndrm-engine-capacity-vcs:\t2\n",
-		{.counts_memory = true, .memory = 23992 * KIB}},
+		{.counts_memory = true,
+			.memory = 23992 * KIB,
+			.counts_cycles = true,
+			.cycles = 28257900 + 4,
+			.cycles_all = 7655183225}},
+	{"xe with two clocks",
+		"drm-cycles-rcs:\t5\ndrm-total-cycles-rcs:\t100\n"
+		"drm-cycles-vcs:\t6\ndrm-total-cycles-vcs:\t101\n",
+		{0}},
 	{"msm",
 		COMMON "drm-driver:\tmsm\ndrm-client-id:\t5\ndrm-engine-gpu:\t1000000 ns\n"
 		       "drm-cycles-gpu:\t999\ndrm-maxfreq-gpu:\t650000000 Hz\n",
@@ -71,7 +85,10 @@ static const struct driver drivers[] = {
 		       "drm-engine-vertex-tiler:\t71932239 ns\ndrm-total-memory:\t290 MiB\n"
 		       "drm-shared-memory:\t0 MiB\ndrm-active-memory:\t226 MiB\n"
 		       "drm-resident-memory:\t36496 KiB\ndrm-purgeable-memory:\t128 KiB\n",
-		{true, true, 1846584880 + 71932239, 36496 * KIB}},
+		{.counts_time = true,
+			.counts_memory = true,
+			.engine_ns = 1846584880 + 71932239,
+			.memory = 36496 * KIB}},
 	{"panfrost that does not count",
 		COMMON "drm-driver:\tpanfrost\ndrm-maxfreq-fragment:\t799999987 Hz\n"
 		       "drm-total-memory:\t290 MiB\n",
@@ -93,7 +110,9 @@ static void test_drivers(void **state)
 
 		if (r != 0 || u.counts_time != d->usage.counts_time ||
 			u.counts_memory != d->usage.counts_memory ||
-			u.engine_ns != d->usage.engine_ns || u.memory != d->usage.memory) {
+			u.counts_cycles != d->usage.counts_cycles || u.cycles != d->usage.cycles ||
+			u.cycles_all != d->usage.cycles_all || u.engine_ns != d->usage.engine_ns ||
+			u.memory != d->usage.memory) {
 			fail_msg("%s: %d; %d %llu ns, %d %llu bytes", d->name, r, u.counts_time,
 				(unsigned long long)u.engine_ns, u.counts_memory,
 				(unsigned long long)u.memory);
@@ -127,6 +146,8 @@ static const struct {
 	{-EBADMSG, "drm-memory-vram: 1 KiB KiB\n"},
 	{-EBADMSG, "drm-engine-capacity-gfx: 2 ns\n"},
 	{-EBADMSG, "drm-engine-capacity-gfx: 0\n"},
+	{-EBADMSG, "drm-cycles-rcs: 1 Hz\n"},
+	{-EBADMSG, "drm-total-cycles-rcs: 1 ns\n"},
 	/* Keys. */
 	{-EBADMSG, "drm-engine-: 1 ns\n"},
 	{-EBADMSG, "drm-engine-a b: 1 ns\n"},
@@ -137,6 +158,7 @@ static const struct {
 	{-ERANGE, "drm-engine-gfx: 18446744073709551616 ns\n"},
 	{-ERANGE, "drm-engine-gfx: 99999999999999999999999999999999999999 ns\n"},
 	{-ERANGE, "drm-engine-gfx: 18446744073709551615 ns\ndrm-engine-dma: 1 ns\n"},
+	{-ERANGE, "drm-cycles-rcs: 18446744073709551615\ndrm-cycles-vcs: 1\n"},
 	{-ERANGE, "drm-memory-vram: 18014398509481984 KiB\n"},
 	{-ERANGE, "drm-memory-vram: 17592186044415 MiB\ndrm-memory-gtt: 1 MiB\n"},
 };

@@ -142,6 +142,27 @@ static void test_grant(void **state)
 	assert_int_equal(gpu_clock_grant(&c, 123 * MS), 123 * MS);
 }
 
+/* Of 1000 cycles in each 10 ms, 250 and then all, and then two kinds of engines at once. */
+static void test_cycles(void **state)
+{
+	struct gpu_cycles c = {0};
+
+	assert_int_equal(gpu_cycles_ns(&c, 77, 5000, 100 * MS), 0);
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 250, 6000, 110 * MS), 2500000);
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 1250, 7000, 120 * MS), 12500000);
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 3250, 8000, 130 * MS), 32500000);
+	/* The same again, and back: nothing, and none of it twice. */
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 3250, 8000, 140 * MS), 32500000);
+	assert_int_equal(gpu_cycles_ns(&c, 0, 9000, 150 * MS), 32500000);
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 3250, 10000, 160 * MS), 32500000);
+	/* The counter begins anew: that interval is lost, no more. */
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 3300, 100, 170 * MS), 32500000);
+	assert_int_equal(gpu_cycles_ns(&c, 77 + 3800, 1100, 180 * MS), 37500000);
+	/* A count that is none is bounded by what there can be. */
+	assert_int_equal(gpu_cycles_ns(&c, UINT64_MAX, 1101, 181 * MS), 37500000 + 64 * MS);
+	assert_int_equal(gpu_cycles_ns(&c, UINT64_MAX, UINT64_MAX, 150 * MS), 37500000 + 64 * MS);
+}
+
 static void test_random(void **state)
 {
 	struct gpu_clock c = begun(0);
@@ -170,6 +191,7 @@ int main(void)
 		cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_extremes),
 		cmocka_unit_test(test_grant),
+		cmocka_unit_test(test_cycles),
 		cmocka_unit_test(test_random),
 	};
 

@@ -259,6 +259,34 @@ static void test_replacement(void **state)
 	assert_string_equal(s.time_from, "");
 }
 
+/* As of xe: every second cycle, in the time that there was. */
+static void test_kernel_counts_cycles(void **state)
+{
+	struct lab *t = *state;
+	struct gpu_status s;
+	uint64_t begin = now_ns();
+
+	begin_renderer(t, "drm-cycles-rcs:\t500\ndrm-total-cycles-rcs:\t1000\n");
+	s = look(t);
+	assert_string_equal(s.time_from, "renderer");
+	usleep(30000);
+	write_text(t->text, "drm-cycles-rcs:\t600\ndrm-total-cycles-rcs:\t1200\n");
+	s = look(t);
+	assert_string_equal(s.time_from, "kernel");
+	assert_in_range(s.used_ns, 15 * MS, (now_ns() - begin) / 2);
+}
+
+/* What was counted of one file is nothing of the next. */
+static void test_cycles_begin_anew(void **state)
+{
+	_cleanup_close_ int fd = eventfd(0, EFD_CLOEXEC);
+	struct gpu_fdinfo f = {.node = -1, .text = -1, .cycles = {1, 2, 3, 4}};
+
+	assert_int_equal(gpu_fdinfo_open(&f, fd), 0);
+	assert_true(f.cycles.own == 0 && f.cycles.at_ns == 0 && f.cycles.busy_ns == 0);
+	gpu_fdinfo_close(&f);
+}
+
 /* No engines, as of vgem. */
 static void test_renderer_counts(void **state)
 {
@@ -280,7 +308,9 @@ int main(void)
 		cmocka_unit_test(test_pace),
 		cmocka_unit_test(test_cost),
 		cmocka_unit_test_setup_teardown(test_kernel_counts, set_up, tear_down),
+		cmocka_unit_test(test_cycles_begin_anew),
 		cmocka_unit_test_setup_teardown(test_replacement, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_kernel_counts_cycles, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_renderer_counts, set_up, tear_down),
 	};
 
