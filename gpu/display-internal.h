@@ -13,6 +13,7 @@ struct scanout {
 	bool vmm_has_dmabuf;        /* and such a one is what the VMM was told last */
 	bool announce;              /* SCANOUT is to be sent */
 	struct display_rect damage; /* of the scanout; no width: nothing */
+	bool has_frame;             /* in it is what somebody finished, not only another picture */
 	bool cursor_changed;        /* its image */
 	bool cursor_moved;
 	struct display_cursor cursor;

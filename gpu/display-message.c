@@ -38,6 +38,14 @@ void display_ask(struct display *d, enum asked what, enum display_request reques
 	d->received = 0;
 }
 
+/* A page flip is a picture and then its damage: two messages, and one frame. */
+static void sent_frame(struct display *d, struct scanout *s)
+{
+	d->count.frames += s->has_frame;
+	s->has_frame = false;
+	s->damage = (struct display_rect){0};
+}
+
 static void begin_update(struct display *d, uint32_t index)
 {
 	struct scanout *s = &d->scanouts[index];
@@ -57,8 +65,7 @@ static void begin_update(struct display *d, uint32_t index)
 	d->out.size += pixels;
 	d->out.picture = picture_ref(s->picture);
 	d->out.rect = (struct display_rect){s->rect.x + u.x, s->rect.y + u.y, u.width, u.height};
-	s->damage = (struct display_rect){0};
-	d->count.frames++;
+	sent_frame(d, s);
 }
 
 /* Off: with no fd, no width and no height. */
@@ -94,8 +101,7 @@ static void begin_dmabuf_update(struct display *d, uint32_t index)
 
 	display_ask(d, ASKED_TO_DRAW, DISPLAY_DMABUF_UPDATE, sizeof(u));
 	memcpy(d->out.head.bytes + sizeof(struct display_header), &u, sizeof(u));
-	s->damage = (struct display_rect){0};
-	d->count.frames++;
+	sent_frame(d, s);
 }
 
 static void begin_scanout(struct display *d, uint32_t index)

@@ -439,6 +439,7 @@ static void show(struct display *d, uint32_t scanout, struct picture *picture,
 	s->rect = picture ? *rect : (struct display_rect){0};
 	s->damage = picture ? (struct display_rect){0, 0, rect->width, rect->height}
 			    : (struct display_rect){0};
+	s->has_frame = s->has_frame && picture;
 	s->announce = s->announce || !(same_size || same_dmabuf);
 }
 
@@ -466,7 +467,8 @@ void display_damage(struct display *d, uint32_t scanout, const struct display_re
 	if (part.width == 0) {
 		return;
 	}
-	d->count.merged += s->damage.width > 0;
+	d->count.merged += s->has_frame;
+	s->has_frame = true;
 	s->damage = join(&s->damage, &part);
 }
 

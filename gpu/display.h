@@ -91,7 +91,8 @@ bool display_shows_dmabuf(const struct display *d, uint32_t scanout);
 void display_flush(struct display *d);
 
 struct display_counters {
-	uint64_t frames; /* UPDATE and DMABUF_UPDATE messages */
+	uint64_t frames; /* UPDATE and DMABUF_UPDATE messages with damage in them: with another
+			    picture alone they are none */
 	uint64_t merged; /* damage that went with a later one's frame */
 	uint64_t bytes;
 	bool connected;

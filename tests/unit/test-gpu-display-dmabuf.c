@@ -248,7 +248,7 @@ static void coalescing(void **state)
 	acknowledge(x);
 	expect_update(x, 0, &(struct display_rect){0, 0, 8, 6});
 	display_count(x->d, &c);
-	assert_int_equal(c.frames, 3);
+	assert_int_equal(c.frames, 2);
 	assert_int_equal(x->gone, 0);
 }
 

@@ -95,7 +95,8 @@ static void coalescing(void **state)
 		screen_turn(x, 0);
 	}
 	display_count(x->d, &c);
-	assert_int_equal(c.frames, 1);
+	/* What is shown is none until something has been drawn. */
+	assert_int_equal(c.frames, 0);
 	assert_int_equal(c.merged, 99);
 	map[(size_t)200 * LARGE + 100] = 0xabcdef;
 	screen_check_scanout(x, 0, LARGE, LARGE);
@@ -105,7 +106,7 @@ static void coalescing(void **state)
 	screen_check_update(x, 0, &(struct display_rect){100, 200, 106, 207}, map, LARGE, 0, 0);
 	screen_expect_nothing(x);
 	display_count(x->d, &c);
-	assert_int_equal(c.frames, 2);
+	assert_int_equal(c.frames, 1);
 	munmap(map, (size_t)LARGE * LARGE * 4);
 }
 
