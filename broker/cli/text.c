@@ -116,6 +116,26 @@ size_t text_fit(const char *text, size_t width)
 	return (size_t)(p - text);
 }
 
+char *text_shorten(const char *text, size_t width)
+{
+	size_t head, columns;
+	const char *tail;
+	char *out;
+
+	if (text_width(text) <= width) {
+		return strdup(text);
+	}
+	if (width == 0) {
+		return strdup("");
+	}
+	head = text_fit(text, (width - 1) / 2);
+	tail = text + head;
+	while (text_width(tail) > (width - 1) - (width - 1) / 2) {
+		tail += next(tail, &columns);
+	}
+	return asprintf(&out, "%.*s…%s", (int)head, text, tail) < 0 ? NULL : out;
+}
+
 void text_line(FILE *out, enum text_style style, const char *fmt, ...)
 {
 	_cleanup_free_ char *line = NULL, *shown = NULL;

@@ -37,6 +37,9 @@ char *text_harmless(const char *text);
 size_t text_width(const char *text);
 /* Bytes of the longest beginning of text that fits into width columns. */
 size_t text_fit(const char *text, size_t width);
+/* A copy of text in width columns at most, with a "…" in its middle if it is cut: names differ at
+ * either end. To be freed; NULL if out of memory. */
+char *text_shorten(const char *text, size_t width);
 
 /* Prints one line: harmless whatever the arguments are, in style (TEXT_PLAIN if out is no terminal
  * or colours are not wanted), with the newline. */

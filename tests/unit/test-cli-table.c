@@ -113,6 +113,72 @@ static void test_colour_takes_no_room(void **state)
 	table_destroy(t);
 }
 
+static struct table *that_gives_way(const char *note)
+{
+	const struct table_column all[] = {
+		{.title = "NAME", .min = 5},
+		{.title = "SIZE", .right = true},
+		{.title = "STATE", .rank = 1},
+		{.title = "NOTE", .if_any = true, .rank = 2},
+		{.title = "N", .right = true, .rank = 2},
+	};
+	struct table *t = table_create_columns(all, ARRAY_SIZE(all));
+	static const char *const rows[][3] = {
+		{"usb:00:14.0-2.4", "1.5", "up"}, {"日本語", "1000.0", "gone"}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		for (size_t k = 0; k < ARRAY_SIZE(rows[i]); k++) {
+			table_cell(t, rows[i][k]);
+		}
+		table_cell(t, note);
+		table_cell(t, i ? "12" : "3");
+	}
+	return t;
+}
+
+static void test_numbers_to_the_right(void **state)
+{
+	struct table *t = that_gives_way("x");
+
+	check(t, 0, false,
+		"NAME               SIZE  STATE  NOTE   N\n"
+		"usb:00:14.0-2.4     1.5  up     x      3\n"
+		"日本語           1000.0  gone   x     12\n");
+	table_destroy(t);
+	t = that_gives_way("");
+	check(t, 0, false,
+		"NAME               SIZE  STATE   N\n"
+		"usb:00:14.0-2.4     1.5  up      3\n"
+		"日本語           1000.0  gone   12\n");
+	table_destroy(t);
+}
+
+/* First a name's middle goes, then a column, and what is cut is whole again where it can be. */
+static void test_gives_way(void **state)
+{
+	struct table *t = that_gives_way("x");
+
+	check(t, 30, false,
+		"NAME     SIZE  STATE  NOTE   N\n"
+		"us….4     1.5  up     x      3\n"
+		"日…語  1000.0  gone   x     12\n");
+	check(t, 29, false,
+		"NAME              SIZE  STATE\n"
+		"usb:00…4.0-2.4     1.5  up\n"
+		"日本語          1000.0  gone\n");
+	check(t, 19, false,
+		"NAME           SIZE\n"
+		"usb:0…0-2.4     1.5\n"
+		"日本語       1000.0\n");
+	/* Where nothing more gives way it ends at the edge. */
+	check(t, 10, false,
+		"NAME     …\n"
+		"us….4\n"
+		"日…語  10…\n");
+	check(t, 7, false, "NAME\nus….4\n日…語\n");
+	table_destroy(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,6 +188,8 @@ int main(void)
 		cmocka_unit_test(test_wide_characters),
 		cmocka_unit_test(test_harmless),
 		cmocka_unit_test(test_colour_takes_no_room),
+		cmocka_unit_test(test_numbers_to_the_right),
+		cmocka_unit_test(test_gives_way),
 	};
 
 	if (!setlocale(LC_CTYPE, "C.UTF-8")) {

@@ -123,6 +123,27 @@ static void test_bytes(void **state)
 	}
 }
 
+static void check_shorten(const char *text, size_t width, const char *expected)
+{
+	char *out = text_shorten(text, width);
+
+	assert_non_null(out);
+	assert_string_equal(out, expected);
+	assert_true(text_width(out) <= width);
+	free(out);
+}
+
+static void test_shorten_keeps_both_ends(void **state)
+{
+	check_shorten("usb:0000:00:14.0-2.4", 20, "usb:0000:00:14.0-2.4");
+	check_shorten("usb:0000:00:14.0-2.4", 12, "usb:0….0-2.4");
+	check_shorten("abc", 2, "…c");
+	check_shorten("abc", 1, "…");
+	check_shorten("abc", 0, "");
+	check_shorten("日本語日本語", 6, "日…語");
+	check_shorten("", 0, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -134,6 +155,7 @@ int main(void)
 		cmocka_unit_test(test_fit),
 		cmocka_unit_test(test_line),
 		cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_shorten_keeps_both_ends),
 	};
 
 	if (!setlocale(LC_CTYPE, "C.UTF-8")) {
