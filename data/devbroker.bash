@@ -21,7 +21,7 @@ _devbroker() {
 	-*)
 		mapfile -t COMPREPLY < <(compgen -W "--json --run-dir --socket --help --version --wait --no-wait --timeout
 			--remember --keep-drivers-off --last-input --interfaces --allow-firmware --qmp --bus --name --read-only --cdrom --allow-remote --speed --serial
-			--slots --slot-group --listen --keep --headers-only --gpu-memory --gpu-virgl --gpu-share --gpu-frame-rate --gpu-contexts --gpu-resources -o --output --once --delay --scanout" -- "$cur")
+			--slots --slot-group --listen --keep --headers-only --gpu-memory --gpu-virgl --gpu-share --gpu-frame-rate --gpu-contexts --gpu-resources -o --output --once --delay --order --scanout" -- "$cur")
 		return
 		;;
 	esac

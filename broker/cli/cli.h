@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <systemd/sd-bus.h>
 
 #include "base/cleanup.h"
@@ -29,6 +30,7 @@ struct cli {
 	struct options o;
 	bool colour_out;
 	bool colour_err;
+	FILE *errors;            // may be NULL: they go to stderr at once
 	sd_bus *bus;             // may be NULL: before cli_connect
 	const char *destination; /* of calls; NULL: there is no message bus in between */
 };

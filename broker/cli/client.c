@@ -18,21 +18,22 @@ static void print_error(const struct cli *c, int exit_code, const char *code, co
 {
 	/* A message may hold what somebody typed: JSON takes nothing but UTF-8. */
 	_cleanup_free_ char *shown = text_harmless(message), *hint = text_harmless(remedy);
+	FILE *out = c->errors ? c->errors : stderr;
 
 	if (c->o.json) {
 		json_t *doc = json_pack("{s:s, s:s, s:s, s:s, s:i}", "schema", "devbroker.error/1",
 			"code", code, "message", shown ? shown : "", "remedy", hint ? hint : "",
 			"exit_code", exit_code);
 
-		json_dumpf(doc, stderr, JSON_COMPACT);
-		fputc('\n', stderr);
+		json_dumpf(doc, out, JSON_COMPACT);
+		fputc('\n', out);
 		json_decref(doc);
 		return;
 	}
-	text_line(stderr, c->colour_err ? TEXT_BAD : TEXT_PLAIN, "devbroker: %s",
+	text_line(out, c->colour_err ? TEXT_BAD : TEXT_PLAIN, "devbroker: %s",
 		shown ? shown : "out of memory");
 	if (hint && hint[0]) {
-		text_line(stderr, TEXT_PLAIN, "  hint: %s", hint);
+		text_line(out, TEXT_PLAIN, "  hint: %s", hint);
 	}
 }
 
