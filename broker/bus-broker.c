@@ -104,10 +104,8 @@ static int on_add_vm(sd_bus_message *m, void *userdata, sd_bus_error *error)
 		r = refuse_with(&text, REFUSAL_INVALID, "Use no, yes or hardware.",
 			"gpu-virgl has a value that it can't have");
 	}
-	if (r == 0 && share && gpu_share_parse(share, &o.gpu_limits) < 0) {
-		r = refuse_with(&text, REFUSAL_INVALID,
-			"Use best-effort, fair:N% or fixed:N%, N from 1 to 100.",
-			"gpu-share has a value that it can't have");
+	if (r == 0) {
+		r = gpu_share_read(share, &o.gpu_limits, &text);
 	}
 	if (r == 0) {
 		r = quota_limits_check(&o.limits, &text);

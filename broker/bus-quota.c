@@ -75,16 +75,13 @@ static int check_gpu(const struct vm *vm, struct gpu_wanted *w, struct refusal_t
 			"Give it one: [gpu] memory= in its file; see devbroker-vm.conf(5).",
 			"vm %s has no GPU", vm->name);
 	}
-	if (w->share && gpu_share_parse(w->share, &w->limits) < 0) {
-		return refuse_with(text, REFUSAL_INVALID,
-			"Use best-effort, fair:N% or fixed:N%, N from 1 to 100.",
-			"that is no share of a GPU's time");
+	r = gpu_share_read(w->share, &w->limits, text);
+	if (r == 0) {
+		r = gpu_memory_check(vm->name, w->memory, text);
 	}
-	if (w->memory < GPU_MEMORY_MIN || w->memory > GPU_MEMORY_MAX) {
-		return refuse_with(text, REFUSAL_INVALID, "Give a size from 16M to 16G.",
-			"vm %s: its GPU can't have that much memory", vm->name);
+	if (r == 0) {
+		r = gpu_limits_check(&w->limits, text);
 	}
-	r = gpu_limits_check(&w->limits, text);
 	return r != 0 ? r : gpu_check_share(vm->gpu, &w->limits, text);
 }
 

@@ -125,6 +125,25 @@ const char *gpu_share_print(const struct gpu_limits *l, char *out, size_t size)
 	return out;
 }
 
+int gpu_share_read(const char *share, struct gpu_limits *out, struct refusal_text *text)
+{
+	if (share && gpu_share_parse(share, out) < 0) {
+		return refuse_with(text, REFUSAL_INVALID,
+			"Use best-effort, fair:N% or fixed:N%, N from 1 to 100.",
+			"that is no share of a GPU's time");
+	}
+	return 0;
+}
+
+int gpu_memory_check(const char *vm, uint64_t bytes, struct refusal_text *text)
+{
+	if (bytes < GPU_MEMORY_MIN || bytes > GPU_MEMORY_MAX) {
+		return refuse_with(text, REFUSAL_INVALID, "Give a size from 16M to 16G.",
+			"vm %s: its GPU can't have that much memory", vm);
+	}
+	return 0;
+}
+
 int gpu_limits_check(const struct gpu_limits *l, struct refusal_text *text)
 {
 	if (l->share != GPU_SHARE_BEST_EFFORT && (l->percent < 1 || l->percent > 100)) {

@@ -129,11 +129,16 @@ struct gpu_limits {
 
 /* "best-effort", "fair:N%" or "fixed:N%". 0 or -EINVAL. */
 int gpu_share_parse(const char *text, struct gpu_limits *out) _must_check_;
+/* What a request says of it (NULL: nothing). 0 or REFUSAL_INVALID with text. */
+int gpu_share_read(
+	const char *share, struct gpu_limits *out, struct refusal_text *text) _must_check_;
 /* The reverse. Returns out. */
 const char *gpu_share_print(const struct gpu_limits *l, char *out, size_t size);
 /* Whether limits that a request asks for are within what configuration could say. 0 or
  * REFUSAL_INVALID. */
 int gpu_limits_check(const struct gpu_limits *l, struct refusal_text *text) _must_check_;
+/* The same for the memory of a GPU that there is, in bytes. */
+int gpu_memory_check(const char *vm, uint64_t bytes, struct refusal_text *text) _must_check_;
 
 struct config_vm {
 	struct list link; // config::vms

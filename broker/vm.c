@@ -436,10 +436,12 @@ static int check_options(struct broker *b, const struct vm_options *o, struct re
 			"Give the name of a USB controller's bus in QEMU, as in xhci.0.",
 			"vm %s: that is no name of a bus", o->name);
 	}
-	if (o->gpu_memory > 0 &&
-		(o->gpu_memory < GPU_MEMORY_MIN || o->gpu_memory > GPU_MEMORY_MAX)) {
-		return refuse_with(text, REFUSAL_INVALID, "Give a size from 16M to 16G.",
-			"vm %s: its GPU can't have that much memory", o->name);
+	if (o->gpu_memory > 0) {
+		int r = gpu_memory_check(o->name, o->gpu_memory, text);
+
+		if (r != 0) {
+			return r;
+		}
 	}
 	if (o->gpu_memory == 0 && o->gpu_virgl != GPU_VIRGL_NO) {
 		return refuse_with(text, REFUSAL_INVALID, "Give its GPU memory, too.",
