@@ -18,6 +18,7 @@
 #include "broker/policy.h"
 #include "broker/spawner.h"
 #include "broker/usb-host.h"
+#include "broker/vm-options.h"
 #include "broker/vm-record.h"
 #include "broker/vm.h"
 #include "broker/worker.h"

@@ -21,6 +21,7 @@
 #include "broker/hotplug.h"
 #include "broker/spawner.h"
 #include "broker/usb-host.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "build-config.h"
 

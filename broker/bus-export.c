@@ -15,6 +15,7 @@
 #include "broker/bus-internal.h"
 #include "broker/device.h"
 #include "broker/lease.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "broker/ways.h"
 

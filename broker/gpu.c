@@ -28,6 +28,7 @@
 #include "broker/bus.h"
 #include "broker/gpu-internal.h"
 #include "broker/gpu-socket.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 
 #define PING_USEC               UINT64_C(500000)

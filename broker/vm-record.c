@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/record.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 
 struct vm_record {

@@ -18,6 +18,7 @@
 
 struct broker;
 struct gpu;
+struct vm_options;
 struct ways;
 struct worker_pong;
 
@@ -82,27 +83,6 @@ struct vm_waiter {
 	struct list link; // vm::waiters
 	void (*done)(struct vm_waiter *w);
 	void *userdata;
-};
-
-struct vm_options {
-	const char *name;
-	const char *qmp;                // either this or
-	const struct config_ways *ways; // this is NULL
-	const char *bus;                /* NULL: "xhci.0" */
-	struct quota_limits limits;
-	const struct owners *owners; /* may be NULL: nobody */
-	uint64_t gpu_memory;         /* 0: no GPU */
-	const char *gpu_group;       /* may be NULL */
-	enum gpu_virgl gpu_virgl;
-	const char *render_node;   /* may be NULL: the one that is tagged */
-	bool gpu_dmabuf;           /* its VMM shows DMABUFs */
-	uint32_t gpu_hang_seconds; /* 0: as devbroker-gpu has it */
-	struct gpu_limits gpu_limits;
-	bool from_config;
-	/* devbroker export: ways has one stream, and name may be any. */
-	bool is_export;
-	bool keep;
-	const int *listen_fd; // may be NULL; as in struct ways_options
 };
 
 /* 0 with the VM, which is announced and probed; REFUSAL_INVALID, REFUSAL_EXISTS, REFUSAL_QUOTA

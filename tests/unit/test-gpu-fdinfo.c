@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/gpu-internal.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "protocol/allowance.h"
 #include "tests/unit/fake-spawner.h"

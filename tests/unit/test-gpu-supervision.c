@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/process.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "tests/unit/fake-spawner.h"
 #include "tests/unit/test.h"

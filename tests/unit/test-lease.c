@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "broker/broker.h"
 #include "broker/device-disk.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "broker/worker.h"
 #include "tests/unit/fake-spawner.h"

@@ -8,6 +8,7 @@
 
 #include "broker/broker.h"
 #include "broker/device-disk.h"
+#include "broker/vm-options.h"
 #include "broker/vm.h"
 #include "tests/unit/fake-spawner.h"
 #include "tests/unit/test.h"
