@@ -49,13 +49,18 @@ void sim_screen_finish(struct sim_screen *s)
 
 int sim_screen_connect(struct sim_screen *s)
 {
-	int pair[2];
+	int pair[2], r;
 
 	forget(s);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
 		return -errno;
 	}
 	s->fd = pair[0];
+	r = fd_set_nonblock(s->fd, true);
+	if (r < 0) {
+		safe_close(pair[1]);
+		return r;
+	}
 	return pair[1];
 }
 
@@ -248,23 +253,16 @@ static bool begin(struct sim_screen *s)
 	return s->payload || s->header.size == 0;
 }
 
-/* As recv; an fd that comes is the message's. */
+/* As fd_recv; an fd that comes is the message's. */
 static ssize_t receive(struct sim_screen *s, void *to, size_t size)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr header;
-	} control;
-	struct iovec iov = {to, size};
-	struct msghdr m = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(s->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t n_fds = 0;
+	int fd;
+	ssize_t n = fd_recv(s->fd, to, size, &fd, 1, &n_fds);
 
-	if (n > 0 && CMSG_FIRSTHDR(&m)) {
+	if (n_fds > 0) {
 		safe_close(s->fd_received);
-		memcpy(&s->fd_received, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(int));
+		s->fd_received = fd;
 	}
 	return n;
 }
@@ -282,7 +280,7 @@ bool sim_screen_read(struct sim_screen *s)
 		ssize_t n = receive(s, to, left);
 
 		if (n <= 0) {
-			return n < 0 && (errno == EAGAIN || errno == EINTR);
+			return n == -EAGAIN;
 		}
 		s->received += (size_t)n;
 		s->n_bytes += (size_t)n;

@@ -95,26 +95,20 @@ void screen_plug(struct screen *x)
 	assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
 	safe_close(x->vmm);
 	x->vmm = pair[0];
+	assert_int_equal(fd_set_nonblock(x->vmm, true), 0);
 	assert_int_equal(display_set_socket(x->d, pair[1]), 0);
 }
 
-/* As recv; an fd that comes is the message's. */
+/* As fd_recv; an fd that comes is the message's. */
 static ssize_t receive(struct screen *x, void *to, size_t size)
 {
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr header;
-	} control;
-	struct iovec iov = {to, size};
-	struct msghdr m = {.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(x->vmm, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t n_fds = 0;
+	int fd;
+	ssize_t n = fd_recv(x->vmm, to, size, &fd, 1, &n_fds);
 
-	if (n > 0 && CMSG_FIRSTHDR(&m)) {
+	if (n_fds > 0) {
 		assert_int_equal(x->fd, -1);
-		memcpy(&x->fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(x->fd));
+		x->fd = fd;
 	}
 	return n;
 }
