@@ -102,7 +102,7 @@ static const struct call calls[] = {
 	{SCMP_SYS(getrandom), ON_ALL},
 
 	/* The image. Its size never changes: no truncate, and fallocate by mode (allow_image). */
-	{SCMP_SYS(pread64), ON_DISK},
+	{SCMP_SYS(pread64), ON_DISK | ON_VIRGL}, /* and what memory a renderer takes */
 	{SCMP_SYS(pwrite64), ON_DISK | ON_GPU},
 	{SCMP_SYS(preadv), ON_DISK},
 	{SCMP_SYS(pwritev), ON_DISK},

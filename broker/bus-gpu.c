@@ -65,6 +65,7 @@ static int get_number(sd_bus *bus, const char *path, const char *interface, cons
 	} numbers[] = {
 		{"MemoryMax", s.memory_max},
 		{"Memory", c->memory},
+		{"MemoryUncharged", c->uncharged},
 		{"Resources", c->resources},
 		{"Scanouts", c->scanouts},
 		{"Frames", c->frames},
@@ -256,6 +257,7 @@ const sd_bus_vtable bus_gpu_vtable[] = {
 	SD_BUS_PROPERTY("Socket", "s", get_text, 0, SD_BUS_VTABLE_PROPERTY_CONST),
 	SD_BUS_PROPERTY("MemoryMax", "t", get_number, 0, CHANGES),
 	SD_BUS_PROPERTY("Memory", "t", get_number, 0, 0),
+	SD_BUS_PROPERTY("MemoryUncharged", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Resources", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Scanouts", "t", get_number, 0, 0),
 	SD_BUS_PROPERTY("Frames", "t", get_number, 0, 0),

@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "gpu/capset.h"
+#include "gpu/submit-run.h"
 #include "gpu/virtio-gpu-3d.h"
 #include "gpu/vring.h"
 
@@ -121,6 +122,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 		budget_give_back(&g->budget, bytes);
 		return gpu_answer_of(err);
 	}
+	_unused_ bool more = drift_made(&g->drift);
 	g->listener->resource_3d(g->userdata, slot, v.id);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -283,6 +285,7 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	const char *why;
 	char text[96];
 	uint32_t subs;
+	int err;
 
 	if (submit_check(t->arena, bytes / 4, &demand, &why) < 0) {
 		return refuse_submit(g, slot, VIRTIO_GPU_RESP_ERR_INVALID_PARAMETER, why);
@@ -297,7 +300,13 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	submit_apply(&c->streams, &t->objects, t->arena, bytes / 4, &demand, &g->budget);
 	t->n_subs += c->streams.n_subs - subs;
 	t->drew = t->undone = true;
-	return gpu_answer_of(t->ops->submit(c->id, t->arena, bytes / 4));
+	err = submit_run(t->ops, c->id, t->arena, bytes / 4, &demand, &g->drift);
+	if (err == -ENOMEM) {
+		snprintf(text, sizeof(text), "with it %llu KiB are taken beyond what is charged",
+			(unsigned long long)g->budget.uncharged >> 10);
+		return refuse_submit(g, slot, VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY, text);
+	}
+	return gpu_answer_of(err);
 }
 
 /* Of all that were refused to a context and are attached to it. */

@@ -133,6 +133,7 @@ uint32_t handle_context_create(struct gpu *g, const struct gpu_request *q)
 		budget_give_back(&g->budget, SUBMIT_CONTEXT_BYTES);
 		return VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY;
 	}
+	_unused_ bool more = drift_made(&g->drift);
 	g->listener->context(g->userdata, slot, id, t->contexts[slot].name);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
@@ -161,6 +162,7 @@ void gpu_context_end(struct gpu *g, uint32_t slot)
 		submit_forget(&c->streams, &t->objects, &g->budget);
 		budget_give_back(&g->budget, SUBMIT_CONTEXT_BYTES);
 		detach_all(t, slot);
+		drift_ended(&g->drift);
 		/* Nothing is heard of its timelines any more. */
 		fences_reach_context(&t->fences, c->id);
 	}
@@ -195,7 +197,8 @@ void gpu_context_poison(struct gpu *g, uint32_t slot, uint32_t answer, const cha
 	if (gpu_may_say(g)) {
 		log_warn("vm %s: context %u (%s) draws nothing more: %s; its GPU memory: %" PRIu64
 			 " of %" PRIu64 " KiB",
-			t->name, c->id, c->name, what, g->budget.used >> 10, g->budget.limit >> 10);
+			t->name, c->id, c->name, what, budget_taken(&g->budget) >> 10,
+			g->budget.limit >> 10);
 	}
 }
 

@@ -30,6 +30,7 @@ static void handle_ping(struct front *f, const struct parent_msg *ask)
 		.commands = f->pong.commands + f->pong.cursor_commands,
 		.errors = f->pong.errors,
 		.memory = f->pong.bytes,
+		.uncharged = f->pong.uncharged,
 		.memory_max = f->pong.bytes_max,
 		.resources = f->pong.resources,
 		.renderers = f->renderers,

@@ -29,7 +29,7 @@
 
 #include "base/cleanup.h"
 
-#define LINK_VERSION     3
+#define LINK_VERSION     4
 #define LINK_QUEUES      2 /* control, cursor */
 #define LINK_REGIONS_MAX 32
 #define LINK_SCANOUTS    16
@@ -252,8 +252,9 @@ struct link_pong {
 	uint64_t seq;      /* of the PING */
 	uint64_t commands; /* of the control queue, executed */
 	uint64_t cursor_commands;
-	uint64_t errors; /* answered with an error */
-	uint64_t bytes;  /* charged now */
+	uint64_t errors;    /* answered with an error */
+	uint64_t bytes;     /* charged now */
+	uint64_t uncharged; /* taken beyond that */
 	uint64_t bytes_max;
 	uint32_t resources;
 	uint32_t busy;     /* 1: there is more in the rings; 0: not when the PING came */
@@ -263,7 +264,7 @@ struct link_pong {
 	uint32_t contexts;
 	uint32_t fences; /* requests that wait for them */
 };
-static_assert(sizeof(struct link_pong) == 96, "wire size");
+static_assert(sizeof(struct link_pong) == 104, "wire size");
 
 union link_msg {
 	struct link_header header;

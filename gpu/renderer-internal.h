@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "gpu/cadence.h"
+#include "gpu/drift.h"
 #include "gpu/link.h"
 #include "gpu/memory.h"
 #include "gpu/queue.h"
@@ -63,6 +64,8 @@ struct renderer {
 	const struct virgl_ops *virgl; // may be NULL: 2D only
 	char drawn_by[LINK_NAME_SIZE]; /* GL_RENDERER, printable */
 	bool fences_by_clock;          /* it has no poll_fd */
+	int statm;                     /* what it takes, by the kernel; -1: 2D only */
+	struct drift_meter meter;      /* with it */
 	bool recover;                  /* the journal is to be read when there is memory */
 	bool busy;                     /* the rings have more */
 	/* The table that holds, and one that is being told. */

@@ -36,6 +36,7 @@ static void say_done(struct renderer *r, int what, int error)
 static int setup(struct renderer *r, const struct link_setup *m, int fds[])
 {
 	const struct gpu_options options = {
+		.meter = r->virgl ? &r->meter : NULL,
 		.memory = renderer_memory(r),
 		.listener = &renderer_listener,
 		.userdata = r,

@@ -179,7 +179,9 @@ static bool post_pong(struct renderer *r)
 	if (r->gpu) {
 		m.pong.errors = r->gpu->errors;
 		m.pong.refused = r->gpu->refused;
+		drift_look(&r->gpu->drift);
 		m.pong.bytes = r->gpu->budget.used;
+		m.pong.uncharged = r->gpu->budget.uncharged;
 		m.pong.resources = gpu_count_resources(r->gpu);
 	}
 	return post(r, &m, NULL, 0);

@@ -32,9 +32,24 @@ static enum sandbox_kind kind_of(const struct renderer_options *o)
 	return o->virgl ? SANDBOX_GPU_VIRGL : SANDBOX_GPU_RENDERER;
 }
 
-static int enter_sandbox(const struct renderer_options *o)
+/* While there is a /proc. */
+static int open_meter(struct renderer *r)
 {
-	const int fds[] = {o->link_fd, o->drm_fd, o->allowance_fd, o->grant_fd, o->want_fd};
+	r->statm = r->options->virgl ? drift_open() : -1;
+	if (r->options->virgl && r->statm < 0) {
+		log_error("vm %s: renderer: can't measure its memory: %s", r->options->name,
+			strerror(-r->statm));
+		return r->statm;
+	}
+	drift_meter_init(&r->meter, r->statm);
+	return 0;
+}
+
+static int enter_sandbox(const struct renderer *r)
+{
+	const struct renderer_options *o = r->options;
+	const int fds[] = {
+		o->link_fd, o->drm_fd, o->allowance_fd, o->grant_fd, o->want_fd, r->statm};
 	int keep[ARRAY_SIZE(fds)];
 	size_t n = 0;
 	char name[96];
@@ -240,6 +255,7 @@ static void tear_down(struct renderer *r)
 	memory_finish(&r->memories[1]);
 	journal_unmap(r->journal);
 	renderer_close_allowance(r);
+	safe_close(r->statm);
 	safe_close(r->bell);
 	safe_close(r->epoll);
 	safe_close(r->link);
@@ -252,11 +268,14 @@ int renderer_run(const struct renderer_options *o)
 	bool failed;
 	int err;
 
-	if (!r || enter_sandbox(o) < 0) {
-		free(r);
+	if (!r) {
 		return RENDERER_EXIT_FAILED;
 	}
 	r->options = o;
+	if (open_meter(r) < 0 || enter_sandbox(r) < 0) {
+		free(r);
+		return RENDERER_EXIT_FAILED;
+	}
 	r->link = o->link_fd;
 	r->bell = r->epoll = -1;
 	for (uint32_t i = 0; i < LINK_QUEUES; i++) {

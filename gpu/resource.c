@@ -88,6 +88,7 @@ int resource_init(struct resource *r, struct budget *budget, uint32_t id, uint32
 		budget_give_back(budget, size);
 		return err;
 	}
+	budget->shared += size;
 	*r = (struct resource){
 		.id = id,
 		.format = format,
@@ -116,6 +117,7 @@ void resource_finish(struct resource *r, struct budget *budget)
 		munmap(r->pixels, r->size);
 	}
 	safe_close(r->image_fd);
+	budget->shared -= r->size;
 	budget_give_back(budget, r->size);
 	*r = (struct resource){.image_fd = -1};
 }

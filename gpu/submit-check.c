@@ -20,12 +20,18 @@
 enum {
 	CREATE_OBJECT = 1,
 	DESTROY_OBJECT = 3,
+	DRAW = 8,
+	BLIT = 16,
+	COPY_REGION = 17,
 	SET_SUB_CONTEXT = 28,
 	CREATE_SUB_CONTEXT = 29,
 	DESTROY_SUB_CONTEXT = 30,
+	LAUNCH_GRID = 37,
+	CLEAR_TEXTURE = 47,
 	PIPE_RESOURCE_CREATE = 48,
 	PIPE_RESOURCE_SET_TYPE = 49,
-	LAST_COMMAND = 52, /* LINK_SHADER; behind it are video codecs, which are never there */
+	LINK_SHADER = 52,
+	LAST_COMMAND = LINK_SHADER, /* behind it are video codecs, which are never there */
 };
 
 enum { OBJECT_SHADER = 4, OBJECT_LAST = 11 };
@@ -109,6 +115,25 @@ static bool is_of_interest(uint32_t command)
 	       command == PIPE_RESOURCE_CREATE || command == PIPE_RESOURCE_SET_TYPE;
 }
 
+/* A shader when it is made, and a program with all of the state that it is drawn with when it first
+ * is. */
+static bool is_heavy(uint32_t header)
+{
+	switch (header & 0xff) {
+	case CREATE_OBJECT:
+		return (header >> 8 & 0xff) == OBJECT_SHADER;
+	case DRAW:
+	case BLIT:
+	case COPY_REGION:
+	case LAUNCH_GRID:
+	case CLEAR_TEXTURE:
+	case LINK_SHADER:
+		return true;
+	default:
+		return false;
+	}
+}
+
 int submit_check(
 	const uint32_t *dwords, uint32_t n, struct submit_demand *out, const char **why_out)
 {
@@ -125,8 +150,20 @@ int submit_check(
 		if (*why_out) {
 			return -EINVAL;
 		}
+		out->heavy += is_heavy(dwords[at]);
 	}
 	return 0;
+}
+
+uint32_t submit_part(const uint32_t *dwords, uint32_t n_dwords, uint32_t n)
+{
+	uint32_t at = 0;
+
+	while (at < n_dwords && n > 0) {
+		n -= is_heavy(dwords[at]);
+		at += 1 + (dwords[at] >> 16);
+	}
+	return at;
 }
 
 static struct object_key plain_key(const struct submit_state *s, uint32_t handle)

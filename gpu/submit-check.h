@@ -30,8 +30,9 @@ struct submit_demand {
 	uint64_t bytes;   /* to be charged, at most */
 	uint32_t objects; /* of all kinds, at most */
 	uint32_t subs;
-	bool changes; /* what there is: submit_apply walks over it again */
-	bool chooses; /* else: it is for this sub-context, if there is one */
+	uint32_t heavy; /* commands for which something may be compiled */
+	bool changes;   /* what there is: submit_apply walks over it again */
+	bool chooses;   /* else: it is for this sub-context, if there is one */
 	uint32_t sub;
 };
 
@@ -40,6 +41,9 @@ struct submit_demand {
  * storage that there can't be. */
 int submit_check(const uint32_t *dwords, uint32_t n, struct submit_demand *out,
 	const char **why_out) _must_check_;
+/* The dwords up to the end of the n-th command (> 0) for which something may be compiled; all of a
+ * checked buffer if it has no more. */
+uint32_t submit_part(const uint32_t *dwords, uint32_t n_dwords, uint32_t n);
 /* Takes note of what the same buffer makes and ends. Its demand is charged: what was not needed of
  * it is given back. */
 void submit_apply(struct submit_state *s, struct objects *objects, const uint32_t *dwords,

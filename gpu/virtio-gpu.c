@@ -225,7 +225,7 @@ void gpu_refuse(struct gpu *g, const char *what, uint64_t bytes)
 	if (gpu_may_say(g)) {
 		log_warn("vm %s: refused %s: %" PRIu64 " KiB, with %" PRIu64 " of %" PRIu64
 			 " KiB of GPU memory and %u of %u resources in use",
-			g->name, what, (bytes + 1023) >> 10, g->budget.used >> 10,
+			g->name, what, (bytes + 1023) >> 10, budget_taken(&g->budget) >> 10,
 			g->budget.limit >> 10, gpu_count_resources(g),
 			MIN(g->resources_max, GPU_RESOURCES_MAX + GPU_RESOURCES_3D_MAX));
 	}
@@ -244,15 +244,17 @@ void gpu_refuse_backing(
 /* Once, until much of it has been given back. */
 static void watch_budget(struct gpu *g)
 {
-	if (!g->warned && g->budget.used > g->budget.limit / 5 * 4) {
+	uint64_t taken = budget_taken(&g->budget);
+
+	if (!g->warned && taken > g->budget.limit / 5 * 4) {
 		g->warned = true;
 		if (!gpu_may_say(g)) {
 			return;
 		}
 		log_warn("vm %s: %" PRIu64 " of %" PRIu64
 			 " KiB of GPU memory are in use (over 80 %%)",
-			g->name, g->budget.used >> 10, g->budget.limit >> 10);
-	} else if (g->warned && g->budget.used < g->budget.limit / 10 * 7) {
+			g->name, taken >> 10, g->budget.limit >> 10);
+	} else if (g->warned && taken < g->budget.limit / 10 * 7) {
 		g->warned = false;
 	}
 }
@@ -435,6 +437,9 @@ int gpu_create(const struct gpu_options *options, struct gpu **out)
 		free(g);
 		return -ENOMEM;
 	}
+	if (options->meter) {
+		drift_init(&g->drift, &g->budget, options->meter);
+	}
 	*out = g;
 	return 0;
 }
@@ -446,6 +451,7 @@ void gpu_reset(struct gpu *g)
 		resource_finish(&g->resources[i], &g->budget);
 	}
 	assert(g->budget.used == 0);
+	drift_ended(&g->drift);
 	clear(g);
 }
 

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/restarts.h"
 #include "gpu/device-3d.h"
+#include "gpu/drift.h"
 #include "gpu/resource.h"
 
 struct memory;
@@ -100,6 +101,7 @@ struct gpu {
 	bool blobs;       /* negotiated */
 	uint8_t uuid_seed[8];
 	struct budget budget;
+	struct drift drift;                   /* measures for budget, if anybody does */
 	uint32_t *drawing;                    // may be NULL: journal::drawing
 	bool warned;                          /* that the budget is nearly used up */
 	struct restarts said;                 /* lines of the log that the guest brings about */
@@ -130,11 +132,12 @@ struct gpu_options {
 	struct memory *memory; /* borrowed, as all of these */
 	const struct gpu_listener *listener;
 	void *userdata;
-	struct spend *spend;           // may be NULL
-	uint64_t bytes_max;            /* of images and backings together */
-	uint32_t n_scanouts;           /* 1 to GPU_SCANOUTS_MAX */
-	const struct virgl_ops *virgl; // may be NULL: 2D only; initialised
-	const char *name;              /* of the VM, for the log */
+	struct spend *spend;             // may be NULL
+	const struct drift_meter *meter; // may be NULL: only what is charged is known
+	uint64_t bytes_max;              /* of images and backings together */
+	uint32_t n_scanouts;             /* 1 to GPU_SCANOUTS_MAX */
+	const struct virgl_ops *virgl;   // may be NULL: 2D only; initialised
+	const char *name;                /* of the VM, for the log */
 };
 
 /* A struct gpu is large: one is allocated at the start. 0 or -ENOMEM. */

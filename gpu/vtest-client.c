@@ -115,18 +115,25 @@ static int set_up(const struct vtest_client_options *o, struct vtest_session *s)
 {
 	const struct virgl_options virgl = {
 		.drm_fd = o->drm_fd, .fence = vtest_session_fence, .userdata = s};
-	const int keep[] = {o->client_fd, o->drm_fd};
+	/* For good: it ends with the process. */
+	const int statm = drift_open();
+	const int keep[] = {o->client_fd, statm, o->drm_fd};
 	char name[96], renderer[VIRGL_RENDERER_NAME_SIZE];
+	struct drift_meter meter;
 	int r;
 
 	snprintf(name, sizeof(name), "vm %s: vtest", o->name);
 	signal(SIGPIPE, SIG_IGN);
+	if (statm < 0) {
+		log_error("%s: can't measure its memory: %s", name, strerror(-statm));
+		return statm;
+	}
 	r = o->stages & SANDBOX_FDS ? virgl_bound_memory(o->bytes_max) : 0;
 	if (r < 0) {
 		log_error("%s: can't bound its memory: %s", name, strerror(-r));
 		return r;
 	}
-	r = sandbox_enter(name, SANDBOX_GPU_VIRGL, o->stages, keep, o->drm_fd >= 0 ? 2 : 1);
+	r = sandbox_enter(name, SANDBOX_GPU_VIRGL, o->stages, keep, o->drm_fd >= 0 ? 3 : 2);
 	if (r < 0) {
 		return r;
 	}
@@ -136,6 +143,8 @@ static int set_up(const struct vtest_client_options *o, struct vtest_session *s)
 		return r;
 	}
 	log_debug("vm %s: vtest: drawn by %s", o->name, renderer);
+	drift_meter_init(&meter, statm);
+	vtest_session_measure(s, &meter);
 	return sandbox_lock(SANDBOX_GPU_VIRGL, o->stages);
 }
 

@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/log.h"
 #include "gpu/capset.h"
+#include "gpu/submit-run.h"
 #include "gpu/virgl.h"
 #include "gpu/vtest-internal.h"
 #include "gpu/vtest-session.h"
@@ -125,7 +126,7 @@ static int refuse_resource(struct vtest_session *s, const struct vtest_resource 
 			"shared "
 			"bytes; %llu of %llu in use",
 			r->id, r->width, r->height, r->depth, r->format, r->nr_samples, r->shared,
-			(unsigned long long)s->table.budget.used,
+			(unsigned long long)budget_taken(&s->table.budget),
 			(unsigned long long)s->table.budget.limit);
 	}
 	return vtest_refuse(s, error, "resource %u, target %u, format %u, %ux%ux%u: %s", r->id,
@@ -310,27 +311,27 @@ static int do_get(
 }
 
 /* What a stream would make is charged before the renderer sees it. */
-static int check_stream(struct vtest_session *s, const uint32_t *dwords, uint32_t n)
+static int check_stream(
+	struct vtest_session *s, const uint32_t *dwords, uint32_t n, struct submit_demand *demand)
 {
-	struct submit_demand demand;
 	const char *why;
 
-	if (submit_check(dwords, n, &demand, &why) < 0) {
+	if (submit_check(dwords, n, demand, &why) < 0) {
 		return vtest_refuse(s, -EPROTO, "SUBMIT: %s", why);
 	}
-	if (demand.objects > OBJECTS_MAX - s->objects.n ||
-		demand.subs > SUB_CONTEXTS_MAX - s->streams.n_subs ||
-		!budget_charge(&s->table.budget, demand.bytes)) {
+	if (demand->objects > OBJECTS_MAX - s->objects.n ||
+		demand->subs > SUB_CONTEXTS_MAX - s->streams.n_subs ||
+		!budget_charge(&s->table.budget, demand->bytes)) {
 		return vtest_refuse(s, -EDQUOT,
 			"over its budget: SUBMIT makes up to %llu KiB, %u objects and %u "
 			"sub-contexts; "
 			"%llu of %llu KiB, %u objects and %u sub-contexts in use",
-			(unsigned long long)demand.bytes >> 10, demand.objects, demand.subs,
-			(unsigned long long)s->table.budget.used >> 10,
+			(unsigned long long)demand->bytes >> 10, demand->objects, demand->subs,
+			(unsigned long long)budget_taken(&s->table.budget) >> 10,
 			(unsigned long long)s->table.budget.limit >> 10, s->objects.n,
 			s->streams.n_subs);
 	}
-	submit_apply(&s->streams, &s->objects, dwords, n, &demand, &s->table.budget);
+	submit_apply(&s->streams, &s->objects, dwords, n, demand, &s->table.budget);
 	return 0;
 }
 
@@ -338,20 +339,28 @@ static int do_submit(
 	struct vtest_session *s, const struct vtest_header *h, uint8_t *body, uint32_t data)
 {
 	uint32_t *dwords = (uint32_t *)(void *)body;
+	const struct budget *b = &s->table.budget;
+	struct submit_demand demand;
 	int r;
 
 	(void)data;
 	if (h->length == 0) {
 		return 0;
 	}
-	r = check_stream(s, dwords, h->length);
+	r = check_stream(s, dwords, h->length, &demand);
 	if (r < 0) {
 		return r;
 	}
 	s->unfenced = true;
-	return s->ops->submit(VTEST_CONTEXT, dwords, h->length) < 0
-		       ? vtest_refuse(s, -EPROTO, "the renderer refused its commands")
-		       : 0;
+	r = submit_run(s->ops, VTEST_CONTEXT, dwords, h->length, &demand, &s->drift);
+	if (r == -ENOMEM) {
+		return vtest_refuse(s, -EDQUOT,
+			"over its budget: %llu KiB beyond what is charged; %llu of %llu KiB in use",
+			(unsigned long long)b->uncharged >> 10,
+			(unsigned long long)budget_taken(b) >> 10,
+			(unsigned long long)b->limit >> 10);
+	}
+	return r < 0 ? vtest_refuse(s, -EPROTO, "the renderer refused its commands") : 0;
 }
 
 int vtest_fence(struct vtest_session *s)

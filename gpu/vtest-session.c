@@ -55,7 +55,7 @@ static int arena_resize(struct vtest_session *s, struct vtest_arena *a, size_t s
 	if (size > a->size && !budget_charge(&s->table.budget, size - a->size)) {
 		return vtest_refuse(s, -EDQUOT,
 			"over its budget: %zu bytes more for a message, %llu of %llu in use",
-			size - a->size, (unsigned long long)s->table.budget.used,
+			size - a->size, (unsigned long long)budget_taken(&s->table.budget),
 			(unsigned long long)s->table.budget.limit);
 	}
 	base = realloc(a->base, size);
@@ -111,6 +111,11 @@ int vtest_session_init(struct vtest_session *s, const struct virgl_ops *ops, uin
 		return -ENOMEM;
 	}
 	return 0;
+}
+
+void vtest_session_measure(struct vtest_session *s, const struct drift_meter *meter)
+{
+	drift_init(&s->drift, &s->table.budget, meter);
 }
 
 void vtest_session_finish(struct vtest_session *s)

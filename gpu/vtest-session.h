@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/cleanup.h"
+#include "gpu/drift.h"
 #include "gpu/object.h"
 #include "gpu/submit-check.h"
 #include "gpu/vtest-table.h"
@@ -27,6 +28,7 @@ struct vtest_arena {
 struct vtest_session {
 	const struct virgl_ops *ops;
 	struct vtest_table table; /* resources and the budget */
+	struct drift drift;       /* measures for the budget, if anybody does */
 	struct submit_state streams;
 	struct objects objects; /* that streams made */
 	struct vtest_arena in;  /* received, not yet done */
@@ -51,6 +53,9 @@ enum vtest_need {
  */
 int vtest_session_init(
 	struct vtest_session *s, const struct virgl_ops *ops, uint64_t bytes_max) _must_check_;
+/* What draws has begun, and nothing was asked of it: what is taken from now on, by meter, counts as
+ * used. */
+void vtest_session_measure(struct vtest_session *s, const struct drift_meter *meter);
 /* Everything that the client made is given back to the renderer, too. */
 void vtest_session_finish(struct vtest_session *s);
 

@@ -65,6 +65,7 @@ int vtest_table_add(struct vtest_table *t, const struct virgl_resource *r, uint3
 		budget_give_back(&t->budget, charge);
 		return err;
 	}
+	t->budget.shared += e->shared.iov_len;
 	e->virgl = *r;
 	e->charge = charge;
 	e->next = *bucket;
@@ -86,6 +87,7 @@ void vtest_table_remove(struct vtest_table *t, struct vtest_entry *e)
 	if (e->shared.iov_base) {
 		munmap(e->shared.iov_base, e->shared.iov_len);
 	}
+	t->budget.shared -= e->shared.iov_len;
 	budget_give_back(&t->budget, e->charge);
 	free(e);
 }

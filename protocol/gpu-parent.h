@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 
-#define PARENT_VERSION   3
+#define PARENT_VERSION   4
 #define PARENT_NAME_SIZE 128
 
 enum parent_type {
@@ -46,7 +46,8 @@ struct parent_msg {
 	uint64_t bytes;
 	uint64_t commands;
 	uint64_t errors;
-	uint64_t memory; /* bytes that the guest's resources take */
+	uint64_t memory;    /* bytes that the guest's resources take */
+	uint64_t uncharged; /* that its renderer takes beyond that, and that count as well */
 	uint64_t memory_max;
 	uint32_t resources;
 	uint32_t renderers;   /* that there have been */
@@ -61,7 +62,7 @@ struct parent_msg {
 	uint32_t fences;                 /* requests that wait for them */
 	char renderer[PARENT_NAME_SIZE]; /* GL_RENDERER, printable ASCII; "": 2D only */
 };
-static_assert(sizeof(struct parent_msg) == 280, "wire size");
+static_assert(sizeof(struct parent_msg) == 288, "wire size");
 
 enum parent_direction { PARENT_TO_FRONT, FRONT_TO_PARENT };
 

@@ -213,7 +213,7 @@ static void print_3d(const json_t *g)
 
 static void print_gpu(const json_t *g)
 {
-	char used[32], max[32], drawn[160];
+	char used[32], max[32], more[32], drawn[160];
 	uint64_t shown = cli_number(g, "scanouts");
 
 	text_line(stdout, TEXT_PLAIN, "VM             %s", cli_text(g, "vm"));
@@ -226,10 +226,11 @@ static void print_gpu(const json_t *g)
 	if (cli_text(g, "drawn_by")[0]) {
 		print_3d(g);
 	}
-	printf("Memory         %s of %s, %" PRIu64 " images\n",
+	printf("Memory         %s of %s, %" PRIu64 " images; %s uncharged\n",
 		text_bytes(cli_number(g, "memory_bytes"), used, sizeof(used)),
 		text_bytes(cli_number(g, "memory_max_bytes"), max, sizeof(max)),
-		cli_number(g, "resources"));
+		cli_number(g, "resources"),
+		text_bytes(cli_number(g, "memory_uncharged_bytes"), more, sizeof(more)));
 	if (cli_number(g, "renderer_bytes") > 0) {
 		printf("In RAM         %s, the renderer as a whole\n",
 			text_bytes(cli_number(g, "renderer_bytes"), used, sizeof(used)));

@@ -67,6 +67,7 @@ static const struct name names[] = {
 	{CLI_IFACE_GPU, "Socket", "socket"},
 	{CLI_IFACE_GPU, "MemoryMax", "memory_max_bytes"},
 	{CLI_IFACE_GPU, "Memory", "memory_bytes"},
+	{CLI_IFACE_GPU, "MemoryUncharged", "memory_uncharged_bytes"},
 	{CLI_IFACE_GPU, "Resources", "resources"},
 	{CLI_IFACE_GPU, "Scanouts", "scanouts"},
 	{CLI_IFACE_GPU, "Frames", "frames"},

@@ -209,6 +209,7 @@ static int fake_submit(uint32_t context, uint32_t *dwords, uint32_t n)
 {
 	assert(find_context(context) != NOBODY && n > 0);
 	fake.n_submits++;
+	fake.taken += fake.takes;
 	fake.n_dwords = n;
 	fake.first_dword = dwords[0];
 	fake.submitted_to = context;

@@ -27,6 +27,8 @@ struct fake_3d {
 	uint32_t fence, fence_context, n_fences;
 	uint32_t ring_context, ring;
 	uint64_t ring_fence;
+	/* Bytes of memory: that each buffer takes, and all of them took. */
+	uint64_t takes, taken;
 	/* What the next call returns. */
 	int refuse;
 	uint32_t pixel; /* what is read of a resource */

@@ -241,14 +241,15 @@ static _unused_ uint32_t detach(struct rig *r, uint32_t id)
 			       {.type = VIRTIO_GPU_CMD_RESOURCE_DETACH_BACKING}, id, 0});
 }
 
-static uint32_t scanout(
+static _unused_ uint32_t scanout(
 	struct rig *r, uint32_t n, uint32_t id, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
 {
 	return SEND(r, (struct virtio_gpu_set_scanout){
 			       {.type = VIRTIO_GPU_CMD_SET_SCANOUT}, {x, y, w, h}, n, id});
 }
 
-static uint32_t flush(struct rig *r, uint32_t id, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
+static _unused_ uint32_t flush(
+	struct rig *r, uint32_t id, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
 {
 	return SEND(r, (struct virtio_gpu_resource_flush){
 			       {.type = VIRTIO_GPU_CMD_RESOURCE_FLUSH}, {x, y, w, h}, id, 0});
