@@ -300,7 +300,7 @@ static uint32_t run_stream(struct gpu *g, uint32_t slot, uint32_t bytes)
 	submit_apply(&c->streams, &t->objects, t->arena, bytes / 4, &demand, &g->budget);
 	t->n_subs += c->streams.n_subs - subs;
 	t->drew = t->undone = true;
-	err = submit_run(t->ops, c->id, t->arena, bytes / 4, &demand, &g->drift);
+	err = submit_run(t->ops, c->id, t->arena, bytes / 4, &demand, &g->drift, &c->over);
 	if (err == -ENOMEM) {
 		snprintf(text, sizeof(text), "with it %llu KiB are taken beyond what is charged",
 			(unsigned long long)g->budget.uncharged >> 10);

@@ -51,6 +51,7 @@ struct gpu_context {
 	uint32_t n_ghosts; /* attached */
 	uint32_t n_attached;
 	struct submit_state streams;
+	uint64_t over;                    /* as drift_exceeds has it */
 	char name[GPU_CONTEXT_NAME_SIZE]; /* printable */
 	struct gpu_timeline rings[GPU_RINGS_MAX];
 };

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/clock.h"
 
 #define PERIOD_NS (UINT64_C(4) * 1000 * 1000)
@@ -105,16 +106,23 @@ bool drift_made(struct drift *d)
 	return d->budget->uncharged > before;
 }
 
-bool drift_exceeds(struct drift *d)
+bool drift_exceeds(struct drift *d, uint64_t *over)
 {
 	struct budget *b = d->budget;
 	uint64_t before = b ? b->uncharged : 0;
 
-	if (!drift_made(d) || budget_taken(b) <= b->limit) {
+	if (!drift_made(d)) {
 		return false;
 	}
-	recount(d);
-	return b->uncharged > before && budget_taken(b) > b->limit;
+	if (budget_taken(b) > b->limit) {
+		recount(d);
+	}
+	if (budget_taken(b) <= b->limit) {
+		*over = 0;
+	} else if (b->uncharged > before) {
+		*over += MIN(b->uncharged - before, budget_taken(b) - b->limit);
+	}
+	return *over > DRIFT_OVER;
 }
 
 void drift_ended(struct drift *d)

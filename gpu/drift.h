@@ -14,6 +14,9 @@
  * llvmpipe: docs/performance.md. */
 #define DRIFT_SLACK (UINT64_C(16) << 20)
 
+/* Of one context, beyond the limit: less than a program takes. */
+#define DRIFT_OVER (UINT64_C(512) << 10)
+
 /* Of one process. */
 struct drift_meter {
 	/* Bytes of memory that nobody shares with it; 0: it can't be told. */
@@ -45,7 +48,9 @@ void drift_look(struct drift *d);
 /* Something was made: looks, if some time has passed since the last look. Whether more is
  * uncharged than before. */
 bool drift_made(struct drift *d);
-/* As drift_made. Whether what was done since the last look took more than there was. */
-bool drift_exceeds(struct drift *d) _must_check_;
+/* As drift_made, for who has drawn: adds to *over (bytes) what was taken since the last look, as
+ * far as there was no room for it; 0 again if there is. Whether that is more than is let pass, so
+ * that who draws only is not given up for some pages that somebody else left no room for. */
+bool drift_exceeds(struct drift *d, uint64_t *over) _must_check_;
 /* Much may have ended. */
 void drift_ended(struct drift *d);

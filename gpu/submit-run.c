@@ -16,7 +16,7 @@
 #define PART 8
 
 int submit_run(const struct virgl_ops *ops, uint32_t context, uint32_t *dwords, uint32_t n,
-	const struct submit_demand *demand, struct drift *drift)
+	const struct submit_demand *demand, struct drift *drift, uint64_t *over)
 {
 	uint32_t heavy = drift->budget ? demand->heavy : 0, part;
 	int err;
@@ -28,7 +28,7 @@ int submit_run(const struct virgl_ops *ops, uint32_t context, uint32_t *dwords, 
 		if (err < 0) {
 			return err;
 		}
-		if (drift_exceeds(drift)) {
+		if (drift_exceeds(drift, over)) {
 			return -ENOMEM;
 		}
 	}

@@ -352,7 +352,7 @@ static int do_submit(
 		return r;
 	}
 	s->unfenced = true;
-	r = submit_run(s->ops, VTEST_CONTEXT, dwords, h->length, &demand, &s->drift);
+	r = submit_run(s->ops, VTEST_CONTEXT, dwords, h->length, &demand, &s->drift, &s->over);
 	if (r == -ENOMEM) {
 		return vtest_refuse(s, -EDQUOT,
 			"over its budget: %llu KiB beyond what is charged; %llu of %llu KiB in use",

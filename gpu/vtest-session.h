@@ -28,6 +28,7 @@ struct vtest_arena {
 struct vtest_session {
 	const struct virgl_ops *ops;
 	struct vtest_table table; /* resources and the budget */
+	uint64_t over;            /* as drift_exceeds has it */
 	struct drift drift;       /* measures for the budget, if anybody does */
 	struct submit_state streams;
 	struct objects objects; /* that streams made */

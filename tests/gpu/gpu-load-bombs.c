@@ -15,6 +15,8 @@
 #define RGBA    VIRTIO_GPU_FORMAT_R8G8B8A8_UNORM
 #define R8      64
 #define HUGE    16384u
+/* In one buffer: more than a GPU's memory has room for. */
+#define PROGRAMS 1000u
 
 /* That what was promised takes memory, too: texture id as a framebuffer, cleared. */
 static uint32_t fill(struct load *l, uint32_t context, uint32_t id, uint32_t format)
@@ -97,16 +99,39 @@ void bomb_textures(struct load *l)
 	l->rounds++;
 }
 
-/* Each is another one, and drawn with, until there is no memory for any. */
+/* A frame of the program beside it. */
+static bool draw_beside(struct load *l, const struct sim_draw *beside)
+{
+	bool offered = sim_draw_offer(&l->sim, beside, 0, 1, ++l->sim.fence) >= 0;
+
+	sim_ring_kick(&l->sim.rings[SIM_CONTROL]);
+	return offered && load_made(l, load_answer(l, NULL));
+}
+
+/* Each is another one, and drawn with, until there is no memory for any; in each
+ * second round all in one buffer. Beside it a program that does no harm. */
 void bomb_programs(struct load *l)
 {
 	const struct sim_draw d = {CONTEXT, FIRST, FIRST + 1, 16, 16, LOAD_DRAW};
-	uint32_t type = sim_draw_begin(&l->sim, &d);
+	const struct sim_draw beside = {
+		CONTEXT + 1, FIRST + 2, FIRST + 3, 16, 16, LOAD_DRAW + SIM_DRAW_BYTES};
+	bool at_once = l->frame++ % 2 == 1;
+	uint32_t type, n = 0;
 
-	for (uint32_t n = 0; load_made(l, type) && load_goes_on(l); n++) {
-		type = sim_draw_program(&l->sim, &d, n);
+	load_made(l, sim_draw_begin(&l->sim, &beside));
+	draw_beside(l, &beside);
+	type = sim_draw_begin(&l->sim, &d);
+	while (load_made(l, type) && load_goes_on(l)) {
+		uint32_t some = at_once ? PROGRAMS : 1;
+
+		type = sim_draw_programs(&l->sim, &d, n, some, LOAD_STREAM);
+		n += some;
 	}
+	l->poisoned += type == VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY &&
+		       sim_draw_programs(&l->sim, &d, n, 1, LOAD_STREAM) == type;
+	l->kept += draw_beside(l, &beside);
 	sim_draw_end(&l->sim, &d);
+	sim_draw_end(&l->sim, &beside);
 	l->rounds++;
 }
 
@@ -189,18 +214,9 @@ void bomb_fences(struct load *l)
 
 void bomb_each(struct load *l)
 {
-	while (!l->told_go && load_goes_on(l)) {
-		sim_wait(&l->sim, 20);
-	}
-	if (!l->told_go) {
-		return;
-	}
-	l->told_go = false;
 	bomb_memory(l);
 	bomb_contexts(l);
 	bomb_textures(l);
 	bomb_commands(l);
 	bomb_fences(l);
-	printf("{\"done\": true}\n");
-	fflush(stdout);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * A VM that draws, or that means harm, in front of a GPU backend that listens:
  *
- *   gpu-load SOCKET MODE [every=MS] [turns=N] [side=PIXELS]
+ *   gpu-load SOCKET MODE [every=MS] [turns=N] [side=PIXELS] [go=1]
  *
  * frames is a steady loop: a frame is drawn, its fence waited for, shown; each eighth picture is
  * looked at. every: milliseconds from one to the next (0: none waits); turns: of each of its pixels
@@ -9,7 +9,8 @@
  * modes are in gpu-load-bombs.c.
  *
  * Says {"ready": true} when it begins, and what it did since the last time for each line of stdin,
- * in JSON; "go" is for a mode that waits for it. Ends with stdin, or as soon as the backend does.
+ * in JSON. With go=1 a round waits for a line "go", and its end is said. Ends with stdin, or as
+ * soon as the backend does.
  */
 #include "tests/gpu/gpu-load.h"
 
@@ -32,16 +33,16 @@ static void report(struct load *l)
 {
 	printf("{\"rounds\": %" PRIu64 ", \"made\": %" PRIu64 ", \"refused\": %" PRIu64
 	       ", \"poisoned\": %" PRIu64 ", \"lost\": %" PRIu64 ", \"errors\": %" PRIu64
-	       ", \"pictures\": %u, \"wrong\": %u, \"us\": [",
-		l->rounds, l->made, l->refused, l->poisoned, l->lost, l->errors, l->pictures,
-		l->wrong);
+	       ", \"kept\": %" PRIu64 ", \"pictures\": %u, \"wrong\": %u, \"us\": [",
+		l->rounds, l->made, l->refused, l->poisoned, l->lost, l->errors, l->kept,
+		l->pictures, l->wrong);
 	for (uint32_t i = 0; i < l->n_samples; i++) {
 		printf("%s%u", i > 0 ? ", " : "", l->samples[i]);
 	}
 	printf("]}\n");
 	fflush(stdout);
 	l->n_samples = l->pictures = l->wrong = 0;
-	l->rounds = l->made = l->refused = l->poisoned = l->lost = l->errors = 0;
+	l->rounds = l->made = l->refused = l->poisoned = l->lost = l->errors = l->kept = 0;
 }
 
 bool load_goes_on(struct load *l)
@@ -217,6 +218,8 @@ static bool read_options(struct load *l, char **options, int n)
 			l->every_ms = (uint32_t)number;
 		} else if (strncmp(options[i], "turns=", 6) == 0) {
 			l->turns = (float)number;
+		} else if (strncmp(options[i], "go=", 3) == 0) {
+			l->by_go = number > 0;
 		} else if (strncmp(options[i], "side=", 5) == 0 && number >= 4 && number <= 4096) {
 			l->draw.width = l->draw.height = (uint32_t)number & ~3u;
 		} else {
@@ -238,7 +241,7 @@ static struct load *begin(const char *socket, char **options, int n)
 	l->draw = (struct sim_draw){1, 1, 2, 256, 256, LOAD_DRAW};
 	l->turns = 2;
 	if (!read_options(l, options, n)) {
-		fprintf(stderr, "gpu-load: every=MS turns=N side=PIXELS\n");
+		fprintf(stderr, "gpu-load: every=MS turns=N side=PIXELS go=1\n");
 		free(l);
 		return NULL;
 	}
@@ -252,6 +255,19 @@ static struct load *begin(const char *socket, char **options, int n)
 		return NULL;
 	}
 	return l;
+}
+
+static void by_go(struct load *l, void (*round)(struct load *l))
+{
+	while (!l->told_go && load_goes_on(l)) {
+		sim_wait(&l->sim, 20);
+	}
+	if (l->told_go) {
+		l->told_go = false;
+		round(l);
+		printf("{\"done\": true}\n");
+		fflush(stdout);
+	}
 }
 
 int main(int argc, char **argv)
@@ -274,7 +290,11 @@ int main(int argc, char **argv)
 	printf("{\"ready\": true}\n");
 	fflush(stdout);
 	while (load_goes_on(l)) {
-		modes[mode].round(l);
+		if (l->by_go) {
+			by_go(l, modes[mode].round);
+		} else {
+			modes[mode].round(l);
+		}
 	}
 	if (l->sim.screen.wrong[0]) {
 		fprintf(stderr, "gpu-load: the display was told: %s\n", l->sim.screen.wrong);

@@ -24,12 +24,14 @@ struct load {
 	uint32_t frame;
 	uint32_t ahead; /* on their way (greedy) */
 	bool heard_end; /* of stdin */
-	bool told_go;   /* by stdin */
+	bool by_go;     /* a round is begun when stdin says so */
+	bool told_go;
 	/* Since the last report. */
 	uint32_t samples[LOAD_SAMPLES]; /* us, from a frame's submit to its fence */
 	uint32_t n_samples;
 	uint32_t pictures, wrong; /* that were looked at; that were not what was drawn */
 	uint64_t rounds, made, refused, poisoned, lost, errors;
+	uint64_t kept; /* programs that drew on beside one that was refused */
 };
 
 /* Does what stdin asks for, if anything. False: it has ended. */
@@ -48,5 +50,5 @@ void bomb_programs(struct load *l);
 void bomb_shader(struct load *l);
 void bomb_commands(struct load *l);
 void bomb_fences(struct load *l);
-/* One of each that leaves its renderer alive, when it is told to go; it says when it is done. */
+/* One of each that leaves its renderer alive and compiles nothing. */
 void bomb_each(struct load *l);

@@ -178,10 +178,9 @@ uint32_t sim_draw_end(struct sim *s, const struct sim_draw *d)
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }
 
-uint32_t sim_draw_program(struct sim *s, const struct sim_draw *d, uint32_t n)
+static void put_program(struct stream *s, uint32_t n)
 {
-	struct stream stream = {sim_memory_at(&s->vmm.memory, d->at), 0};
-	char text[512];
+	char text[256];
 
 	snprintf(text, sizeof(text),
 		"FRAG\n"
@@ -191,9 +190,19 @@ uint32_t sim_draw_program(struct sim *s, const struct sim_draw *d, uint32_t n)
 		"MAD OUT[0], IN[0], IMM[0].xyzw, IMM[0].yxzw\n"
 		"END\n",
 		n, n + 1);
-	put_shader(&stream, 100 + n, FRAGMENT_SHADER, text);
-	PUT(&stream, DRAW, 0, 0, 6, TRIANGLES, 0, 1, 0, 0, 0, 0, 0, 5, 0);
-	return sim_submit(s, d->context, stream.dwords, stream.n, d->at, true);
+	put_shader(s, 100 + n, FRAGMENT_SHADER, text);
+	PUT(s, DRAW, 0, 0, 6, TRIANGLES, 0, 1, 0, 0, 0, 0, 0, 5, 0);
+}
+
+uint32_t sim_draw_programs(
+	struct sim *s, const struct sim_draw *d, uint32_t first, uint32_t n, uint64_t at)
+{
+	struct stream stream = {sim_memory_at(&s->vmm.memory, at), 0};
+
+	for (uint32_t i = 0; i < n; i++) {
+		put_program(&stream, first + i);
+	}
+	return sim_submit(s, d->context, stream.dwords, stream.n, at, true);
 }
 
 /* Of a frame: what its quad has; red, green, blue. */

@@ -16,7 +16,8 @@
 #define SIM_DRAW_ENDLESS 100000.0f
 
 /* Bytes of the guest's memory that streams and vertices take. */
-#define SIM_DRAW_BYTES 0x4000u
+#define SIM_DRAW_BYTES   0x4000u
+#define SIM_DRAW_PROGRAM 512u
 
 struct sim_draw {
 	/* To be set before. */
@@ -34,8 +35,10 @@ uint32_t sim_draw_end(struct sim *s, const struct sim_draw *d);
  * so often. fence 0: none. */
 int sim_draw_offer(
 	struct sim *s, const struct sim_draw *d, uint32_t n, float turns, uint64_t fence);
-/* Makes another fragment shader, the one of this number, and draws with it: it is compiled. The
- * answer's type. */
-uint32_t sim_draw_program(struct sim *s, const struct sim_draw *d, uint32_t n);
+/* Makes other fragment shaders, those of these numbers, and draws with each: they are compiled. All
+ * in one buffer at this place of the guest's memory, SIM_DRAW_PROGRAM bytes for each. The answer's
+ * type. */
+uint32_t sim_draw_programs(
+	struct sim *s, const struct sim_draw *d, uint32_t first, uint32_t n, uint64_t at);
 /* Whether this is what frame n looks like, as a display has it. */
 bool sim_draw_is(const struct sim_draw *d, uint32_t n, const uint32_t *pixels);

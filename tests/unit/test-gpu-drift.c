@@ -165,14 +165,20 @@ static void who_took_it(void **state)
 	assert_int_equal(fake.n_submits, 16);
 	assert_int_equal(fake.n_dwords, 4 * 13);
 	assert_int_equal(r->gpu->three->poisoned, 1);
+	/* Or next to nothing. */
+	fake.takes = DRIFT_OVER / 13;
+	assert_int_equal(submit(r, 2, dwords, n), OK);
+	assert_int_equal(submit(r, 3, dwords, n / 2), OK);
+	fake.takes = MIB;
+	assert_int_equal(submit(r, 3, dwords, n), NO_MEMORY);
+	assert_int_equal(r->gpu->three->poisoned, 2);
 	/* It is over, and the memory is back. */
 	shown.free = shown.taken;
 	fake.taken = 0;
 	assert_int_equal(context_end(r, 1), OK);
 	assert_int_equal(b->uncharged, 0);
-	assert_int_equal(shown.trims, 2);
 	fake.takes = MIB;
-	assert_int_equal(submit(r, 3, dwords, n), OK);
+	assert_int_equal(submit(r, 2, dwords, n), OK);
 }
 
 /* A limit that was lowered is nobody's doing. */
