@@ -99,13 +99,17 @@ void bomb_textures(struct load *l)
 	l->rounds++;
 }
 
+/* The answer to what was offered (a head, or -1), however long it takes. */
+static uint32_t answer_to(struct load *l, int offered)
+{
+	sim_ring_kick(&l->sim.rings[SIM_CONTROL]);
+	return offered < 0 ? 0 : load_answer(l, NULL);
+}
+
 /* A frame of the program beside it. */
 static bool draw_beside(struct load *l, const struct sim_draw *beside)
 {
-	bool offered = sim_draw_offer(&l->sim, beside, 0, 1, ++l->sim.fence) >= 0;
-
-	sim_ring_kick(&l->sim.rings[SIM_CONTROL]);
-	return offered && load_made(l, load_answer(l, NULL));
+	return load_made(l, answer_to(l, sim_draw_offer(&l->sim, beside, 0, 1, ++l->sim.fence)));
 }
 
 /* Each is another one, and drawn with, until there is no memory for any; in each
@@ -124,11 +128,12 @@ void bomb_programs(struct load *l)
 	while (load_made(l, type) && load_goes_on(l)) {
 		uint32_t some = at_once ? PROGRAMS : 1;
 
-		type = sim_draw_programs(&l->sim, &d, n, some, LOAD_STREAM);
+		type = answer_to(l, sim_draw_offer_programs(&l->sim, &d, n, some, LOAD_STREAM));
 		n += some;
 	}
-	l->poisoned += type == VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY &&
-		       sim_draw_programs(&l->sim, &d, n, 1, LOAD_STREAM) == type;
+	l->poisoned +=
+		type == VIRTIO_GPU_RESP_ERR_OUT_OF_MEMORY &&
+		answer_to(l, sim_draw_offer_programs(&l->sim, &d, n, 1, LOAD_STREAM)) == type;
 	l->kept += draw_beside(l, &beside);
 	sim_draw_end(&l->sim, &d);
 	sim_draw_end(&l->sim, &beside);

@@ -194,7 +194,7 @@ static void put_program(struct stream *s, uint32_t n)
 	PUT(s, DRAW, 0, 0, 6, TRIANGLES, 0, 1, 0, 0, 0, 0, 0, 5, 0);
 }
 
-uint32_t sim_draw_programs(
+int sim_draw_offer_programs(
 	struct sim *s, const struct sim_draw *d, uint32_t first, uint32_t n, uint64_t at)
 {
 	struct stream stream = {sim_memory_at(&s->vmm.memory, at), 0};
@@ -202,7 +202,7 @@ uint32_t sim_draw_programs(
 	for (uint32_t i = 0; i < n; i++) {
 		put_program(&stream, first + i);
 	}
-	return sim_submit(s, d->context, stream.dwords, stream.n, at, true);
+	return sim_offer_submit(s, d->context, stream.dwords, stream.n, at, ++s->fence);
 }
 
 /* Of a frame: what its quad has; red, green, blue. */

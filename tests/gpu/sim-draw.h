@@ -35,10 +35,10 @@ uint32_t sim_draw_end(struct sim *s, const struct sim_draw *d);
  * so often. fence 0: none. */
 int sim_draw_offer(
 	struct sim *s, const struct sim_draw *d, uint32_t n, float turns, uint64_t fence);
-/* Makes other fragment shaders, those of these numbers, and draws with each: they are compiled. All
- * in one buffer at this place of the guest's memory, SIM_DRAW_PROGRAM bytes for each. The answer's
- * type. */
-uint32_t sim_draw_programs(
+/* Puts other fragment shaders, n of them from this number on, into the control queue, and a draw
+ * with each: they are compiled. All in one buffer at this place of the guest's memory,
+ * SIM_DRAW_PROGRAM bytes for each. As sim_draw_offer. */
+int sim_draw_offer_programs(
 	struct sim *s, const struct sim_draw *d, uint32_t first, uint32_t n, uint64_t at);
 /* Whether this is what frame n looks like, as a display has it. */
 bool sim_draw_is(const struct sim_draw *d, uint32_t n, const uint32_t *pixels);
