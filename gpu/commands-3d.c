@@ -130,6 +130,7 @@ uint32_t handle_create_3d(struct gpu *g, const struct gpu_request *q)
 uint32_t gpu_unref_3d(struct gpu *g, uint32_t slot)
 {
 	gpu_resource_end(g, slot);
+	_unused_ bool more = drift_made(&g->drift);
 	g->listener->resource_3d(g->userdata, slot, 0);
 	return VIRTIO_GPU_RESP_OK_NODATA;
 }

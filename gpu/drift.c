@@ -9,8 +9,9 @@
  * commands that make something. One that compiles takes longer than that, so that the look behind
  * it is behind the context that it was for.
  *
- * Memory that was freed and that malloc keeps is not there to be refused for: before somebody is,
- * and when a context ends, it goes back to the kernel and is counted anew.
+ * Memory that was freed and that malloc keeps goes back to the kernel, and is counted anew: when a
+ * context ends, whenever that much more is uncharged that it may be it, and before anybody is
+ * refused.
  */
 #include "gpu/drift.h"
 
@@ -70,6 +71,7 @@ static void recount(struct drift *d)
 {
 	d->meter.trim();
 	drift_look(d);
+	d->kept = d->budget->uncharged;
 }
 
 void drift_init(struct drift *d, struct budget *budget, const struct drift_meter *meter)
@@ -91,6 +93,7 @@ void drift_look(struct drift *d)
 	own = d->meter.own(d->meter.fd);
 	known = d->base + (b->used - b->shared);
 	b->uncharged = own > known ? own - known : 0;
+	d->kept = MIN(d->kept, b->uncharged);
 	d->looked = d->meter.coarse();
 }
 
@@ -103,6 +106,9 @@ bool drift_made(struct drift *d)
 	}
 	before = d->budget->uncharged;
 	drift_look(d);
+	if (d->budget->uncharged > d->kept + DRIFT_SLACK) {
+		recount(d);
+	}
 	return d->budget->uncharged > before;
 }
 
@@ -127,6 +133,7 @@ bool drift_exceeds(struct drift *d, uint64_t *over)
 
 void drift_ended(struct drift *d)
 {
+	drift_look(d);
 	if (d->budget && d->budget->uncharged > 0) {
 		recount(d);
 	}

@@ -32,6 +32,7 @@ struct drift {
 	struct drift_meter meter;
 	uint64_t base;   /* bytes, before a guest did anything, and the slack */
 	uint64_t looked; /* when it was looked last */
+	uint64_t kept;   /* bytes: no more was uncharged when all that was free was given back */
 };
 
 /* What a meter reads: an fd for good, whatever becomes of paths. -errno */
@@ -45,8 +46,8 @@ void drift_init(struct drift *d, struct budget *budget, const struct drift_meter
 
 /* Looks now. */
 void drift_look(struct drift *d);
-/* Something was made: looks, if some time has passed since the last look. Whether more is
- * uncharged than before. */
+/* Something was made, or is gone: looks, if some time has passed since the last look. Whether more
+ * is uncharged than before. */
 bool drift_made(struct drift *d);
 /* As drift_made, for who has drawn: adds to *over (bytes) what was taken since the last look, as
  * far as there was no room for it; 0 again if there is. Whether that is more than is let pass, so

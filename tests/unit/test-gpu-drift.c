@@ -124,6 +124,38 @@ static void free_memory(void **state)
 	assert_int_equal(shown.trims, 1);
 }
 
+/* What may be free is given back as soon as it is much, though nothing is in the way of anybody;
+ * and when a context ends. */
+static void given_back(void **state)
+{
+	struct rig *r = *state;
+	struct budget *b = &r->gpu->budget;
+
+	assert_int_equal(context(r, 1), OK);
+	shown.taken = b->used + DRIFT_SLACK + DRIFT_SLACK;
+	shown.free = MIB;
+	assert_int_equal(create_3d(r, 1, TARGET_2D, RGBA, 16, 16), OK);
+	assert_int_equal(shown.trims, 0);
+	shown.taken += MIB;
+	assert_int_equal(unref(r, 1), OK);
+	assert_int_equal(shown.trims, 1);
+	assert_int_equal(b->uncharged, DRIFT_SLACK);
+	/* The rest is no less for trying again. */
+	assert_int_equal(create_3d(r, 1, TARGET_2D, RGBA, 16, 16), OK);
+	assert_int_equal(unref(r, 1), OK);
+	assert_int_equal(shown.trims, 1);
+	shown.free = shown.taken;
+	assert_int_equal(context_end(r, 1), OK);
+	assert_int_equal(shown.trims, 2);
+	assert_int_equal(b->uncharged, 0);
+	/* Nothing was known of it before. */
+	assert_int_equal(context(r, 1), OK);
+	shown.taken = shown.free = 3 * MIB + DRIFT_SLACK;
+	assert_int_equal(context_end(r, 1), OK);
+	assert_int_equal(shown.trims, 3);
+	assert_int_equal(shown.taken, 0);
+}
+
 /* Of a program's draws: n of them. */
 static uint32_t draws(uint32_t *dwords, uint32_t n)
 {
@@ -288,6 +320,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(only_what_is_beyond, setup_drift, teardown_3d),
 		cmocka_unit_test_setup_teardown(creations, setup_drift, teardown_3d),
 		cmocka_unit_test_setup_teardown(free_memory, setup_drift, teardown_3d),
+		cmocka_unit_test_setup_teardown(given_back, setup_drift, teardown_3d),
 		cmocka_unit_test_setup_teardown(who_took_it, setup_drift, teardown_3d),
 		cmocka_unit_test_setup_teardown(lowered, setup_drift, teardown_3d),
 		cmocka_unit_test_setup_teardown(seldom, setup_drift, teardown_3d),
