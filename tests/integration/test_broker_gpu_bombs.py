@@ -226,7 +226,7 @@ class Programs(Recovery):
     files = {name: text.replace("hang-timeout=4", "hang-timeout=60") for name, text in Recovery.files.items()}
     test_rounds = test_quarantine = None
 
-    @unittest.skipIf(SANITIZED, "it compiles for minutes, and what is freed is kept")
+    @unittest.skipIf(SANITIZED, "what a renderer takes is not measured then")
     def test_programs(self):
         """Programs are compiled, one by one and a thousand in a buffer, and are refused when what they take is more than there
         is; the program beside them draws on; and it comes back, round by round."""
