@@ -77,6 +77,7 @@ int screen_open(struct screen *s)
 		sigaddset(&set, heard[i]);
 	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
+	s->n_typed = 0;
 	s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (s->signals < 0) {
 		return -errno;
@@ -115,27 +116,51 @@ void screen_show(const char *text)
 	fflush(stdout);
 }
 
-static int key_of(const char *typed)
+static void forget_typed(struct screen *s, size_t n)
 {
+	s->n_typed -= n;
+	memmove(s->typed, s->typed + n, s->n_typed);
+}
+
+/* How long what begins with an escape is: it ends with its first letter or sign (ECMA-48, 5.4). */
+static size_t sequence_length(const struct screen *s)
+{
+	size_t n = 1;
+
+	if (s->n_typed > 1 && s->typed[1] == '[') {
+		for (n = 2; n < s->n_typed && s->typed[n] < '@'; n++) {
+		}
+		n++;
+	}
+	return MIN(n, s->n_typed);
+}
+
+/* Of several that came at once the first; of one that is none of ours nothing. */
+static int next_key(struct screen *s)
+{
+	unsigned char c = (unsigned char)s->typed[0];
+
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		if (strcmp(typed, keys[i].sequence) == 0) {
+		size_t n = strlen(keys[i].sequence);
+
+		if (s->n_typed >= n && memcmp(s->typed, keys[i].sequence, n) == 0) {
+			forget_typed(s, n);
 			return keys[i].event;
 		}
 	}
-	/* Of several the first; of a key that is none of ours nothing. */
-	return typed[0] == CTRL_C ? SCREEN_END : typed[0] == '\033' ? SCREEN_REDRAW : typed[0];
+	forget_typed(s, c == '\033' ? sequence_length(s) : 1);
+	return c == CTRL_C ? SCREEN_END : c == '\033' ? SCREEN_REDRAW : c;
 }
 
 static int take_keys(struct screen *s)
 {
-	char typed[32];
-	ssize_t n = read(STDIN_FILENO, typed, sizeof(typed) - 1);
+	ssize_t n = read(STDIN_FILENO, s->typed, sizeof(s->typed));
 
 	if (n <= 0) {
 		return n < 0 && errno == EINTR ? SCREEN_REDRAW : SCREEN_END;
 	}
-	typed[n] = '\0';
-	return key_of(typed);
+	s->n_typed = (size_t)n;
+	return next_key(s);
 }
 
 static int take_signal(struct screen *s)
@@ -158,6 +183,9 @@ int screen_wait(struct screen *s, int64_t until_ms)
 {
 	int64_t left;
 
+	if (s->n_typed > 0) {
+		return next_key(s);
+	}
 	while ((left = until_ms - now_ms()) > 0) {
 		struct pollfd fds[] = {
 			{s->signals, POLLIN, 0}, {s->keys ? STDIN_FILENO : -1, POLLIN, 0}};

@@ -27,6 +27,8 @@ struct screen {
 	bool raw;  /* before holds what to go back to */
 	bool keys; /* stdin is the terminal: keys are heard */
 	int signals;
+	char typed[32]; /* n_typed of them were read and not told yet */
+	size_t n_typed;
 };
 
 /* Whether stdout is a terminal that obeys. */
