@@ -102,6 +102,31 @@ static const char *skip_lines(const char *text, size_t n)
 	return text;
 }
 
+/* The titles of the table in which begin is a row; NULL: it is none. */
+static const char *titles_above(const char *tables, const char *begin)
+{
+	const char *titles = tables;
+
+	for (const char *line = tables; line < begin; line = skip_lines(line, 1)) {
+		titles = *line == '\n' ? line + 1 : titles;
+	}
+	return *begin == '\n' || titles == begin ? NULL : titles;
+}
+
+/* The lines from begin on that there is room for. What is scrolled away below its titles leaves
+ * them there, over the first row. */
+static void print_lines(FILE *out, const char *tables, const char *begin, const struct view *v)
+{
+	const char *end = skip_lines(begin, MIN(v->room, v->n));
+	const char *titles = v->room > 1 && v->n > 1 ? titles_above(tables, begin) : NULL;
+
+	if (titles) {
+		fwrite(titles, 1, (size_t)(skip_lines(titles, 1) - titles), out);
+		begin = skip_lines(begin, 1);
+	}
+	fwrite(begin, 1, (size_t)(end - begin), out);
+}
+
 /* The tables' lines that are to be seen, and what is around them. */
 static char *compose(const struct cli *c, const struct cli_all *all, const struct cli_all *before,
 	struct view *v)
@@ -110,7 +135,6 @@ static char *compose(const struct cli *c, const struct cli_all *all, const struc
 	char *text = NULL;
 	size_t size = 0, width, rows;
 	FILE *f = open_memstream(&tables, &size);
-	const char *begin;
 
 	if (!f) {
 		return NULL;
@@ -124,8 +148,7 @@ static char *compose(const struct cli *c, const struct cli_all *all, const struc
 	v->room = rows - MIN(rows, rows < ROWS_WITH_KEYS ? 1U : 2U);
 	v->first = MIN(v->first, v->n - MIN(v->n, v->room));
 	print_head(f, all, width);
-	begin = skip_lines(tables, v->first);
-	fwrite(begin, 1, (size_t)(skip_lines(begin, MIN(v->room, v->n)) - begin), f);
+	print_lines(f, tables, skip_lines(tables, v->first), v);
 	for (size_t i = v->n; i < v->room; i++) {
 		fputc('\n', f);
 	}
@@ -155,6 +178,12 @@ static void scroll(struct view *v, bool down, size_t lines)
 	v->first = down ? v->first + lines : v->first - MIN(v->first, lines);
 }
 
+/* So that the row that is hidden by its titles then has been seen. */
+static size_t page(const struct view *v)
+{
+	return MAX(v->room, 2U) - 1;
+}
+
 /* What a key or an event changes. False: it is over. */
 static bool obey(struct view *v, int event)
 {
@@ -172,11 +201,11 @@ static bool obey(struct view *v, int event)
 		scroll(v, true, 1);
 		return true;
 	case SCREEN_PAGE_UP:
-		scroll(v, false, v->room);
+		scroll(v, false, page(v));
 		return true;
 	case SCREEN_PAGE_DOWN:
 	case ' ':
-		scroll(v, true, v->room);
+		scroll(v, true, page(v));
 		return true;
 	case SCREEN_HOME:
 		v->first = 0;

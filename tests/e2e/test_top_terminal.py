@@ -224,6 +224,8 @@ def narrow(t):
     wait("the next lines", lambda: "lines 2-6 of 7" in t.lines()[6])
     t.keys("NPage")
     wait("the last lines", lambda: "lines 3-7 of 7" in t.lines()[6] and t.lines()[5].startswith("disk:stick"))
+    if t.lines()[1].split()[0] != "VM" or any(line.startswith("debian") for line in t.lines()):
+        raise LabError("no titles above what is scrolled:\n" + "\n".join(t.lines()))
     t.resize(20, 4)
     wait("four lines", lambda: len(t.lines()) == 4 and all(len(line) <= 20 for line in t.lines()))
     t.resize(COLUMNS, ROWS)
