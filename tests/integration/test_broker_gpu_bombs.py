@@ -26,7 +26,12 @@ FRAMES = ["frames", "every=16", "turns=1"]
 POLITE = ["frames", "turns=1"]  # the same, busy all the time
 RATIO = 1.2
 WINDOW = 2
-TRIES = 5
+# A window has some 125 frames: its 99th percentile is the second longest, and what else this machine does is in it. Where a process's
+# pages and threads lie makes a difference for as long as it is there. Half a tick of a usual kernel (250 Hz), which is what one that
+# wakes may have to wait for, is not told apart from nothing: on a fast and quiet machine it is more than a fifth of such a frame.
+TICK = 2.0  # ms
+TRIES = 12
+TRIES_OF_ONE = 4
 ROUNDS = int(os.environ.get("BOMB_ROUNDS", "2"))
 WARM = 2  # rounds until all is there that stays
 ANSWER = 0.1
@@ -111,8 +116,16 @@ class Bombers(BrokerCase):
 class Bombs(Bombers):
     def setUp(self):
         super().setUp()
+        self.start_victim()
+
+    def start_victim(self):
         self.victim = Load(self.broker, "victim", *FRAMES)
         self.addCleanup(self.victim.process.kill)
+
+    def restart_victim(self):
+        self.assertEqual(self.victim.end(), 0)
+        wait_until(lambda: self.gpu("victim")["state"] == "waiting", 20)
+        self.start_victim()
 
     def beside(self, mode, *options, until=None):
         """What was seen while this neighbour was there, for a while or until something is so."""
@@ -131,22 +144,36 @@ class Bombs(Bombers):
         self.assertGreater(victim["pictures"], 3, mode)
         return Seen(mode, victim["us"], other_did, gpu, answer, peak)
 
+    @staticmethod
+    def holds(bomb, polite):
+        """Whether the 99th percentile of these frames is that of those, or nearly."""
+        return p99(bomb) <= max(RATIO * p99(polite), p99(polite) + TICK)
+
     def against(self, mode, before):
-        """The bomb between two polite neighbours, of which the first was there already; the second one."""
+        """The bomb between two polite neighbours, of which the first was there already; the second one. What counts is such a window,
+        or all of those with this victim together."""
+        bombs, polites = [], before.us
         for n in range(TRIES):
+            if n > 0 and n % TRIES_OF_ONE == 0:
+                self.restart_victim()
+                before = self.beside(*POLITE)
+                bombs, polites = [], before.us
             bomb = self.beside(mode, until=UNTIL.get(mode))
             after = self.beside(*POLITE)
-            polite = p99(before.us + after.us)
+            polite_us = before.us + after.us
+            polite = p99(polite_us)
             ratio = p99(bomb.us) / polite
+            bombs, polites = bombs + bomb.us, polites + after.us
+            together = p99(bombs) / p99(polites)
             did = {k: v for k, v in bomb.did.items() if v and k != "us"}
             print(f"{mode}: p99 {p99(bomb.us):.1f} ms of {len(bomb.us)} frames, beside a polite one {polite:.1f} ms of "
                   f"{len(before.us + after.us)}: "
-                  f"{ratio:.2f}; the broker's longest answer {bomb.answer * 1000:.0f} ms; its renderer took "
+                  f"{ratio:.2f} ({together:.2f} with those before); the broker's longest answer {bomb.answer * 1000:.0f} ms; its renderer took "
                   f"{bomb.peak >> 20} MiB of {LIMIT >> 20}; {did}", flush=True)
             CHECKS[mode](self, bomb)
             self.assertLessEqual(bomb.peak, LIMIT + SLACK)
             before = after
-            if ratio <= RATIO and bomb.answer <= ANSWER:
+            if (self.holds(bomb.us, polite_us) or self.holds(bombs, polites)) and bomb.answer <= ANSWER:
                 return after
         self.fail(f"{mode}: {ratio:.2f} times the frame time beside a polite neighbour, answer {bomb.answer:.2f} s")
 
