@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include "base/patience.h"
 #include "base/restarts.h"
 #include "broker/config.h"
 #include "broker/gpu-allowance.h"
@@ -46,9 +47,8 @@ struct gpu {
 	sd_event_source *control_source;
 	sd_event_source *timer;
 	bool ready;
-	unsigned int unanswered; /* pings since its last message */
-	unsigned int late;       /* that were not counted as such */
-	unsigned int messages;   /* since the last ping */
+	struct patience unanswered; /* pings since its last message */
+	unsigned int messages;      /* since the last ping */
 	uint64_t seq;
 	struct parent_msg counters;
 	uint64_t heard_usec;

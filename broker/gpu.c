@@ -34,12 +34,8 @@
 #define PING_USEC               UINT64_C(500000)
 #define UNANSWERED_MAX          3  /* it is ended before the fourth: within 2 s */
 #define UNANSWERED_TO_READY_MAX 20 /* it has to close its sandbox first */
-/* A broker that is late is on a host too busy to run its processes in time: so many pings of a
- * front are not counted then. */
-#define LATE_USEC   (PING_USEC / 4)
-#define LATE_MAX    10
-#define SIDE_MAX    16384
-#define WAITERS_MAX 16
+#define SIDE_MAX                16384
+#define WAITERS_MAX             16
 
 static const char *const state_names[] = {"waiting", "starting", "connected", "ending"};
 static_assert(ARRAY_SIZE(state_names) == GPU_STATE_COUNT_, "one per state");
@@ -255,7 +251,7 @@ static void count(struct gpu *g, const struct parent_msg *m)
 
 static void handle(struct gpu *g, const struct parent_msg *m, int fd)
 {
-	g->unanswered = g->late = 0;
+	g->unanswered = (struct patience){0};
 	switch (m->type) {
 	case PARENT_READY:
 		on_ready(g, m);
@@ -322,11 +318,12 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
 	g->messages = 0;
 	gpu_arbiter_look(g);
-	if (g->unanswered > 0 && now_usec() - usec >= LATE_USEC && g->late < LATE_MAX) {
-		g->late++;
-		g->unanswered--;
+	if (g->unanswered.misses == 0) {
+		g->unanswered.misses = 1;
+	} else {
+		patience_missed(&g->unanswered, usec, now_usec(), PING_USEC);
 	}
-	if (g->unanswered++ >= (g->ready ? UNANSWERED_MAX : UNANSWERED_TO_READY_MAX)) {
+	if (g->unanswered.misses > (g->ready ? UNANSWERED_MAX : UNANSWERED_TO_READY_MAX)) {
 		end(g, "its front does not answer");
 		return 0;
 	}
@@ -373,7 +370,8 @@ static void start(struct gpu *g, int vhost_fd)
 	struct refusal_text text = {0};
 	int r = charge_take(&g->memory, &g->vm->gpu_memory, g->memory_max, g->vm->name, &text);
 
-	g->unanswered = g->late = g->messages = 0;
+	g->unanswered = (struct patience){0};
+	g->messages = 0;
 	g->refused[0] = '\0';
 	g->restarts = (struct restarts){0};
 	g->told = false;

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <systemd/sd-event.h>
 
+#include "base/patience.h"
 #include "base/restarts.h"
 #include "gpu/display.h"
 #include "gpu/front.h"
@@ -61,11 +62,10 @@ struct front_watch {
 	bool on;                   /* it owes an answer, or has more to do */
 	bool asked;                /* it owes an answer, to this PING */
 	uint64_t seq;
-	bool more;      /* there is more to do than that answer is about */
-	bool kicked;    /* by the guest, since the last look */
-	uint32_t beats; /* as of the last look */
-	unsigned int misses;
-	unsigned int late; /* looks that were not counted as such, since it did something */
+	bool more;              /* there is more to do than that answer is about */
+	bool kicked;            /* by the guest, since the last look */
+	uint32_t beats;         /* as of the last look */
+	struct patience silent; /* looks at which it had neither answered nor done a step */
 	struct restarts hangs;
 	struct restarts offences; /* ends while it drew in 3D */
 	bool quarantined;         /* no 3D until it is allowed again */

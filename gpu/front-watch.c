@@ -7,9 +7,6 @@
  * nothing more to do is left alone, without any timer: the next kick wakes us. It wakes us once,
  * not each time: the kicks' epoll set keeps what comes in between until it is looked at.
  *
- * A look that comes late says that this host is so busy that it does not run us in time. It will
- * not have run the renderer either, so it counts against that for a while only.
- *
  * The beats are a renderer's own word. One that means harm only keeps itself alive with them, and
  * with it what it does to its own VM.
  */
@@ -30,8 +27,6 @@
 /* A new one has to close its sandbox first. */
 #define LOOKS_MAX          3
 #define LOOKS_TO_READY_MAX 25
-#define LATE_USEC          (LOOK_USEC / 4)
-#define LATE_LOOKS_MAX     10 /* one after the other that are not counted */
 /* Renderers that end while they draw: how often until it is not tried again. */
 #define OFFENCES_MAX  2
 #define OFFENCES_USEC UINT64_C(300000000)
@@ -59,7 +54,7 @@ static void begin(struct front *f)
 {
 	f->watch.on = true;
 	f->watch.kicked = false;
-	f->watch.misses = f->watch.late = 0;
+	f->watch.silent = (struct patience){0};
 	f->watch.beats = journal_beats(f->journal);
 	sd_event_source_set_enabled(f->watch.kicks_io, SD_EVENT_OFF);
 	look_again(f);
@@ -196,16 +191,6 @@ void front_watch_allow(struct front *f)
 	front_renderer_send(f, &m, NULL, 0);
 }
 
-/* due: when the look was to be. */
-static void count_miss(struct front_watch *w, uint64_t due)
-{
-	if (now_usec() - due >= LATE_USEC && w->late < LATE_LOOKS_MAX) {
-		w->late++;
-	} else {
-		w->misses++;
-	}
-}
-
 static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 {
 	struct front *f = userdata;
@@ -214,12 +199,12 @@ static int on_look(sd_event_source *source, uint64_t usec, void *userdata)
 	bool answered = f->link_ready && !w->asked;
 
 	if (answered || beats != w->beats) {
-		w->misses = w->late = 0;
+		w->silent = (struct patience){0};
 	} else {
-		count_miss(w, usec);
+		patience_missed(&w->silent, usec, now_usec(), LOOK_USEC);
 	}
 	w->beats = beats;
-	if (w->misses >= looks_max(f)) {
+	if (w->silent.misses >= looks_max(f)) {
 		front_watch_hung(f);
 		return 0;
 	}

@@ -163,11 +163,9 @@ static void stop_waits(void **state)
 	assert_int_equal(state_out.num, 4711);
 }
 
-/* A renderer that doesn't answer what the VMM waits for is given up. */
-static void hangs(void **state)
+/* The VMM waits for its device to be reset, and the renderer knows of it. */
+static void ask_for_reset(struct bare_front *b)
 {
-	struct bare_front *b = *state;
-	uint64_t answer;
 	union link_msg m;
 
 	bare_renderer(b);
@@ -175,35 +173,43 @@ static void hangs(void **state)
 				 0, NULL, 0),
 		0);
 	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
-	bare_expect_lost(b);
-	bare_renderer(b);
-	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
+}
+
+static void end_reset(struct bare_front *b)
+{
+	uint64_t answer;
+
 	done(b, LINK_RESET, 0, 0);
 	assert_int_equal(sim_vmm_reply(&b->vmm, VHOST_USER_RESET_DEVICE, &answer, 8), 0);
 	assert_int_equal(answer, 0);
+}
+
+/* A renderer that doesn't answer what the VMM waits for is given up. */
+static void hangs(void **state)
+{
+	struct bare_front *b = *state;
+	union link_msg m;
+
+	ask_for_reset(b);
+	bare_expect_lost(b);
+	bare_renderer(b);
+	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
+	end_reset(b);
 }
 
 /* On a host that does not run the front in time the renderer gets more time, too. */
 static void hangs_on_a_busy_host(void **state)
 {
 	struct bare_front *b = *state;
-	uint64_t answer;
-	union link_msg m;
 
-	bare_renderer(b);
-	assert_int_equal(sim_vmm_send(&b->vmm, VHOST_USER_RESET_DEVICE, VHOST_USER_NEED_REPLY, NULL,
-				 0, NULL, 0),
-		0);
-	assert_int_equal(bare_expect(b, LINK_RESET, &m), 0);
+	ask_for_reset(b);
 	for (int i = 0; i < 6; i++) {
 		assert_int_equal(kill(b->pid, SIGSTOP), 0);
 		usleep(550000);
 		assert_int_equal(kill(b->pid, SIGCONT), 0);
 		usleep(20000);
 	}
-	done(b, LINK_RESET, 0, 0);
-	assert_int_equal(sim_vmm_reply(&b->vmm, VHOST_USER_RESET_DEVICE, &answer, 8), 0);
-	assert_int_equal(answer, 0);
+	end_reset(b);
 }
 
 static void damage(struct bare_front *b, uint32_t x, uint32_t y, uint32_t w, uint32_t h)
